@@ -1,0 +1,10 @@
+"""Train once, run at any width."""
+
+from anywidth import errors
+from anywidth.channels.space import ChannelGroup, ChannelSpace
+from anywidth.elastic import Elastic
+from anywidth.width import Width
+
+__version__ = "0.1.0"
+
+__all__ = ["ChannelGroup", "ChannelSpace", "Elastic", "Width", "__version__", "errors"]

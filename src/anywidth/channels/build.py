@@ -1,0 +1,233 @@
+"""From solved label sets to a `ChannelSpace`: groups, the axes that follow them, and why the rest is frozen."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from anywidth.channels.labels import FIXED, Block, Freeze, Partition
+from anywidth.channels.sizes import DimSize, Form
+from anywidth.channels.solve import Solution, solve
+from anywidth.channels.space import AttributeRule, Axis, ChannelGroup, ChannelSpace, Frozen, Run, Size, Term
+from anywidth.channels.trace import trace
+from anywidth.channels.walk import Walk
+from anywidth.errors import WidthError
+from anywidth.width import unknown_name
+
+_TRIVIAL = {"output of the model", "a kernel keeps its spatial size"}
+
+
+def channel_space(
+    model: nn.Module, example: Any, *, freeze: Sequence[str] = (), divisor: int = 1, minimum: int = 1
+) -> ChannelSpace:
+    """Trace `model` on `example` and find its channel groups.
+
+    Raises:
+        TraceError: the model does not run on the example.
+        WidthError: a freeze pattern that matches nothing.
+    """
+    walk = trace(model, example)
+    return build(walk, frozen_by_name(walk, freeze), divisor=divisor, minimum=minimum)
+
+
+def frozen_by_name(walk: Walk, patterns: Sequence[str], reason: str = "frozen by name") -> list[Freeze]:
+    """Labels of all parameters whose name or module path matches a pattern."""
+    found = []
+    names = sorted({b.tensor for b in walk.ledger.blocks if b.tensor is not None})
+    for pattern in patterns:
+        hits = [n for n in names if any(fnmatch.fnmatchcase(part, pattern) for part in _prefixes(n))]
+        if not hits:
+            raise WidthError(unknown_name("module or parameter", pattern, names) + "; freeze takes names or glob patterns.")
+        labels = [np.arange(b.start, b.start + b.size) for b in walk.ledger.blocks if b.tensor in hits]
+        if labels:
+            found.append(Freeze(labels=np.concatenate(labels), reason=reason, where=pattern))
+    return found
+
+
+def _prefixes(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def build(walk: Walk, frozen: Sequence[Freeze] = (), *, divisor: int = 1, minimum: int = 1) -> ChannelSpace:
+    """Solve the walk and describe the result."""
+    solution = solve(walk, frozen)
+    blocks = [b for b in walk.ledger.blocks if b.tensor is not None and b.tensor in walk.used]
+    group_of, rank_of, sizes = _groups(solution, blocks)
+    coder = _Coder(solution, group_of, rank_of)
+    axes = _axes(walk, coder)
+    groups = _named(walk, coder, blocks, sizes, divisor, minimum)
+    attributes = tuple(
+        AttributeRule(a.module, a.name, a.index, size)
+        for a, form in solution.attributes.items()
+        if (size := coder.size_of_form(form)).runs
+    )
+    terms = tuple(
+        Term(c.module, tuple(map(coder.size, c.sizes)), tuple(map(coder.size, c.written)), c.pool) for c in walk.contractions
+    )
+    unknown = tuple(f"{op} in {module or '<root>'}" for op, module in walk.unknown)
+    return ChannelSpace(
+        groups=groups, axes=axes, attributes=attributes, terms=terms, unknown=unknown, frozen=_reasons(walk, solution, coder)
+    )
+
+
+def _groups(solution: Solution, blocks: Sequence[Block]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Group and rank of every label set: sets with the same part in the same axes form one group, in order."""
+    name = solution.part.name
+    rng = np.random.default_rng(0)
+    signature = np.zeros(name.size, np.uint64)
+    seen = np.zeros(name.size, np.int64)
+    for block in blocks:
+        atoms, counts = np.unique(name[block.start : block.start + block.size], return_counts=True)
+        for count in np.unique(counts):
+            mine = atoms[counts == count]
+            signature[mine] += rng.integers(0, 2**63, dtype=np.uint64)
+            seen[mine] += 1
+    signature[FIXED] = 0
+    signature[seen < 2] = 0  # made but never read, or read but never made: nothing follows
+    group_of, rank_of = np.full(name.size, -1), np.zeros(name.size, np.int64)
+    sizes: list[int] = []
+    atoms = np.flatnonzero(signature)
+    _, first, inverse = np.unique(signature[atoms], return_index=True, return_inverse=True)
+    for g in np.argsort(first):
+        members = atoms[inverse == g]
+        if members.size < 2:
+            continue
+        group_of[members], rank_of[members] = len(sizes), np.arange(members.size)
+        sizes.append(members.size)
+    return group_of, rank_of, sizes
+
+
+class _Coder:
+    """Label vectors as runs of units."""
+
+    def __init__(self, solution: Solution, group_of: np.ndarray, rank_of: np.ndarray) -> None:
+        self.solution, self.group_of, self.rank_of = solution, group_of, rank_of
+
+    def axis(self, labels: np.ndarray) -> Axis:
+        names = self.solution.part.name[labels]
+        group, rank = self.group_of[names], self.rank_of[names]
+        rank = np.where(group < 0, 0, rank)
+        cut = np.flatnonzero((np.diff(group) != 0) | (np.diff(rank) != 0)) + 1
+        starts = np.concatenate([[0], cut])
+        lengths = np.diff(np.concatenate([starts, [labels.size]]))
+        runs: list[Run] = []
+        for g, r, n in zip(group[starts].tolist(), rank[starts].tolist(), lengths.tolist(), strict=True):
+            last = runs[-1] if runs else None
+            if last and last.group == g >= 0 and last.each == n and last.first + last.count == r:
+                runs[-1] = replace(last, count=last.count + 1)
+            else:
+                runs.append(Run(g, r if g >= 0 else 0, 1, n))
+        return tuple(runs)
+
+    def size_of_form(self, form: Form) -> Size:
+        constant, units = form.constant, {}
+        for atom, c in form.terms.items():
+            g = int(self.group_of[atom])
+            if g < 0:
+                constant += c
+            else:
+                units[g, int(self.rank_of[atom])] = c
+        runs: list[Run] = []
+        for (g, r), c in sorted(units.items()):
+            last = runs[-1] if runs else None
+            if last and last.group == g and last.each == c and last.first + last.count == r:
+                runs[-1] = replace(last, count=last.count + 1)
+            else:
+                runs.append(Run(g, r, 1, c))
+        return Size(constant, tuple(runs))
+
+    def size(self, size: int | DimSize) -> Size:
+        if isinstance(size, int):
+            return Size(size)
+        form = self.solution.form(size)
+        return Size(size.size) if form is None else self.size_of_form(form)
+
+
+def _axes(walk: Walk, coder: _Coder) -> dict[str, tuple[Axis | None, ...]]:
+    axes: dict[str, list[Axis | None]] = {}
+    for block in walk.ledger.blocks:
+        if block.tensor is None:
+            continue
+        runs = coder.axis(np.arange(block.start, block.start + block.size))
+        slots = axes.setdefault(block.tensor, [])
+        slots += [None] * (block.axis + 1 - len(slots))
+        slots[block.axis] = runs if any(r.group >= 0 for r in runs) else None
+    return {n: tuple(a) for n, a in axes.items() if any(x is not None for x in a)}
+
+
+def _named(
+    walk: Walk, coder: _Coder, blocks: Sequence[Block], sizes: Sequence[int], divisor: int, minimum: int
+) -> tuple[ChannelGroup, ...]:
+    """Groups, named after the first module that makes them."""
+    writers: list[list[str]] = [[] for _ in sizes]
+    readers: list[list[str]] = [[] for _ in sizes]
+    unit = [0] * len(sizes)
+    order = {m.module: i for i, m in enumerate(walk.contractions)}
+    for block in sorted(blocks, key=lambda b: order.get((b.tensor or "").rpartition(".")[0], len(order))):
+        names = coder.solution.part.name[block.start : block.start + block.size]
+        owners, counts = np.unique(coder.group_of[names], return_counts=True)
+        for g, n in zip(owners.tolist(), counts.tolist(), strict=True):
+            if g < 0:
+                continue
+            tensor = block.tensor or ""
+            makes = block.axis == 0
+            (writers if makes else readers)[g].append(tensor.rpartition(".")[0] or tensor)
+            if makes and unit[g] == 0 and tensor.endswith("weight") or unit[g] == 0 and len(writers[g]) > 1:
+                unit[g] = max(1, n // sizes[g])
+    fixed_order = np.zeros(len(sizes), bool)
+    for labels in walk.ledger.ordered:
+        owners = coder.group_of[coder.solution.part.name[labels]]
+        fixed_order[owners[owners >= 0]] = True
+    groups, taken = [], set()
+    for g, size in enumerate(sizes):
+        makes, reads = tuple(dict.fromkeys(writers[g])), tuple(dict.fromkeys(readers[g]))
+        base = (makes or reads)[0] or "<root>"
+        name, k = base, 2
+        while name in taken:
+            name, k = f"{base}#{k}", k + 1
+        taken.add(name)
+        groups.append(
+            ChannelGroup(
+                name=name, size=size, unit=max(1, unit[g]), divisor=divisor, minimum=minimum,
+                permutable=not bool(fixed_order[g]), writers=makes, readers=reads,
+            )
+        )
+    return tuple(groups)
+
+
+def _reasons(walk: Walk, solution: Solution, coder: _Coder) -> tuple[Frozen, ...]:
+    """For every fixed channel axis of a weight, the first event that fixed it."""
+    part = Partition(walk.ledger.count)
+    free = [(a[k], b[k]) for a, b in walk.ledger.pairs if (k := (a != FIXED) & (b != FIXED)).any()]
+    if free:
+        part.merge(np.concatenate([a for a, _ in free]), np.concatenate([b for _, b in free]))
+    why = np.full(walk.ledger.count, -1)
+    for i in range(len(solution.freezes) - 1, -1, -1):
+        why[part.name[solution.freezes[i].labels]] = i
+    found = []
+    for block in walk.ledger.blocks:
+        if block.tensor is None or block.axis > 1:
+            continue
+        names = np.arange(block.start, block.start + block.size)
+        fixed = names[coder.group_of[solution.part.name[names]] < 0]
+        if not fixed.size:
+            continue
+        causes = why[part.name[fixed]]
+        cause = solution.freezes[int(causes.max())] if causes.max() >= 0 else None
+        reason = f"{cause.reason} ({cause.where})" if cause else _default_reason(solution, fixed)
+        if cause is None or cause.reason not in _TRIVIAL:
+            found.append(Frozen(block.tensor, block.axis, int(fixed.size), reason))
+    return tuple(found)
+
+
+def _default_reason(solution: Solution, labels: np.ndarray) -> str:
+    names = solution.part.name[labels]
+    if (names == FIXED).all():
+        return "tied to a size that is fixed"
+    return "nothing else follows it" if np.unique(names).size > 1 else "a single unit"

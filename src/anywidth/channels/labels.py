@@ -1,0 +1,170 @@
+"""Channel labels: which channel every element of a tensor belongs to, and which channels live and die together.
+
+A *shadow* is an integer tensor that broadcasts to the shape of the tensor it follows: its entry at a position is
+the label of the channel found there, and it has size 1 along every dimension in which the label does not vary.
+Label 0 means "not a channel that may go": fixed sizes, inputs, outputs. A tensor carries one shadow per channel
+axis (a convolution weight has two).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+FIXED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A run of fresh labels: the channels of one axis of one parameter, or of one size computed by the model."""
+
+    start: int
+    size: int
+    tensor: str | None = None
+    axis: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection:
+    """A two-way table of labels seen along fewer dimensions: heads of (heads, dim), say.
+
+    Dense tensors lose whole slices, so of a table's dimensions one at most is elastic. If that one is kept, the
+    slice labels equal the table's; if not, the slices never go.
+    """
+
+    table: Tensor
+    keep: tuple[int, ...]
+    target: Tensor
+    contraction: bool
+    where: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A shadow that varies along several dimensions at once, with the dimension it should lose, if known."""
+
+    table: Tensor
+    prefer: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freeze:
+    """Labels made fixed, and why."""
+
+    labels: np.ndarray
+    reason: str
+    where: str
+
+
+@dataclass
+class Ledger:
+    """Everything a trace learns about labels, in order; nothing is solved here."""
+
+    count: int = 1
+    blocks: list[Block] = field(default_factory=list)
+    pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    projections: list[Projection] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    freezes: list[Freeze] = field(default_factory=list)
+    ordered: list[np.ndarray] = field(default_factory=list)
+
+    def fresh(self, size: int, *, tensor: str | None = None, axis: int = 0) -> Tensor:
+        """`size` new labels, as a 1-d tensor."""
+        block = Block(start=self.count, size=size, tensor=tensor, axis=axis)
+        self.blocks.append(block)
+        self.count += size
+        return torch.arange(block.start, block.start + size)
+
+    def equate(self, a: Tensor, b: Tensor) -> None:
+        """Channels at equal positions of two broadcastable shadows live and die together."""
+        a, b = torch.broadcast_tensors(a, b)
+        x, y = a.reshape(-1).numpy(), b.reshape(-1).numpy()
+        differ = x != y
+        if differ.any():
+            self.pairs.append((x[differ], y[differ]))
+
+    def freeze(self, labels: Tensor, reason: str, where: str) -> None:
+        """These channels never go."""
+        values = np.unique(labels.numpy())
+        values = values[values != FIXED]
+        if values.size:
+            self.pairs.append((values, np.zeros_like(values)))
+            self.freezes.append(Freeze(labels=values, reason=reason, where=where))
+
+    def rigid(self, shadow: Tensor, dim: int, reason: str, where: str) -> None:
+        """Dimension `dim` keeps its size: its channels are frozen, or go with those beside them."""
+        if shadow.shape[dim] == 1:
+            return
+        if len(varying(shadow)) == 1:
+            self.freeze(shadow, reason, where)
+        else:
+            self.equate(shadow, shadow.narrow(dim, 0, 1))
+
+    def project(
+        self, shadow: Tensor, keep: tuple[int, ...], target: Tensor | None, where: str, *, contraction: bool
+    ) -> Tensor:
+        """The labels of `shadow` seen along dimensions `keep`; `target` where such labels exist already."""
+        dims = varying(shadow)
+        inside = tuple(d for d in keep if d in dims)
+        if target is None:
+            shape = [shadow.shape[d] if d in inside else 1 for d in range(shadow.ndim)]
+            target = self.fresh(int(np.prod(shape))).reshape(shape)
+        order = torch.broadcast_to(target, [max(s, t) for s, t in zip(shadow.shape, target.shape, strict=True)])
+        index = tuple(slice(None) if d in dims else 0 for d in range(shadow.ndim))
+        self.projections.append(
+            Projection(
+                table=shadow[index],
+                keep=tuple(dims.index(d) for d in inside),
+                target=order[index],
+                contraction=contraction,
+                where=where,
+            )
+        )
+        return target
+
+
+def varying(shadow: Tensor) -> list[int]:
+    """Dimensions along which the label changes."""
+    return [d for d, size in enumerate(shadow.shape) if size > 1]
+
+
+def compact(full: Tensor) -> Tensor | None:
+    """A shadow from labels spelled out in full: size 1 wherever the label is constant; None if it is everywhere."""
+    for d in range(full.ndim):
+        if full.shape[d] == 0:
+            return None
+        if full.shape[d] == 1:
+            continue
+        first = full.narrow(d, 0, 1)
+        if full.stride(d) == 0 or bool((full == first).all()):
+            full = first
+    return full if any(s > 1 for s in full.shape) else None
+
+
+class Partition:
+    """Sets of labels that live and die together, merged on demand; a set's name is its smallest label."""
+
+    def __init__(self, count: int) -> None:
+        self.name = np.arange(count)
+
+    def merge(self, a: np.ndarray, b: np.ndarray) -> bool:
+        """Join the sets of `a[i]` and `b[i]` for every i; True if anything changed."""
+        a, b = self.name[a].ravel(), self.name[b].ravel()
+        differ = a != b
+        if not differ.any():
+            return False
+        nodes, index = np.unique(np.concatenate([a[differ], b[differ]]), return_inverse=True)
+        left, right = np.split(index, 2)
+        graph = coo_matrix((np.ones(left.size, bool), (left, right)), shape=(nodes.size, nodes.size))
+        _, part = connected_components(graph, directed=False)
+        smallest = np.full(part.max() + 1, np.iinfo(np.int64).max)
+        np.minimum.at(smallest, part, nodes)
+        rename = np.arange(self.name.size)
+        rename[nodes] = smallest[part]
+        self.name = rename[self.name]
+        return True

@@ -1,0 +1,288 @@
+"""The numbers a model's code passes to shape operations, and what they must be at every width.
+
+Works one level above `rules`: there the sizes are bare integers, here they still know their origin. A literal
+in the code cannot follow a width, so the channels it counts keep their number; a number that came from a module
+attribute or from another tensor's size must follow, which is written down as a `Demand`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anywidth.channels.labels import varying
+from anywidth.channels.rules import outputs
+from anywidth.channels.sizes import DimSize, TracedInt, expression
+from anywidth.channels.walk import Demand, Walk
+
+Handler = Callable[[Walk, Sequence[Any], dict[str, Any], Any], None]
+
+
+def demand(walk: Walk, given: int, needed: DimSize | int, what: str) -> None:
+    if isinstance(given, TracedInt):
+        walk.demands.append(Demand(given=expression(given), needed=needed, where=walk.where, what=what))
+
+
+def counted(walk: Walk, t: Tensor, dim: int, given: int, what: str) -> None:
+    """`given` is the size of dimension `dim` of `t` in the model's code."""
+    if isinstance(given, TracedInt):
+        demand(walk, given, walk.size(t, dim), what)
+    else:
+        for s in walk.shadows(t):
+            walk.ledger.rigid(s, dim, f"the size {int(given)} is written in the code", walk.where)
+
+
+def tables(walk: Walk, t: Tensor) -> None:
+    for s in walk.shadows(t):
+        walk.table(s)
+
+
+def label_new(walk: Walk, t: Tensor, dim: int, given: TracedInt, what: str) -> None:
+    """A dimension that comes out of nothing but a number: as many channels as the number says."""
+    if t.shape[dim] > 1:
+        shape = [1] * t.ndim
+        shape[dim] = -1
+        walk.set(t, [*walk.shadows(t), walk.ledger.fresh(t.shape[dim]).reshape(shape)])
+        demand(walk, given, walk.size(t, dim), what)
+
+
+def sizes_of(args: Sequence[Any], kwargs: dict[str, Any], *names: str) -> Sequence[int]:
+    if len(args) == 1 and isinstance(args[0], list | tuple):
+        return args[0]
+    if not args:
+        return next((kwargs[n] for n in names if n in kwargs), ())
+    return args
+
+
+def view(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    sizes = sizes_of(args[1:], kwargs, "shape", "size")
+    for dim, given in enumerate(sizes):
+        if isinstance(given, int) and given != -1:
+            counted(walk, out, dim, given, f"size {dim} of a reshape")
+    tables(walk, out)
+
+
+def unflatten(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    dim = (args[1] if len(args) > 1 else kwargs["dim"]) % args[0].ndim
+    sizes = args[2] if len(args) > 2 else kwargs["sizes"]
+    for i, given in enumerate(sizes):
+        if given != -1:
+            counted(walk, out, dim + i, given, "a size of unflatten")
+    tables(walk, out)
+
+
+def expand(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    source = args[0]
+    for dim, given in enumerate(sizes_of(args[1:], kwargs, "size")):
+        old = dim - (out.ndim - source.ndim)
+        if given == -1:
+            continue
+        if old >= 0 and source.shape[old] == given:
+            counted(walk, out, dim, given, "a size of expand")
+        elif isinstance(given, TracedInt):
+            label_new(walk, out, dim, given, "a size of expand")
+
+
+def repeat(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    source = args[0]
+    for dim, given in enumerate(sizes_of(args[1:], kwargs, "repeats", "dims")):
+        old = dim - (out.ndim - source.ndim)
+        if not isinstance(given, TracedInt):
+            continue
+        if old < 0 or source.shape[old] == 1:
+            label_new(walk, out, dim, given, "a count of repeat")
+        else:
+            demand(walk, given, int(given), "a count of repeat")
+
+
+def pieces(walk: Walk, source: Tensor, parts: Sequence[Tensor], dim: int) -> None:
+    """Equal pieces of a channel axis: each loses the same channels.
+
+    After a channel shuffle the pieces interleave, and no channel subset is a piece of the narrow network too: there
+    the narrow network routes by position, as a network built narrow does.
+    """
+    if any(p.shape[dim] != parts[0].shape[dim] for p in parts) or len(parts) < 2:
+        for s in walk.shadows(source):
+            walk.ledger.rigid(s, dim, "pieces of unequal size", walk.where)
+        return
+    for s in list(walk.shadows(source)):
+        if s.shape[dim] == 1:
+            continue
+        flat = s.reshape(-1)
+        runs = (flat[1:] - flat[:-1] == 1).double().mean().item() if len(varying(s)) == 1 else 1.0
+        if runs > 0.5 or not bool((flat > 0).all()):
+            table = torch.stack(s.chunk(len(parts), dim))
+            walk.ledger.equate(table, table[:1])
+            continue
+        size = parts[0].shape[dim]
+        fresh = walk.ledger.fresh(size)
+        walk.ledger.equate(flat.reshape(size, len(parts)), fresh.reshape(size, 1))
+        walk.ledger.ordered.append(fresh.numpy())
+        for p in parts:
+            shape = [1] * p.ndim
+            shape[dim] = size
+            others = [t for t in walk.shadows(p) if t.shape[dim] == 1]
+            walk.set(p, [*others, fresh.reshape(shape)])
+
+
+def split(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    source = args[0]
+    given = args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_size"))
+    dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % source.ndim
+    if isinstance(given, list | tuple):
+        for part, size in zip(out, given, strict=True):
+            counted(walk, part, dim, size, "a section of split")
+        return
+    pieces(walk, source, out, dim)
+    counted(walk, out[0], dim, given, "the size of a split")
+
+
+def chunk(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % args[0].ndim
+    pieces(walk, args[0], out, dim)
+
+
+def unbind(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Handled by the rule; here only so that its number is not taken for a size."""
+
+
+def bound(walk: Walk, source: Tensor, dim: int, given: Any) -> None:
+    """A slice bound along a dimension: as many channels before it as the code says."""
+    if given is None or not walk.shadows(source):
+        return
+    size = source.shape[dim]
+    for s in walk.shadows(source):
+        if s.shape[dim] == 1 or (not isinstance(given, TracedInt) and (given == 0 or given >= size)):
+            continue
+        if given < 0:
+            walk.ledger.rigid(s, dim, "sliced from the end by a number in the code", walk.where)
+            continue
+        head = s.narrow(dim, 0, min(int(given), size))
+        if isinstance(given, TracedInt):
+            demand(walk, given, DimSize((head,), dim, head.shape[dim]), "a slice bound")
+        elif len(varying(s)) == 1:
+            walk.ledger.freeze(head, f"sliced at {given}, a number in the code", walk.where)
+        else:
+            walk.ledger.rigid(s, dim, f"sliced at {given}, a number in the code", walk.where)
+
+
+def getitem(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    source, key = args[0], args[1]
+    keys = key if isinstance(key, tuple) else (key,)
+    taken = sum(k.ndim if isinstance(k, Tensor) and k.dtype == torch.bool else 1 for k in keys if k is not None and k is not Ellipsis)
+    dim = 0
+    for k in keys:
+        if k is None:
+            continue
+        if k is Ellipsis:
+            dim += source.ndim - taken
+            continue
+        if isinstance(k, slice):
+            bound(walk, source, dim, k.start)
+            bound(walk, source, dim, k.stop)
+        dim += k.ndim if isinstance(k, Tensor) and k.dtype == torch.bool else 1
+
+
+def narrow(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    dim = args[1] % args[0].ndim
+    bound(walk, args[0], dim, args[2])
+    counted(walk, out, dim, args[3], "the length of narrow")
+
+
+def layer_norm(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    shape = args[1] if len(args) > 1 else kwargs["normalized_shape"]
+    for i, given in enumerate(shape):
+        counted(walk, args[0], args[0].ndim - len(shape) + i, given, "the normalised shape")
+
+
+def group_norm(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    groups = args[1] if len(args) > 1 else kwargs["num_groups"]
+    x = args[0]
+    for s in walk.shadows(x):
+        if s.shape[1] == 1 or groups == 1:
+            continue
+        table = s.movedim(1, -1).reshape(-1, x.shape[1])[0].reshape(int(groups), -1)
+        if isinstance(groups, TracedInt):
+            demand(walk, groups, DimSize((table,), 0, int(groups)), "the number of norm groups")
+        else:
+            walk.ledger.equate(table, table[:1])
+
+
+def convolve(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
+    x = args[0]
+    channel_dim = x.ndim - (out.ndim - 1) if out.ndim == x.ndim else 1
+    if groups > 1 and groups == x.shape[1] and channel_dim == 1:
+        counted(walk, x, 1, groups, "the groups of a depthwise convolution")
+    else:
+        demand(walk, groups, int(groups), "the groups of a convolution")
+
+
+def factory(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    given = [a for a in args if not isinstance(a, Tensor)]
+    sizes = sizes_of(given, kwargs, "size")
+    walk.blank(out)
+    if len(sizes) < out.ndim:
+        return
+    for dim, n in enumerate(sizes[: out.ndim]):
+        if isinstance(n, TracedInt) and n == out.shape[dim]:
+            label_new(walk, out, dim, n, "a size of a new tensor")
+
+
+def counting(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    numbers = [a for a in args if isinstance(a, int)]
+    if len(numbers) == 1 and isinstance(numbers[0], TracedInt):
+        label_new(walk, out, 0, numbers[0], "the length of arange")
+    else:
+        constant(walk, args, kwargs, out)
+
+
+def constant(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Any other operation: the numbers it gets do not change with the width."""
+
+    def visit(value: Any) -> None:
+        if isinstance(value, TracedInt):
+            demand(walk, value, int(value), "an argument")
+        elif isinstance(value, list | tuple):
+            for v in value:
+                visit(v)
+
+    visit(list(args[1:] if args and isinstance(args[0], Tensor) else args))
+    visit(list(kwargs.values()))
+
+
+def scalar(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Arithmetic with a number: whatever it is at that width is right."""
+
+
+_TABLE: dict[Handler, str] = {
+    view: "view reshape _unsafe_view",
+    unflatten: "unflatten",
+    expand: "expand broadcast_to",
+    repeat: "repeat tile",
+    split: "split split_with_sizes",
+    chunk: "chunk tensor_split",
+    getitem: "__getitem__",
+    narrow: "narrow",
+    layer_norm: "layer_norm rms_norm",
+    group_norm: "group_norm",
+    convolve: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
+    factory: "zeros ones empty full rand randn new_zeros new_ones new_empty new_full",
+    counting: "arange",
+    scalar: "mul __mul__ __rmul__ div __truediv__ __rtruediv__ true_divide add __add__ __radd__ sub __sub__ __rsub__ pow __pow__ "
+    "size shape __get__ dim stride numel mul_ div_ add_ sub_ __eq__ __ne__ __lt__ __gt__ __le__ __ge__ eq ne lt gt le ge "
+    "clamp clamp_ unbind multi_head_attention_forward _assert is_floating_point floor_divide __floordiv__ tensor softmax "
+    "log_softmax __setitem__",
+}
+HANDLERS: dict[str, Handler] = {name: h for h, names in _TABLE.items() for name in names.split()}
+
+
+def observe(walk: Walk, name: str, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Learn from one call in the model's code."""
+    if name in HANDLERS:
+        HANDLERS[name](walk, args, kwargs, out)
+    elif outputs(out):
+        constant(walk, args, kwargs, out)

@@ -1,0 +1,265 @@
+"""From what a trace wrote down to sets of channels that live and die together.
+
+Order of business: equalities at once; tables (heads x dims) lose whole slices of one dimension; sizes that the
+model's code computes must come out right at every width, by an attribute that follows or by tying channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from anywidth.channels.labels import FIXED, Block, Freeze, Partition, Projection, Table
+from anywidth.channels.sizes import Attribute, Binary, DimSize, Expression, Form, evaluate, leaves, solve_for
+from anywidth.channels.walk import Demand, Walk
+
+FEW_HEADS = 2  # with so few, every head loses the same dims instead
+
+
+@dataclass
+class Solution:
+    """Label sets, the attributes that follow them, and why labels were frozen."""
+
+    part: Partition
+    attributes: dict[Attribute, Form] = field(default_factory=dict)
+    sources: dict[Attribute, DimSize] = field(default_factory=dict)
+    freezes: list[Freeze] = field(default_factory=list)
+
+    def form(self, size: DimSize) -> Form | None:
+        vector = size.vector()
+        if vector is None:
+            return None
+        names = self.part.name[vector]
+        if bool((names == names[0]).all()) and any(n > 1 for d, n in enumerate(size.shadows[0].shape) if d != size.dim):
+            return Form(size.size)
+        return Form.of(names)
+
+    def known(self, leaf: DimSize | Attribute) -> Form | None:
+        return self.form(leaf) if isinstance(leaf, DimSize) else self.attributes.get(leaf)
+
+    def freeze(self, labels: np.ndarray, reason: str, where: str) -> bool:
+        changed = self.part.merge(labels, np.zeros_like(labels))
+        if changed:
+            self.freezes.append(Freeze(labels=labels, reason=reason, where=where))
+        return changed
+
+
+def solve(walk: Walk, frozen: Sequence[Freeze] = ()) -> Solution:
+    """Everything the walk and `frozen` demand, solved."""
+    ledger = walk.ledger
+    solution = Solution(part=Partition(ledger.count), freezes=[*ledger.freezes])
+    pairs = ledger.pairs
+    if pairs:
+        solution.part.merge(np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs]))
+    for f in frozen:
+        solution.freeze(f.labels, f.reason, f.where)
+    for block in ledger.blocks:
+        if block.tensor is not None and block.tensor not in walk.used:
+            solution.freeze(_labels(block), "not used by the traced forward", block.tensor)
+    _decide_tables(solution, ledger.projections, ledger.tables)
+    for _ in range(20):
+        solution.attributes.clear()
+        if not _meet_demands(solution, walk):
+            break
+        _decide_tables(solution, ledger.projections, ledger.tables)
+    return solution
+
+
+def _labels(block: Block) -> np.ndarray:
+    return np.arange(block.start, block.start + block.size)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------
+
+
+def _elastic(names: np.ndarray) -> list[int]:
+    """Dimensions along which the label sets differ."""
+    return [d for d in range(names.ndim) if bool((names != names.take([0], axis=d)).any())]
+
+
+def _lose(part: Partition, table: np.ndarray, dim: int) -> bool:
+    """Make `dim` the one dimension of the table that is elastic."""
+    index = tuple(slice(None) if d == dim else slice(0, 1) for d in range(table.ndim))
+    return part.merge(table, np.broadcast_to(table[index], table.shape))
+
+
+def _apply(solution: Solution, p: Projection, table: np.ndarray, target: np.ndarray) -> bool | None:
+    """Carry out a projection if its table is decided; None if it is not."""
+    elastic = _elastic(solution.part.name[table])
+    if len(elastic) > 1:
+        return None
+    if elastic and elastic[0] in p.keep:
+        return solution.part.merge(table, np.broadcast_to(target, table.shape))
+    return solution.freeze(target.ravel(), "a dimension that keeps its size beside one that narrows", p.where)
+
+
+def _decide_tables(solution: Solution, projections: Sequence[Projection], tables: Sequence[Table]) -> None:
+    todo = [(p, p.table.numpy(), p.target.numpy()) for p in projections]
+    rest = [(t, t.table.numpy()) for t in tables]
+    while True:
+        changed = True
+        while changed:
+            changed = False
+            for p, table, target in todo:
+                changed |= bool(_apply(solution, p, table, target))
+        if not (_decide_contraction(solution, todo) or _decide_table(solution, rest) or _decide_any(solution, todo)):
+            return
+
+
+def _decide_contraction(solution: Solution, todo: list[tuple[Projection, np.ndarray, np.ndarray]]) -> bool:
+    """A sum over one dimension of a table: what survives (the heads) is what may go."""
+    done = False
+    for p, table, target in todo:
+        elastic = _elastic(solution.part.name[table])
+        if len(elastic) < 2 or not p.contraction:
+            continue
+        keep = [d for d in elastic if d in p.keep]
+        if len(keep) > 1:
+            continue
+        gone = [d for d in elastic if d not in p.keep]
+        dim = keep[0] if keep else elastic[-1]
+        if gone and table.shape[dim] <= FEW_HEADS:
+            dim = gone[-1]
+        done |= _lose(solution.part, table, dim)
+        _apply(solution, p, table, target)
+    return done
+
+
+def _decide_table(solution: Solution, rest: list[tuple[Table, np.ndarray]]) -> bool:
+    for t, table in rest:
+        elastic = _elastic(solution.part.name[table])
+        if len(elastic) > 1:
+            dim = t.prefer if t.prefer in elastic else elastic[-1]
+            assert dim is not None
+            return _lose(solution.part, table, dim)
+    return False
+
+
+def _decide_any(solution: Solution, todo: list[tuple[Projection, np.ndarray, np.ndarray]]) -> bool:
+    for _, table, _ in todo:
+        elastic = _elastic(solution.part.name[table])
+        if len(elastic) > 1:
+            return _lose(solution.part, table, elastic[-1])
+    return False
+
+
+# --- sizes --------------------------------------------------------------------------------------------------------
+
+
+def _needed(solution: Solution, demand: Demand) -> Form | None:
+    return Form(demand.needed) if isinstance(demand.needed, int) else solution.form(demand.needed)
+
+
+def _meet_demands(solution: Solution, walk: Walk) -> bool:
+    """Bind attributes, tie or freeze channels until every demand holds; True if label sets changed."""
+    waiting = list(walk.demands)
+    changed = False
+    for unbound in (1, 2, 3):
+        later = []
+        for demand in waiting:
+            state = _meet(solution, demand, unbound)
+            if state is None:
+                later.append(demand)
+            else:
+                changed |= state
+        waiting = later
+    for demand in waiting:
+        changed |= _give_up(solution, demand)
+    for demand in walk.compared:
+        _bind_compared(solution, demand)
+    return changed
+
+
+def _meet(solution: Solution, demand: Demand, most: int) -> bool | None:
+    """True/False: met, with or without a change of label sets; None: too many unknown attributes yet."""
+    needed = _needed(solution, demand)
+    if needed is None:
+        return _give_up(solution, demand)
+    unknown = list(dict.fromkeys(a for a in leaves(demand.given) if isinstance(a, Attribute) and a not in solution.attributes))
+    if len(unknown) > most:
+        return None
+    if unknown:
+        return _bind(solution, demand, needed, unknown)
+    given = evaluate(demand.given, solution.known)
+    if given is not None and given == needed:
+        return False
+    return _tie(solution, demand)
+
+
+def _bind(solution: Solution, demand: Demand, needed: Form, unknown: list[Attribute]) -> bool:
+    """Let one attribute follow the demand, all others constant."""
+    for chosen in unknown:
+        others = {a: Form(a.value) for a in unknown if a != chosen}
+
+        def known(leaf: DimSize | Attribute, others: dict[Attribute, Form] = others) -> Form | None:
+            return others[leaf] if isinstance(leaf, Attribute) and leaf in others else solution.known(leaf)
+
+        form = solve_for(demand.given, chosen, needed, known)
+        if form is not None and min([form.constant, *form.terms.values()]) >= 0:
+            solution.attributes[chosen] = form
+            solution.attributes.update(others)
+            if isinstance(demand.needed, DimSize):
+                solution.sources.setdefault(chosen, demand.needed)
+            return False
+    return _tie(solution, demand)
+
+
+def _tie(solution: Solution, demand: Demand) -> bool:
+    """The code computes this size from others: let two of them narrow in step, so that the sum comes out right."""
+    vectors = [] if isinstance(demand.needed, int) else [demand.needed.vector()]
+    for leaf in leaves(demand.given):
+        source = leaf if isinstance(leaf, DimSize) else solution.sources.get(leaf)
+        vectors.append(source.vector() if source is not None else None)
+    known = [v for v in vectors if v is not None and FIXED not in solution.part.name[v]]
+    best: tuple[int, np.ndarray, np.ndarray] | None = None
+    for i, first in enumerate(known):
+        for second in known[i + 1 :]:
+            for a, b in _matchings(first, second):
+                units = _units_if_tied(solution, demand, a, b)
+                if units > (best[0] if best else 1):
+                    best = (units, a, b)
+    if best is not None and solution.part.merge(best[1], best[2]):
+        return True
+    return _give_up(solution, demand)
+
+
+def _units_if_tied(solution: Solution, demand: Demand, a: np.ndarray, b: np.ndarray) -> int:
+    """How many sets of channels remain if `a[i]` joins `b[i]`; 0 if the demand is not met by that."""
+    part = Partition(0)
+    part.name = solution.part.name
+    part.merge(a, b)
+    trial = Solution(part=part, attributes={k: f.renamed(part.name) for k, f in solution.attributes.items()})
+    given, needed = evaluate(demand.given, trial.known), _needed(trial, demand)
+    return int(np.unique(part.name[a]).size) if given is not None and given == needed else 0
+
+
+def _matchings(source: np.ndarray, target: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    """Ways to pair the channels of two sizes in proportion: in blocks, or in turns."""
+    long, short = (source, target) if source.size >= target.size else (target, source)
+    position = np.arange(long.size)
+    yield long, short[position * short.size // long.size]
+    yield long, short[position % short.size]
+
+
+def _give_up(solution: Solution, demand: Demand) -> bool:
+    """A size that cannot follow: what it counts, and what it is computed from, stays."""
+    sizes = [leaf for leaf in leaves(demand.given) if isinstance(leaf, DimSize)]
+    if isinstance(demand.needed, DimSize):
+        sizes = [demand.needed] if not sizes else [demand.needed, *sizes]
+    changed = False
+    for size in sizes:
+        for shadow in size.shadows:
+            changed |= solution.freeze(shadow.numpy().ravel(), f"{demand.what} cannot follow", demand.where)
+    return changed
+
+
+def _bind_compared(solution: Solution, demand: Demand) -> None:
+    """The code checked that two numbers are equal: an attribute nobody else binds follows the other side."""
+    pair: tuple[Expression, Expression] = (demand.given, demand.needed)  # type: ignore[assignment]
+    for mine, other in (pair, pair[::-1]):
+        if isinstance(mine, Attribute) and mine not in solution.attributes and not isinstance(other, Binary | Attribute):
+            form = evaluate(other, solution.known)
+            if form is not None and form.terms:
+                solution.attributes[mine] = form

@@ -1,0 +1,273 @@
+"""The channel space of a network: its groups, what follows them, and the widths it can take."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from anywidth.errors import WidthError
+from anywidth.width import Width, check_multiplier, round_units, unknown_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelGroup:
+    """Channels that are kept or dropped together, in order.
+
+    Attributes:
+        name: path of the module that makes them.
+        size: number of units; the smallest thing that can go is a unit.
+        unit: channels of one unit on the axis that names the group (64 where whole heads of 64 go, mostly 1).
+        divisor: `uniform` and `sample` round to multiples of this many channels.
+        minimum: the fewest channels kept.
+        permutable: whether channels may be reordered without changing the function.
+        writers, readers: parameter axes that make and that sum over these channels.
+    """
+
+    name: str
+    size: int
+    unit: int
+    divisor: int
+    minimum: int
+    permutable: bool
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+
+    @property
+    def channels(self) -> int:
+        return self.size * self.unit
+
+    def round(self, share: float) -> int:
+        """Units for a share in (0, 1] of the group."""
+        quantum = max(1, -(-self.divisor // self.unit))
+        minimum = max(1, -(-self.minimum // self.unit))
+        return round_units(self.size * share, size=self.size, quantum=quantum, minimum=min(minimum, self.size))
+
+
+@dataclass(frozen=True)
+class Run:
+    """`count` consecutive units of a group from `first` on, each `each` positions wide; group -1 is fixed."""
+
+    group: int
+    first: int
+    count: int
+    each: int
+
+    @property
+    def positions(self) -> int:
+        return self.count * self.each
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size in closed form: `constant + sum of each x (units kept among first..first+count)`."""
+
+    constant: int
+    runs: tuple[Run, ...] = ()
+
+    def at(self, width: Width) -> int:
+        total = self.constant
+        for r in self.runs:
+            units = width.units(r.group)
+            if isinstance(units, range):
+                total += r.each * min(max(len(units) - r.first, 0), r.count)
+            else:
+                total += r.each * sum(r.first <= u < r.first + r.count for u in units)
+        return total
+
+
+@dataclass(frozen=True)
+class AttributeRule:
+    """An integer attribute of a module that follows the width."""
+
+    module: str
+    name: str
+    index: int | None
+    size: Size
+
+
+@dataclass(frozen=True)
+class Term:
+    """The product of `sizes`: multiply-adds of one contraction (or elements of one average pool's input)."""
+
+    module: str
+    sizes: tuple[Size, ...]
+    written: tuple[Size, ...]
+    pool: bool
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Channels that stay, and why."""
+
+    tensor: str
+    axis: int
+    channels: int
+    reason: str
+
+
+Axis = tuple[Run, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelSpace:
+    """All channel groups of a network and everything that follows them. Immutable; goes to and from JSON.
+
+    Attributes:
+        groups: the channel groups; a `Width` gives one number to each.
+        axes: parameter or buffer name -> per axis the runs of units along it, None where the axis is fixed.
+        attributes: integer attributes of modules that follow the width.
+        terms: contractions, for the closed-form cost.
+        frozen: what is not elastic, and why.
+        unknown: operations without a rule that touched channels, as "operation in module".
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    axes: Mapping[str, tuple[Axis | None, ...]]
+    attributes: tuple[AttributeRule, ...] = ()
+    terms: tuple[Term, ...] = ()
+    frozen: tuple[Frozen, ...] = ()
+    unknown: tuple[str, ...] = ()
+    _index: dict[str, int] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._index.update({g.name: i for i, g in enumerate(self.groups)})
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(g.name for g in self.groups)
+
+    @cached_property
+    def full(self) -> Width:
+        """The wide network itself."""
+        return Width(names=self.names, kept=tuple(g.size for g in self.groups))
+
+    @cached_property
+    def smallest(self) -> Width:
+        """The fewest channels that every group's minimum allows."""
+        return Width(names=self.names, kept=tuple(g.round(1e-9) for g in self.groups))
+
+    def uniform(self, multiplier: float) -> Width:
+        """The same share of every group, rounded by the group's policy.
+
+        Raises:
+            WidthError: outside (0, 1].
+        """
+        share = check_multiplier(multiplier)
+        return Width(names=self.names, kept=tuple(g.round(share) for g in self.groups))
+
+    def width(self, channels: Mapping[str, int | float | Sequence[int]], *, default: float | Width = 1.0) -> Width:
+        """A width from channels (int), shares (float) or lists of units, per group name or glob pattern.
+
+        Args:
+            channels: later entries win; groups not named take `default`.
+            default: a multiplier or a Width.
+
+        Raises:
+            WidthError: unknown group, or a number the group cannot take.
+        """
+        base = default if isinstance(default, Width) else self.uniform(default)
+        kept, indices = list(base.kept), [None if base.is_prefix else base.indices[i] for i in range(len(base))]  # type: ignore[index]
+        for pattern, value in channels.items():
+            hits = [self._index[pattern]] if pattern in self._index else [i for i, n in enumerate(self.names) if fnmatch.fnmatchcase(n, pattern)]
+            if not hits:
+                raise WidthError(unknown_name("channel group", pattern, self.names) + ". print(net.space) lists them.")
+            for i in hits:
+                kept[i], indices[i] = self._units(self.groups[i], value)
+        chosen = tuple(indices) if any(u is not None for u in indices) else None
+        return Width(names=self.names, kept=tuple(kept), indices=chosen)
+
+    def _units(self, group: ChannelGroup, value: int | float | Sequence[int]) -> tuple[int, tuple[int, ...] | None]:
+        if isinstance(value, float):
+            return group.round(check_multiplier(value)), None
+        if isinstance(value, int | np.integer):
+            units, rest = divmod(int(value), group.unit)
+            if rest or not 1 <= units <= group.size:
+                steps = "" if group.unit == 1 else f" in multiples of {group.unit}"
+                raise WidthError(f"group '{group.name}' cannot have {value} channels: it takes 1 to {group.channels}{steps}.")
+            return units, None
+        chosen = tuple(sorted({int(v) for v in value}))
+        if not chosen or chosen[0] < 0 or chosen[-1] >= group.size or len(chosen) != len(list(value)):
+            raise WidthError(f"group '{group.name}' cannot keep units {list(value)}: give different numbers from 0 to {group.size - 1}.")
+        return len(chosen), None if chosen == tuple(range(len(chosen))) else chosen
+
+    def check(self, width: Width) -> Width:
+        """`width` if it belongs to this space.
+
+        Raises:
+            WidthError: other groups, or numbers out of range.
+        """
+        if width.names != self.names:
+            raise WidthError(f"this width has {len(width)} groups of another network; this one has {len(self.groups)}: {self.names[:3]}...")
+        for g, k in zip(self.groups, width.kept, strict=True):
+            if not 1 <= k <= g.size:
+                raise WidthError(f"group '{g.name}' cannot keep {k} units: it takes 1 to {g.size}.")
+        return width
+
+    def sample(self, generator: torch.Generator, *, low: float = 0.0, high: float = 1.0, uniform: bool = False) -> Width:
+        """A random width: shares drawn uniformly from [low, high], one per group (or one for all)."""
+        shares = torch.rand(1 if uniform else len(self.groups), generator=generator, dtype=torch.float64)
+        vector = (low + (high - low) * shares).clamp(1e-9, 1.0).tolist()
+        return self.from_vector(vector * len(self.groups) if uniform else vector)
+
+    def from_vector(self, vector: Sequence[float]) -> Width:
+        """A width from one share in [0, 1] per group; 0 is the group's minimum."""
+        if len(vector) != len(self.groups):
+            raise WidthError(f"a width vector of this network has {len(self.groups)} entries, one per group; got {len(vector)}.")
+        shares = [float(v) for v in vector]
+        if any(not 0.0 <= s <= 1.0 for s in shares):
+            raise WidthError(f"entries of a width vector lie in [0, 1]; got {min(shares)} to {max(shares)}.")
+        return Width(names=self.names, kept=tuple(g.round(max(s, 1e-9)) for g, s in zip(self.groups, shares, strict=True)))
+
+    def to_vector(self, width: Width) -> list[float]:
+        """The share of every group that `width` keeps; `from_vector` gives `width` back if it obeys the rounding."""
+        return [k / g.size for g, k in zip(self.groups, self.check(width).kept, strict=True)]
+
+    def channels(self, width: Width) -> dict[str, int]:
+        """Active channels per group."""
+        return {g.name: k * g.unit for g, k in zip(self.groups, self.check(width).kept, strict=True)}
+
+    def to_json(self) -> str:
+        data = asdict(self)
+        data.pop("_index")
+        return json.dumps(_packed(data), separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> ChannelSpace:
+        d = json.loads(text)
+        return ChannelSpace(
+            groups=tuple(ChannelGroup(**{**g, "writers": tuple(g["writers"]), "readers": tuple(g["readers"])}) for g in d["groups"]),
+            axes={n: tuple(None if a is None else _runs(a) for a in axes) for n, axes in d["axes"].items()},
+            attributes=tuple(AttributeRule(a["module"], a["name"], a["index"], _size(a["size"])) for a in d["attributes"]),
+            terms=tuple(Term(t["module"], tuple(map(_size, t["sizes"])), tuple(map(_size, t["written"])), t["pool"]) for t in d["terms"]),
+            frozen=tuple(Frozen(**f) for f in d["frozen"]),
+            unknown=tuple(d["unknown"]),
+        )
+
+    def __str__(self) -> str:
+        from anywidth.channels.show import show
+
+        return show(self)
+
+
+def _packed(value: Any) -> Any:
+    """Runs as short lists, to keep the JSON small."""
+    if isinstance(value, dict):
+        if value.keys() == {"group", "first", "count", "each"}:
+            return [value["group"], value["first"], value["count"], value["each"]]
+        return {k: _packed(v) for k, v in value.items()}
+    return [_packed(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _runs(rows: Sequence[Sequence[int]]) -> tuple[Run, ...]:
+    return tuple(Run(*row) for row in rows)
+
+
+def _size(d: dict[str, Any]) -> Size:
+    return Size(d["constant"], _runs(d["runs"]))

@@ -1,0 +1,223 @@
+"""Run the model once and write down what happens to its channels.
+
+Two interception levels run in lock-step: below, a `TorchDispatchMode` sees every ATen operation and moves labels;
+above, a `TorchFunctionMode` sees the calls in the model's own code and hands it integers that remember their origin.
+It is an ordinary run of real Python, so control flow, hooks and detectors are no obstacle.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from anywidth.channels.rules import outputs, rule_for
+from anywidth.channels.shapes import observe
+from anywidth.channels.sizes import Attribute, DimSize, TracedInt
+from anywidth.channels.walk import Demand, Walk, tensors_in
+from anywidth.errors import TraceError
+
+_SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
+_GUARDS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+_GEOMETRY = {"stride", "padding", "dilation", "kernel_size", "output_padding", "output_size", "_reversed_padding_repeated_twice"}
+
+
+class _Labels(TorchDispatchMode):
+    def __init__(self, walk: Walk, names: dict[int, str]) -> None:
+        super().__init__()
+        self.walk, self.names = walk, names
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: A002
+        kwargs = kwargs or {}
+        inputs = [t for a in [*args, *kwargs.values()] for t in (outputs(a) if isinstance(a, list | tuple | Tensor) else [])]
+        for t in inputs:
+            if id(t) in self.names:
+                self.walk.used.add(self.names[id(t)])
+        out = func(*args, **kwargs)
+        self.walk.operation = func._schema.name.split("::")[-1]
+        rule = rule_for(func)
+        if rule is not None:
+            rule(self.walk, func, args, kwargs, out)
+        elif any(self.walk.shadows(t) for t in inputs):
+            self.walk.unknown[(self.walk.operation, self.walk.module)] = None
+            for t in inputs:
+                self.walk.freeze(self.walk.shadows(t), "unknown operation")
+        return out
+
+
+class _Sizes(TorchFunctionMode):
+    def __init__(self, walk: Walk) -> None:
+        super().__init__()
+        self.walk = walk
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: A002
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if func is torch.nn.functional.multi_head_attention_forward:
+            with self:
+                return _opened(func)(*args, **kwargs)
+        out = func(*args, **kwargs)
+        if func == _SHAPE:
+            return self._sizes(args[0], out)
+        if name == "size":
+            if isinstance(out, torch.Size):
+                return self._sizes(args[0], out)
+            dim = args[1] if len(args) > 1 else kwargs["dim"]
+            return self._sizes(args[0], args[0].shape)[dim]
+        self.walk.operation = name
+        observe(self.walk, name, args, kwargs, out)
+        return out
+
+    def _sizes(self, t: Tensor, shape: torch.Size) -> torch.Size:
+        if not self.walk.shadows(t):
+            return shape
+        sizes = [self.walk.size(t, d) for d in range(t.ndim)]
+        return torch.Size([TracedInt(n, s) if isinstance(s, DimSize) else n for n, s in zip(shape, sizes, strict=True)])
+
+
+def _opened(func: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy of a Python function of torch whose entry does not hand over to the function mode: its body is traced."""
+    scope = dict(func.__globals__) | {g: lambda *a: False for g in _GUARDS}
+    copy = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
+    copy.__kwdefaults__ = func.__kwdefaults__
+    return copy
+
+
+def _traced(value: Any, module: str, name: str) -> Any:
+    """`value` with its integers made traceable, or None if it holds none."""
+    if isinstance(value, bool) or name in _GEOMETRY or name == "training":
+        return None
+    if isinstance(value, int):
+        return TracedInt(value, Attribute(module, name, None, value)) if abs(value) < 2**31 else None
+    if isinstance(value, torch.Size | tuple | list) and type(value) in (tuple, list, torch.Size):
+        if value and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+            return type(value)(TracedInt(v, Attribute(module, name, i, v)) for i, v in enumerate(value))
+    return None
+
+
+@contextmanager
+def traced_attributes(model: nn.Module) -> Iterator[None]:
+    """Integer attributes of all modules remember their name inside this context."""
+    saved: list[tuple[nn.Module, str, Any]] = []
+    try:
+        for path, module in model.named_modules():
+            for name, value in list(vars(module).items()):
+                if name.startswith("_"):
+                    continue
+                traced = _traced(value, path, name)
+                if traced is not None:
+                    saved.append((module, name, value))
+                    vars(module)[name] = traced
+        yield
+    finally:
+        for module, name, value in saved:
+            vars(module)[name] = value
+        for module in model.modules():
+            for name, value in list(vars(module).items()):
+                if isinstance(value, TracedInt):
+                    vars(module)[name] = int(value)
+
+
+@contextmanager
+def _paths(model: nn.Module, walk: Walk) -> Iterator[None]:
+    names = {id(m): path for path, m in model.named_modules()}
+    stack: list[str] = []
+
+    def enter(module: nn.Module, args: Any) -> None:
+        stack.append(walk.module)
+        walk.module = names.get(id(module), walk.module)
+
+    def leave(module: nn.Module, args: Any, out: Any) -> None:
+        walk.module = stack.pop()
+
+    hooks = [
+        nn.modules.module.register_module_forward_pre_hook(enter),
+        nn.modules.module.register_module_forward_hook(leave, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def call(model: nn.Module, example: Any) -> Any:
+    """The model's output: a tuple of examples is unpacked as arguments, a dict as keywords."""
+    if isinstance(example, tuple):
+        return model(*example)
+    return model(**example) if isinstance(example, dict) else model(example)
+
+
+def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
+    """One forward of `model` in its present mode, added to `walk`. No parameter, buffer or random state changes."""
+    tensors = dict(model.named_parameters(remove_duplicate=True)) | dict(model.named_buffers(remove_duplicate=True))
+    if not walk.ledger.blocks:
+        for name, t in tensors.items():
+            walk.parameter(t, name)
+    names = {id(t): name for name, t in tensors.items()}
+    buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
+    TracedInt.compared = []
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(traced_attributes(model))
+        stack.enter_context(_paths(model, walk))
+        stack.enter_context(_Sizes(walk))
+        stack.enter_context(_Labels(walk, names))
+        try:
+            out = call(model, example)
+        except Exception as error:
+            place = f"in module '{walk.module}'" if walk.module else "in the model itself"
+            raise TraceError(
+                f"{type(model).__name__} failed on its example inputs {place}: {type(error).__name__}: {error}. "
+                "Give example_inputs with which model(*example_inputs) works (a tensor, a tuple of arguments or a dict)."
+            ) from error
+    for name, b in model.named_buffers():
+        if not torch.equal(b, buffers[name]):
+            b.data.copy_(buffers[name])
+    walk.module, walk.operation = "", "the output"
+    for t in tensors_in(out):
+        walk.freeze(walk.shadows(t), "output of the model")
+    for left, right in TracedInt.compared:
+        walk.compared.append(Demand(given=left, needed=right, where="", what="a comparison"))  # type: ignore[arg-type]
+    TracedInt.compared = None
+
+
+def trace(model: nn.Module, example: Any) -> Walk:
+    """Trace in evaluation mode, then once more in training mode if parts of the model were not reached."""
+    walk = Walk()
+    modes = {m: m.training for m in model.modules()}
+    try:
+        model.eval()
+        trace_(walk, model, example)
+        missed = {n for n, _ in model.named_parameters()} - walk.used
+        if missed:
+            _trace_training_(walk, model, example)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return walk
+
+
+def _trace_training_(walk: Walk, model: nn.Module, example: Any) -> None:
+    """Auxiliary heads run in training only; a model that cannot train on the example keeps them frozen."""
+    before = len(walk.contractions)
+    model.train()
+    try:
+        trace_(walk, model, example)
+    except TraceError:
+        return
+    finally:
+        del walk.contractions[before:]
+
+
+def example_tensors(example: Any) -> Sequence[Tensor]:
+    return tensors_in(example)

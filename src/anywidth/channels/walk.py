@@ -1,0 +1,181 @@
+"""The state of one trace: which shadows every live tensor carries, where in the model we are, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from anywidth.channels.labels import Ledger, varying
+from anywidth.channels.sizes import DimSize, Expression
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contraction:
+    """One multiply-add loop nest: the product of the sizes is its MACs, the product of `written` its output."""
+
+    module: str
+    sizes: tuple[int | DimSize, ...]
+    written: tuple[int | DimSize, ...]
+    pool: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """A number the model's code passed to an operation, and the size it must have at every width."""
+
+    given: Expression
+    needed: DimSize | int
+    where: str
+    what: str
+
+
+@dataclass
+class Walk:
+    """What rules read and write while the model runs."""
+
+    ledger: Ledger = field(default_factory=Ledger)
+    contractions: list[Contraction] = field(default_factory=list)
+    demands: list[Demand] = field(default_factory=list)
+    compared: list[Demand] = field(default_factory=list)
+    unknown: dict[tuple[str, str], None] = field(default_factory=dict)
+    relabel: frozenset[int] = frozenset()
+    splits: list[tuple[str, list[Tensor]]] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+    module: str = ""
+    operation: str = ""
+    _shadows: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
+    _blank: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
+
+    @property
+    def where(self) -> str:
+        return f"{self.operation} in {self.module or '<root>'}"
+
+    def shadows(self, t: Tensor) -> list[Tensor]:
+        return self._shadows.get(t, [])
+
+    def set(self, t: Tensor, shadows: Sequence[Tensor]) -> None:
+        kept = [s for s in shadows if any(n > 1 for n in s.shape)]
+        for s in kept:
+            assert s.ndim == t.ndim, f"{self.where}: shadow {tuple(s.shape)} for {tuple(t.shape)}"
+        self._shadows[t] = kept
+
+    def blank(self, t: Tensor) -> None:
+        """Remember a tensor that the model filled with a constant: it may take the labels of what is written to it."""
+        self._blank[t] = True
+
+    def is_blank(self, t: Tensor) -> bool:
+        return t in self._blank
+
+    def freeze(self, shadows: Sequence[Tensor], reason: str) -> None:
+        for s in shadows:
+            self.ledger.freeze(s, reason, self.where)
+
+    def table(self, shadow: Tensor, prefer: int | None = None) -> None:
+        from anywidth.channels.labels import Table
+
+        dims = varying(shadow)
+        if len(dims) > 1:
+            flat = shadow[tuple(slice(None) if d in dims else 0 for d in range(shadow.ndim))]
+            self.ledger.tables.append(Table(table=flat, prefer=prefer))
+
+    # --- two operands on one grid ---------------------------------------------------------------------------------
+
+    def elementwise(self, tensors: Sequence[Tensor], shape: Sequence[int]) -> list[Tensor]:
+        """Shadows of an elementwise result; operands broadcast as torch does."""
+        result: list[Tensor] = []
+        so_far: list[int] = [1] * len(shape)
+        for t in tensors:
+            lead = [1] * (len(shape) - t.ndim)
+            own = [s.reshape(lead + list(s.shape)) for s in self.shadows(t)]
+            full = lead + list(t.shape)
+            result = self.together(result, so_far, own, full)
+            so_far = [max(a, b) if 0 not in (a, b) else 0 for a, b in zip(so_far, full, strict=True)]
+        return result
+
+    def together(
+        self, a: Sequence[Tensor], a_shape: Sequence[int], b: Sequence[Tensor], b_shape: Sequence[int]
+    ) -> list[Tensor]:
+        """Merge the shadows of two operands of broadcastable shapes: at equal positions the same channel."""
+        result: list[Tensor] = []
+        rest = list(b)
+        for s in a:
+            real = {d for d in varying(s) if b_shape[d] != 1}
+            partners = [t for t in rest if real & set(varying(t))]
+            self._unpartnered(s, real, partners)
+            for t in partners:
+                s = self._meet(s, t)
+            result.append(s)
+        met = {d for s in a for d in varying(s)}
+        for t in rest:
+            real = {d for d in varying(t) if a_shape[d] != 1}
+            if not real & met:
+                self._unpartnered(t, real, [])
+                result.append(t)
+            elif not any(r is t or set(varying(t)) <= set(varying(r)) for r in result):
+                result.append(t)
+            else:
+                self._unpartnered(t, real - met, [t])
+        return result
+
+    def _unpartnered(self, s: Tensor, real: set[int], partners: Sequence[Tensor]) -> None:
+        """Dimensions where the other operand is spelled out but is no channel: they keep their size."""
+        covered = {d for t in partners for d in varying(t)}
+        for d in sorted(real - covered):
+            self.ledger.rigid(s, d, "meets values that are not channels", self.where)
+
+    def _meet(self, s: Tensor, t: Tensor) -> Tensor:
+        mine, theirs = set(varying(s)), set(varying(t))
+        if mine == theirs:
+            self.ledger.equate(s, t)
+            return s
+        if theirs < mine:
+            self.ledger.project(s, tuple(theirs), t, self.where, contraction=False)
+            return s
+        if mine < theirs:
+            self.ledger.project(t, tuple(mine), s, self.where, contraction=False)
+            return t
+        common = tuple(mine & theirs)
+        seen = self.ledger.project(s, common, None, self.where, contraction=False)
+        self.ledger.project(t, common, seen, self.where, contraction=False)
+        return s
+
+    # --- sizes and cost ---------------------------------------------------------------------------------------------
+
+    def size(self, t: Tensor, dim: int) -> int | DimSize:
+        along = tuple(s for s in self.shadows(t) if s.shape[dim] > 1)
+        return DimSize(along, dim, t.shape[dim]) if along else t.shape[dim]
+
+    def record(self, out: Tensor, sizes: Sequence[int | DimSize]) -> None:
+        written = tuple(self.size(out, d) for d in range(out.ndim))
+        self.contractions.append(Contraction(module=self.module, sizes=tuple(sizes), written=written))
+
+    def record_pool(self, source: Tensor) -> None:
+        """An average pool, counted by its input elements in `convention="slimmable"` only."""
+        sizes = tuple(self.size(source, d) for d in range(source.ndim))
+        self.contractions.append(Contraction(module=self.module, sizes=sizes, written=(0,), pool=True))
+
+    def parameter(self, t: Tensor, name: str) -> None:
+        """Give every axis of a parameter or buffer fresh labels."""
+        shadows = []
+        for axis, size in enumerate(t.shape):
+            if size > 1:
+                shape = [size if d == axis else 1 for d in range(t.ndim)]
+                shadows.append(self.ledger.fresh(size, tensor=name, axis=axis).reshape(shape))
+        self.set(t, shadows)
+
+
+def tensors_in(value: object) -> list[Tensor]:
+    """All tensors in nested dicts, lists, tuples and objects with fields (model outputs)."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [t for v in value.values() for t in tensors_in(v)]
+    if isinstance(value, list | tuple | set):
+        return [t for v in value for t in tensors_in(v)]
+    if hasattr(value, "__dict__") and not isinstance(value, torch.nn.Module | type):
+        return [t for v in vars(value).values() for t in tensors_in(v)]
+    return []

@@ -1,0 +1,127 @@
+"""Networks, devices and widths by the names that a user types."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from anywidth import models
+from anywidth.errors import RecipeError, WidthError
+
+
+def build_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
+    """A network with fresh weights; nothing is downloaded.
+
+    Args:
+        name: a class of `anywidth.models`, "torchvision:NAME", "timm:NAME", or a bare NAME that is looked up
+            in this order.
+        kwargs: for the network's constructor.
+
+    Raises:
+        RecipeError: for a name that does not exist, or arguments the constructor refuses.
+    """
+    build = _builder(name)
+    try:
+        return build(**kwargs)
+    except (TypeError, ValueError) as error:
+        text = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
+        raise RecipeError(f"model {name!r} cannot be built with ({text}): {error}") from error
+
+
+def _builder(name: str) -> Callable[..., nn.Module]:
+    source, colon, short = name.rpartition(":")
+    lookups = {"": _own, "torchvision": _torchvision, "timm": _timm}
+    if source not in lookups:
+        raise RecipeError(f"model {name!r}: expected NAME, torchvision:NAME or timm:NAME")
+    for lookup in [lookups[source]] if colon else lookups.values():
+        if build := lookup(short):
+            return build
+    names = _names(source if colon else None)
+    close = difflib.get_close_matches(short, names, n=1)
+    where = source or "anywidth.models, torchvision and timm"
+    raise RecipeError(
+        f"model {name!r} is not in {where}" + (f"; did you mean {close[0]!r}?" if close else "")
+    )
+
+
+def _own(name: str) -> Callable[..., nn.Module] | None:
+    return getattr(models, name) if name in models.__all__ else None
+
+
+def _torchvision(name: str) -> Callable[..., nn.Module] | None:
+    from torchvision.models import get_model_builder, list_models
+
+    if name not in list_models():
+        return None
+    builder = get_model_builder(name)
+    # A detector's backbone is downloaded by default, unlike every other weight.
+    blank = {
+        key: None for key in ("weights", "weights_backbone") if key in inspect.signature(builder).parameters
+    }
+    return lambda **kwargs: builder(**blank, **kwargs)
+
+
+def _timm(name: str) -> Callable[..., nn.Module] | None:
+    import timm
+
+    if not timm.is_model(name):
+        return None
+    return lambda **kwargs: timm.create_model(name, pretrained=False, **kwargs)
+
+
+def _names(source: str | None) -> list[str]:
+    import timm
+    from torchvision.models import list_models
+
+    names = {"": list(models.__all__), "torchvision": list_models(), "timm": timm.list_models()}
+    return names[source] if source is not None else [name for group in names.values() for name in group]
+
+
+def input_shape(model: nn.Module) -> tuple[int, int, int]:
+    """(channels, height, width) that a network expects of an image, without the batch."""
+    if isinstance(model, models.SmallResNet):
+        return (model.conv.in_channels, 8, 8)
+    config = getattr(model, "default_cfg", None)  # timm
+    if isinstance(config, dict) and "input_size" in config:
+        return tuple(config["input_size"])
+    return (3, 299, 299) if type(model).__name__ == "Inception3" else (3, 224, 224)
+
+
+def device(name: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda".
+
+    Raises:
+        RecipeError: for a GPU where there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise RecipeError(
+            f"device = {name!r}: torch sees no GPU on this machine; use device=cpu or device=auto"
+        )
+    return torch.device(name)
+
+
+def widths(text: str) -> list[float | str]:
+    """ "0.25,0.5,large" -> [0.25, 0.5, "large"]; a word is the label of a listed width.
+
+    Raises:
+        WidthError: for an empty list or entry.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise WidthError(
+            f"widths {text!r}: expected numbers or labels with commas between them, like 0.25,0.5,1.0"
+        )
+    return [width(part) for part in parts]
+
+
+def width(text: str) -> float | str:
+    """A number if it reads as one, else a label."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,69 @@
+"""anywidth train: train a recipe, or go on with an interrupted training."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+
+from anywidth import recipe as recipes
+from anywidth import train as training
+from anywidth.cli.console import print_table, say, training_progress
+from anywidth.cli.results import rows_as_text
+from anywidth.cli.run import NET, RESULTS, Run, new_net, read_results, start_run
+from anywidth.elastic import Elastic
+from anywidth.files import write_json
+
+
+def train(
+    recipe: Path = typer.Argument(metavar="RECIPE", help="YAML file of the recipe."),
+    overrides: list[str] = typer.Argument(
+        None, metavar="KEY=VALUE", help="Change keys, like train.epochs=10."
+    ),
+    run: Path = typer.Option(None, help="Run directory.  [default: runs/ and the recipe's name]"),
+) -> None:
+    """Train RECIPE; the same command again goes on after an interruption."""
+    settings = recipes.load(recipe, overrides or ())
+    directory = start_run(run or Path("runs") / recipe.stem, settings)
+    results = directory.path / RESULTS
+    if results.exists():
+        say(f"{directory.path}: already trained; these are its results")
+    else:
+        write_json(results, _train(directory))
+    print_table(f"{directory.path}", rows_as_text(read_results(results)["rows"]))
+
+
+def _train(run: Run) -> dict[str, Any]:
+    net = new_net(run)
+    widths = run.recipe.widths
+    if widths.rule == "listed":
+        draw = training.fixed(sorted(widths.listed, reverse=True))
+    else:
+        draw = training.sandwich(low=widths.min, high=widths.max, random=widths.random)
+    if run.device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+    with training_progress() as report:
+        seconds = training.fit_(
+            net, run.train_batches, draw, run.recipe.train, seed=run.recipe.seed, run=run.path, report=report
+        )
+    return _finish(run, net, seconds)
+
+
+def _finish(run: Run, net: Elastic, seconds: float) -> dict[str, Any]:
+    listed = list(run.recipe.widths.listed)
+    if run.recipe.elastic.norm != "frozen":
+        run.calibrate_(net, listed)
+    rows = [run.result(net, width) for width in listed]
+    net.save(run.path / NET)
+    return {
+        "model": run.recipe.model.name,
+        "rows": rows,
+        "seconds": seconds,
+        "seed": run.recipe.seed,
+        "device": str(run.device),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }

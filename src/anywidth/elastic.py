@@ -1,0 +1,283 @@
+"""`Elastic`: a model with its channel space and norm policy; the front door of the package."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anywidth.channels.space import ChannelSpace
+from anywidth.cost import Convention, CostModel, kept_rows, parameter_shapes
+from anywidth.errors import StatisticsError, WidthError
+from anywidth.norms import NormBank, NormPolicy, RequireStatistics, calibrate_, inputs_of
+from anywidth.probe import probed_space
+from anywidth.view import Blueprint, compile_, link_of, standalone
+from anywidth.width import Width, unknown_name
+
+_VIEWS_KEPT = 64
+
+
+class Elastic(nn.Module):
+    """A network that runs at any width. `net.at(w)` is an ordinary module that aliases this one's tensors.
+
+    Args:
+        model: any `nn.Module`; it is not copied, and its parameters stay its own.
+        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments on which `model` runs. Costs are
+            counted for exactly these inputs: give a batch of one for per-image MACs.
+        norm: `"shared"`, `"switchable"` or `"frozen"` batch norms (see `anywidth.norms`).
+        widths: the listed widths: multipliers, or label -> multiplier or `Width`. Default: the full width.
+        divisor, minimum: rounding of `space.uniform`, in channels.
+        freeze: names or glob patterns of modules or parameters whose channels stay.
+        space: a channel space found earlier, instead of tracing.
+
+    Raises:
+        TraceError: the model fails on the example inputs.
+        WidthError: a bad width, or a freeze pattern that matches nothing.
+
+    Source: Slimmable Networks (arXiv 1812.08928), Universally Slimmable Networks (arXiv 1903.05134). Width is a value
+    passed to `at`, not a state of the layers, and batch norms of unlisted widths can be calibrated at any time.
+    """
+
+    def __init__(
+        self, model: nn.Module, example_inputs: Any = None, *, norm: NormPolicy = "shared",
+        widths: Iterable[float] | Mapping[Hashable, float | Width] | None = None,
+        divisor: int = 1, minimum: int = 1, freeze: Sequence[str] = (), space: ChannelSpace | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.space = probed_space(model, example_inputs, freeze, divisor, minimum) if space is None else space
+        self.norms = NormBank(model, self.space, norm)
+        self.widths: dict[Hashable, Width] = {}
+        self._reset()
+        listed = {1.0: 1.0} if widths is None else widths
+        for label, w in listed.items() if isinstance(listed, Mapping) else [(w, w) for w in listed]:
+            self.list_width_(label, w)
+
+    def _reset(self) -> None:
+        self._views: OrderedDict[Width, nn.Module] = OrderedDict()
+        self._uniform: dict[float, Width] = {}
+        self._blueprint: Blueprint | None = None
+        self._cost: CostModel | None = None
+
+    # --- widths -------------------------------------------------------------------------------------------------
+
+    def list_width_(self, label: Hashable, width: float | Width | Mapping[str, Any]) -> Width:
+        """Add a width to the listed ones, under a label: it gets statistics (and, if switchable, affine pairs)."""
+        found = self.space.width(width) if isinstance(width, Mapping) and not isinstance(width, Width) else self.width(width)
+        self.widths[label] = found
+        self.norms.list_(found)
+        self._views.pop(found, None)
+        return found
+
+    def width(self, w: Any) -> Width:
+        """The `Width` behind a width, a label of `net.widths`, or a multiplier.
+
+        Raises:
+            WidthError: none of these.
+        """
+        if isinstance(w, Width):
+            return w if w.names is self.space.names else self.space.check(w)
+        try:
+            if w in self.widths:
+                return self.widths[w]
+        except TypeError:
+            raise WidthError(f"{w!r} is no width: give a Width, a multiplier in (0, 1] or a label of net.widths.") from None
+        if isinstance(w, str) or isinstance(w, bool) or not isinstance(w, int | float | np.integer | np.floating):
+            raise WidthError(unknown_name("width label", w, map(str, self.widths)) + ". net.widths lists them.")
+        if float(w) not in self._uniform:
+            self._uniform[float(w)] = self.space.uniform(float(w))
+        return self._uniform[float(w)]
+
+    def _label(self, width: Width) -> str:
+        for table in (self.widths, self._uniform):
+            for label, w in table.items():
+                if w == width:
+                    return repr(label)
+        return repr(width)
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The wide network."""
+        return self.model(*args, **kwargs)
+
+    def at(self, w: Any) -> nn.Module:
+        """The network at a width: a module of the model's own class whose tensors alias this network's.
+
+        Gradients of the view arrive in this network's parameters. The view is in the mode (train or eval) that the
+        network is in now; views are kept, so asking again is cheap.
+
+        Args:
+            w: a `Width`, a multiplier in (0, 1], or a label of `net.widths`.
+
+        Raises:
+            WidthError: no such width, or one that is not a prefix of every group.
+        """
+        width = self.width(w)
+        view = self._views.get(width)
+        if view is None or not link_of(view).fresh:  # type: ignore[union-attr]
+            view = self._build(width)
+        self._views.move_to_end(width)
+        if view.training != self.model.training:
+            for mine, wide in zip(view.modules(), self.model.modules(), strict=True):
+                mine.training = wide.training
+        return view
+
+    def _build(self, width: Width) -> nn.Module:
+        if not width.is_prefix:
+            bad = next(n for n, u in zip(width.names, width.indices or (), strict=True) if u is not None)
+            raise WidthError(
+                f"a view needs nested widths (the first units of every group), but '{bad}' keeps chosen units. Use "
+                "net.extract(width) for a copy, or aw.reorder_(net, ...) to bring these channels to the front first."
+            )
+        view = self._view(width)
+        self._views[width] = view
+        while len(self._views) > _VIEWS_KEPT:
+            self._views.popitem(last=False)
+        return view
+
+    def _view(self, width: Width, *, overrides: Mapping[str, Tensor] | None = None, checked: bool = True) -> nn.Module:
+        if self._blueprint is None or not self._blueprint.fresh:
+            self._blueprint = Blueprint(self.model, self.space)
+        checks: list[Callable[[nn.Module], None]] = []
+        if checked and self.norms.needs_check(width):
+            checks.append(RequireStatistics(self.norms, width, self._label(width)))
+        return self._blueprint.build(width, self.norms.overrides(width) if overrides is None else overrides, checks)
+
+    def extract(self, w: Any) -> nn.Module:
+        """A stand-alone copy at a width: owns compact tensors, needs nothing of this package to run.
+
+        Widths need not be prefixes here. A width without statistics gets slices of the wide network's, as pruning does:
+        calibrate or fine-tune it.
+        """
+        width = self.width(w)
+        overrides = None
+        if width not in self.norms.statistics and self.norms.policy == "shared":
+            overrides = {}
+        if not width.is_prefix and self.norms.policy == "switchable":
+            raise WidthError("chosen units cannot be extracted with switchable norms: each listed width has its own. Use norm='shared'.")
+        view = self._view(width, overrides=overrides, checked=False)
+        for mine, wide in zip(view.modules(), self.model.modules(), strict=True):
+            mine.training = wide.training
+        return standalone(view)
+
+    def compile(self, widths: Iterable[Any] | None = None, **options: Any) -> dict[Any, nn.Module]:  # type: ignore[override]
+        """Compile the views of these widths (default: all listed), each with a cache of its own.
+
+        `torch.compile` keeps a few graphs per code object and then runs eagerly without a word; here every width has its
+        own code object, and a graph break is an error (`fullgraph=False` allows it).
+
+        Returns:
+            label -> compiled view; `net.at` returns the same ones.
+        """
+        chosen = list(self.widths) if widths is None else list(widths)
+        return {w: compile_(self.at(w), **options) for w in chosen}
+
+    # --- batch norms --------------------------------------------------------------------------------------------
+
+    def calibrate(self, loader: Iterable[Any], widths: Iterable[Any] | None = None, batches: int = 8) -> None:
+        """Collect batch-norm statistics: the cumulative average over `batches` batches, all widths on the same ones.
+
+        Args:
+            loader: yields inputs, or tuples whose first entry is the input (N, C, ...); use training images.
+            widths: widths, labels or multipliers (default: all listed); new ones are listed.
+            batches: how many batches to average over, each with equal weight.
+
+        Raises:
+            StatisticsError: the loader yields nothing, or norms are frozen.
+
+        Source: Universally Slimmable Networks, sec. 3.2; each width is averaged over the same images.
+        """
+        if self.norms.policy == "frozen":
+            raise StatisticsError("norm='frozen' keeps the wide network's statistics; make the network with norm='shared' to calibrate.")
+        chosen = list(self.widths) if widths is None else list(widths)
+        for w in chosen:
+            if self.width(w) not in self.widths.values():
+                self.list_width_(w if isinstance(w, Hashable) else repr(w), w)
+        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        seen = 0
+        for batch in loader:
+            if seen == batches:
+                break
+            x = inputs_of(batch)
+            x = x.to(device) if isinstance(x, Tensor) else x
+            for w in chosen:
+                calibrate_(self.at(w), x, first=seen == 0)
+            seen += 1
+        if seen == 0:
+            raise StatisticsError("calibration got no batch: the loader is empty. Give a loader over training images.")
+
+    def has_statistics(self, w: Any) -> bool:
+        """Whether the network can be evaluated at this width."""
+        return self.norms.ready(self.width(w))
+
+    def norm_state(self) -> dict[str, Tensor]:
+        """Statistics of all listed widths, flat."""
+        return self.norms.state()
+
+    def load_norm_state_(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `norm_state` gave; widths must be listed already."""
+        self.norms.load_state_(state, set(self.widths.values()))
+
+    # --- cost ---------------------------------------------------------------------------------------------------
+
+    @property
+    def cost(self) -> CostModel:
+        if self._cost is None:
+            self._cost = CostModel(self.space, parameter_shapes(self.model))
+        return self._cost
+
+    def macs(self, w: Any, convention: Convention = "anywidth") -> Any:
+        """Multiply-adds for the example inputs at a width; for a sequence of widths (or an N x groups array of units) an array."""
+        return self._costs(w, lambda kept: self.cost.macs(kept, convention))
+
+    def params(self, w: Any) -> Any:
+        """Parameters at a width, tied ones once; arrays as in `macs`."""
+        return self._costs(w, self.cost.params)
+
+    def activations(self, w: Any) -> Any:
+        """Elements written by convolutions and matrix products for the example inputs; arrays as in `macs`."""
+        return self._costs(w, self.cost.activations)
+
+    def _costs(self, w: Any, formula: Callable[[np.ndarray], np.ndarray]) -> Any:
+        if isinstance(w, Width) or isinstance(w, str) or not isinstance(w, Sequence | np.ndarray):
+            return int(formula(kept_rows(self.space, [self.width(w)], self.width))[0])
+        return formula(kept_rows(self.space, w, self.width))
+
+    # --- housekeeping -------------------------------------------------------------------------------------------
+
+    def save(self, path: Any) -> None:
+        """Write `path` (weights under the base model's own names) and, beside it, statistics and a description."""
+        from anywidth.store import save
+
+        save(self, path)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Elastic:
+        super()._apply(fn, recurse)
+        self._reset()
+        return self
+
+    def __deepcopy__(self, memo: dict) -> Elastic:
+        made = Elastic(copy.deepcopy(self.model, memo), norm=self.norms.policy, widths={}, space=self.space)
+        for label, w in self.widths.items():
+            made.list_width_(label, w)
+        made.norms.affine.load_state_dict(self.norms.affine.state_dict())
+        made.load_norm_state_(self.norm_state())
+        made.train(self.training)
+        for mine, other in zip(made.model.modules(), self.model.modules(), strict=True):
+            mine.training = other.training
+        memo[id(self)] = made
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state.update(_views=OrderedDict(), _blueprint=None, _cost=None)
+        return state
+
+    def extra_repr(self) -> str:
+        return f"groups={len(self.space.groups)}, norm={self.norms.policy!r}, widths={list(self.widths)}"

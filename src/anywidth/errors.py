@@ -1,0 +1,29 @@
+"""What can go wrong, by kind. Every message says where, what came, what was expected, and what to do."""
+
+
+class AnywidthError(Exception):
+    """Base of every error this package raises on purpose; the command line turns it into one line and exit code 2."""
+
+
+class TraceError(AnywidthError, RuntimeError):
+    """The model could not be run on its example inputs, or not made elastic."""
+
+
+class WidthError(AnywidthError, ValueError):
+    """A width that does not exist for this network: out of range, of an unknown group, or not nested."""
+
+
+class StatisticsError(AnywidthError, RuntimeError):
+    """Evaluation at a width whose batch-norm statistics were never collected."""
+
+
+class StaleViewError(AnywidthError, RuntimeError):
+    """A view outlived the tensors it aliases."""
+
+
+class CheckpointError(AnywidthError, ValueError):
+    """A file that is truncated, foreign, or belongs to another model."""
+
+
+class RecipeError(AnywidthError, ValueError):
+    """A recipe with an unknown key, a wrong type or an impossible value."""

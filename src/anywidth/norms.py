@@ -1,0 +1,193 @@
+"""Batch norm, the one layer whose state depends on the width: shared, switchable or frozen; and calibration.
+
+- `shared`: one affine pair, sliced; statistics per width, filled by training listed widths or by `calibrate`.
+  (Universally Slimmable Networks, arXiv 1903.05134, sec. 3.2, "post-statistics of BN".)
+- `switchable`: every listed width has its own affine pair and statistics. (Slimmable Networks, arXiv 1812.08928, sec. 3.)
+- `frozen`: the wide network's statistics, sliced, never updated (detection).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from anywidth.channels.space import ChannelSpace
+from anywidth.errors import StatisticsError, WidthError
+from anywidth.view import cut
+from anywidth.width import Width
+
+NormPolicy = Literal["shared", "switchable", "frozen"]
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
+    """Path -> every batch norm that tracks statistics."""
+    kind = nn.modules.batchnorm._BatchNorm
+    return {p: m for p, m in model.named_modules() if isinstance(m, kind) and m.running_mean is not None}
+
+
+def width_key(width: Width) -> str:
+    """A short name for a width, the same on every machine."""
+    return hashlib.sha256(json.dumps(width.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+class NormBank(nn.Module):
+    """Per-width state of all batch norms. Its parameters are the switchable affine pairs.
+
+    The full width's state is the model's own, so that a checkpoint of the wide network stays an ordinary one.
+    """
+
+    def __init__(self, model: nn.Module, space: ChannelSpace, policy: NormPolicy) -> None:
+        super().__init__()
+        if policy not in get_args(NormPolicy):
+            raise ValueError(f"norm={policy!r} is no norm policy: use 'shared', 'switchable' or 'frozen'.")
+        self.policy = policy
+        self.space = space
+        self.statistics: dict[Width, dict[str, Tensor]] = {}
+        self.affine = nn.ParameterDict()
+        self.widths_of_affine: dict[str, Width] = {}
+        object.__setattr__(self, "model", model)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NormBank:
+        super()._apply(fn, recurse)
+        with torch.no_grad():
+            self.statistics = {w: {n: fn(t) for n, t in s.items()} for w, s in self.statistics.items()}
+        return self
+
+    def list_(self, width: Width) -> None:
+        """Make room for a width: statistics to train or calibrate, and an affine pair of its own if switchable."""
+        if width == self.space.full or self.policy == "frozen" or width in self.statistics:
+            return
+        self.statistics[width] = self._fresh(width)
+        if self.policy == "switchable":
+            key = width_key(width)
+            self.widths_of_affine[key] = width
+            for path, m in batch_norms(self.model).items():
+                for name in ("weight", "bias"):
+                    p = getattr(m, name)
+                    if p is not None:
+                        part = cut(self.space, f"{path}.{name}", width)
+                        own = (p if part is None else part.of(p)).detach().clone()
+                        self.affine[_slot(key, path, name)] = nn.Parameter(own, requires_grad=p.requires_grad)
+
+    def _fresh(self, width: Width) -> dict[str, Tensor]:
+        """Statistics before any batch was seen: mean 0, variance 1, count 0."""
+        made = {}
+        for path, m in batch_norms(self.model).items():
+            part = cut(self.space, f"{path}.running_mean", width)
+            mean = m.running_mean if part is None else part.of(m.running_mean)  # type: ignore[arg-type]
+            made[f"{path}.running_mean"] = torch.zeros_like(mean, memory_format=torch.contiguous_format)
+            made[f"{path}.running_var"] = torch.ones_like(mean, memory_format=torch.contiguous_format)
+            made[f"{path}.num_batches_tracked"] = torch.zeros((), dtype=torch.long, device=mean.device)
+        return made
+
+    def overrides(self, width: Width) -> dict[str, Tensor]:
+        """Tensors that a view of `width` has in place of the wide network's.
+
+        Raises:
+            WidthError: switchable norms, and the width is not listed.
+        """
+        if width == self.space.full or self.policy == "frozen":
+            return {}
+        known = self.statistics.get(width)
+        if self.policy == "switchable" and known is None:
+            raise WidthError(
+                "this width has no batch norms of its own: with norm='switchable' only listed widths exist. List it when "
+                "the network is made (widths=[...]), or use norm='shared' for any width at any time."
+            )
+        found = dict(known if known is not None else self._fresh(width))
+        if self.policy == "switchable":
+            key = width_key(width)
+            for path in batch_norms(self.model):
+                for name in ("weight", "bias"):
+                    if _slot(key, path, name) in self.affine:
+                        found[f"{path}.{name}"] = self.affine[_slot(key, path, name)]
+        return found
+
+    def ready(self, width: Width) -> bool:
+        """Whether batch norms at this width have statistics to evaluate with."""
+        if width == self.space.full or self.policy == "frozen" or not batch_norms(self.model):
+            return True
+        known = self.statistics.get(width)
+        return known is not None and all(int(t) > 0 for n, t in known.items() if n.endswith("num_batches_tracked"))
+
+    def needs_check(self, width: Width) -> bool:
+        """Whether a view of this width must be watched before it runs."""
+        return self.policy == "frozen" or (width != self.space.full and bool(batch_norms(self.model)))
+
+    def forget_(self, width: Width) -> None:
+        """Drop statistics (channels were reordered, or statistics are to be collected anew)."""
+        if width in self.statistics:
+            self.statistics[width] = self._fresh(width)
+
+    def state(self) -> dict[str, Tensor]:
+        """Statistics as flat tensors: '<width key>/<tensor name>'."""
+        return {f"{width_key(w)}/{n}": t.detach().clone() for w, s in self.statistics.items() for n, t in s.items()}
+
+    def load_state_(self, state: Mapping[str, Tensor], widths: Iterable[Width]) -> None:
+        """Take statistics of the given widths from `state`."""
+        for w in widths:
+            self.list_(w)
+            for name, t in self.statistics.get(w, {}).items():
+                key = f"{width_key(w)}/{name}"
+                if key in state:
+                    t.copy_(state[key])
+
+
+def _slot(key: str, path: str, name: str) -> str:
+    return f"{key}/{path}/{name}".replace(".", ":")
+
+
+class RequireStatistics:
+    """Checks, before a view's forward, that batch norms in evaluation mode have statistics."""
+
+    def __init__(self, bank: NormBank, width: Width, label: str) -> None:
+        self.bank, self.width, self.label, self.done = bank, width, label, False
+
+    def __call__(self, view: nn.Module) -> None:
+        norms = None
+        if self.bank.policy == "frozen":
+            for m in batch_norms(view).values():
+                m.training = False
+            return
+        if self.done:
+            return
+        norms = [p for p, m in batch_norms(view).items() if not m.training]
+        if not norms:
+            return
+        if not self.bank.ready(self.width):
+            raise StatisticsError(
+                f"width {self.label} has no batch-norm statistics ('{norms[0]}' and {len(norms) - 1} more would normalise with "
+                f"numbers that were never measured). Call net.calibrate(loader, widths=[{self.label}]) first, or train at this width."
+            )
+        self.done = True
+
+
+def inputs_of(batch: Any) -> Any:
+    """The model's input in a batch: the first entry of a tuple or list, or the batch itself."""
+    return batch[0] if isinstance(batch, tuple | list) else batch
+
+
+@torch.no_grad()
+def calibrate_(view: nn.Module, x: Any, *, first: bool) -> None:
+    """Add one batch to the cumulative average of a view's batch-norm statistics; `first` starts anew."""
+    norms = batch_norms(view)
+    saved = [(m, m.training) for m in view.modules()]
+    momenta = {p: m.momentum for p, m in norms.items()}
+    try:
+        view.eval()
+        for m in norms.values():
+            if first:
+                m.reset_running_stats()  # type: ignore[operator]
+            m.training, m.momentum = True, None
+        view(x)
+    finally:
+        for p, m in norms.items():
+            m.momentum = momenta[p]
+        for m, mode in saved:
+            m.training = mode

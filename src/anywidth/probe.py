@@ -1,0 +1,113 @@
+"""Try the narrow network before promising it: what fails when narrowed is frozen, and named.
+
+Tracing learns from the wide forward only. Code may hide a size where no trace can see it (a closure, a constant in a
+compiled function); running a few narrow forwards finds these places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from anywidth.channels.build import build, frozen_by_name
+from anywidth.channels.labels import Freeze
+from anywidth.channels.space import ChannelSpace
+from anywidth.channels.trace import call, trace
+from anywidth.channels.walk import Walk, tensors_in
+from anywidth.errors import TraceError
+from anywidth.view import Blueprint
+from anywidth.width import Width
+
+_ATTEMPTS = 25
+
+
+def probed_space(
+    model: nn.Module, example: Any, freeze: Sequence[str] = (), divisor: int = 1, minimum: int = 1
+) -> ChannelSpace:
+    """The channel space of `model`, tried out at narrow widths."""
+    walk = trace(model, example)
+    frozen = frozen_by_name(walk, freeze)
+    wide: list[tuple[int, ...]] | None = None
+    for _ in range(_ATTEMPTS):
+        space = build(walk, frozen, divisor=divisor, minimum=minimum)
+        failure = None
+        for width in _trial_widths(space):
+            shapes, failure = _try(model, space, width, example)
+            if failure is None and wide is None:
+                wide = _try(model, space, space.full, example)[0]
+            if failure is None and shapes != wide:
+                failure = ("", f"output shapes {shapes} instead of {wide}")
+            if failure is not None:
+                break
+        if failure is None:
+            return space
+        frozen = [*frozen, _blame(walk, space, *failure)]
+    raise TraceError(f"{type(model).__name__} cannot be narrowed: after freezing {_ATTEMPTS} places it still fails ({failure}).")
+
+
+def _trial_widths(space: ChannelSpace) -> list[Width]:
+    if not space.groups:
+        return []
+    generator = torch.Generator().manual_seed(0)
+    return [space.uniform(0.5), space.sample(generator, low=0.3)]
+
+
+def _try(
+    model: nn.Module, space: ChannelSpace, width: Width, example: Any
+) -> tuple[list[tuple[int, ...]], tuple[str, str] | None]:
+    """Output shapes at a width, and where and how it failed, if it did."""
+    view = Blueprint(model, space).build(width, {})
+    buffers = {n: b.clone() for n, b in view.named_buffers()}
+    view.eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _innermost(view) as place:
+        try:
+            out = call(view, example)
+        except Exception as error:
+            return [], (place[-1], f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else error}")
+        finally:
+            for n, b in view.named_buffers():
+                if n in buffers and b.shape == buffers[n].shape:
+                    b.data.copy_(buffers[n])
+    return [tuple(t.shape) for t in tensors_in(out)], None
+
+
+@contextmanager
+def _innermost(view: nn.Module) -> Iterator[list[str]]:
+    """The path of the innermost module that was running when an exception passed."""
+    names = {id(m): path for path, m in view.named_modules()}
+    stack = [""]
+    failed: list[str] = []
+
+    def enter(module: nn.Module, args: Any) -> None:
+        if not failed:
+            stack.append(names.get(id(module), stack[-1]))
+
+    def leave(module: nn.Module, args: Any, out: Any) -> None:
+        if torch.is_tensor(out) or out is not None:
+            stack.pop()
+
+    hooks = [nn.modules.module.register_module_forward_pre_hook(enter), nn.modules.module.register_module_forward_hook(leave)]
+    try:
+        yield stack
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _blame(walk: Walk, space: ChannelSpace, place: str, what: str) -> Freeze:
+    """Freeze the elastic tensors of the module that failed, or of the nearest parent that has any."""
+    elastic = set(space.axes)
+    while True:
+        mine = {n for n in elastic if not place or n == place or n.startswith(f"{place}.")}
+        if mine or not place:
+            break
+        place = place.rpartition(".")[0]
+    if not mine:
+        raise TraceError(f"the network fails when narrowed, and nothing in it is elastic: {what}")
+    labels = [np.arange(b.start, b.start + b.size) for b in walk.ledger.blocks if b.tensor in mine]
+    return Freeze(labels=np.concatenate(labels), reason=f"the narrow forward fails ({what})", where=place or "<root>")

@@ -1,0 +1,239 @@
+"""The schema of a recipe, and how one is read from YAML with overrides."""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from anywidth.errors import RecipeError
+from anywidth.train import FitConfig
+
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Keys = tuple[str | int, ...]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelSection(_Section):
+    """Which network: a class of `anywidth.models`, "torchvision:NAME" or "timm:NAME"; weights start fresh."""
+
+    name: str
+    kwargs: dict[str, Any] = {}
+
+
+class ElasticSection(_Section):
+    """Arguments of `Elastic`: norm policy, rounding of channel numbers, name patterns of what stays full."""
+
+    norm: Literal["shared", "switchable", "frozen"] = "shared"
+    divisor: int = Field(default=1, ge=1)
+    freeze: tuple[str, ...] = ()
+
+
+class DataSection(_Section):
+    """Which images; `seed` fixes the split into training and test images."""
+
+    name: Literal["digits"]
+    batch_size: int = Field(default=64, ge=2)
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+
+
+class WidthsSection(_Section):
+    """Which widths are trained, and which are listed: calibrated, evaluated and saved at the end.
+
+    With the rule "sandwich" each step trains `max`, `min` and `random` ratios drawn between them; with
+    "listed" each step trains every listed ratio, widest first.
+    """
+
+    listed: tuple[Ratio, ...] = Field(min_length=1)
+    rule: Literal["sandwich", "listed"] = "sandwich"
+    min: Ratio = 0.25
+    max: Ratio = 1.0
+    random: int = Field(default=2, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "WidthsSection":
+        if self.min >= self.max:
+            raise ValueError(f"expected min < max, got min={self.min}, max={self.max}")
+        return self
+
+
+class CalibrationSection(_Section):
+    """Batches of training images from which the statistics of each width are taken."""
+
+    batches: int = Field(default=8, ge=1)
+
+
+class Recipe(_Section):
+    """Everything that fixes a run.
+
+    `device` is "auto" (a GPU where there is one), "cpu" or "cuda"; `threads` is the number of CPU threads,
+    null for torch's own choice.
+    """
+
+    model: ModelSection
+    elastic: ElasticSection = ElasticSection()
+    data: DataSection
+    widths: WidthsSection
+    train: FitConfig
+    calibration: CalibrationSection = CalibrationSection()
+    seed: int = Field(default=0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _switchable_widths_are_listed(self) -> "Recipe":
+        if self.elastic.norm == "switchable" and self.widths.rule != "listed":
+            raise ValueError(
+                "elastic.norm = 'switchable' keeps a batch norm for each listed width only: expected "
+                f"widths.rule = 'listed', got {self.widths.rule!r}"
+            )
+        return self
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: YAML file.
+        overrides: "key=value" with dotted keys; values are parsed as YAML.
+
+    Raises:
+        RecipeError: for a file that is not YAML, a key that does not exist or stands twice, or a value of a
+            wrong type or range, with the file and line, the key, the value and what was expected.
+        OSError: if the file cannot be read.
+    """
+    values, sources = _read(path)
+    for override in overrides:
+        _override_(values, sources, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(_describe(error, path, sources)) from None
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML with every default written out; `load` reads it back."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (old value, new value) wherever two recipes differ."""
+    before, after = (_flat(recipe.model_dump(mode="json")) for recipe in (old, new))
+    keys = [*before, *(key for key in after if key not in before)]
+    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[Keys, str]]:
+    """The values, and for each key where it was written."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        sources: dict[Keys, str] = {}
+        _locate_(yaml.compose(text, Loader=yaml.SafeLoader), (), path, sources)
+        values = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not a text file ({error.reason} at byte {error.start})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise RecipeError(f"{where}: is not YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: expected `key: value` lines, got {type(values).__name__}")
+    return values, sources
+
+
+def _locate_(node: yaml.Node | None, keys: Keys, path: Path, sources: dict[Keys, str]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*keys, key.value)
+            where = f"{path}, line {key.start_mark.line + 1}"
+            if here in sources:
+                raise RecipeError(
+                    f"{where}: the key {_dotted(here)!r} stands twice, first in {sources[here]}"
+                )
+            sources[here] = where
+            _locate_(value, here, path, sources)
+
+
+def _override_(values: dict[str, Any], sources: dict[Keys, str], override: str) -> None:
+    key, equals, text = override.partition("=")
+    keys = tuple(key.split("."))
+    if not equals or not all(keys):
+        raise RecipeError(f"override {override!r}: expected key=value, for example train.epochs=10")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or error
+        raise RecipeError(f"override {override!r}: the value is not YAML: {problem}") from None
+    section = values
+    for name in keys[:-1]:
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            raise RecipeError(f"override {override!r}: {name!r} is a value, not a section")
+    section[keys[-1]] = value
+    sources[keys] = f"override {override!r}"
+
+
+def _describe(error: ValidationError, path: Path, sources: dict[Keys, str]) -> str:
+    details = error.errors()
+    first = details[0]
+    keys = tuple(first["loc"])
+    where = next((sources[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in sources), str(path))
+    rest = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return f"{where}: {_problem(first, keys)}{rest}"
+
+
+def _problem(detail: Any, keys: Keys) -> str:
+    key, message = _dotted(keys), str(detail["msg"])
+    match detail["type"]:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            return f"unknown key {key!r}; {_nearest(key)}"
+        case "missing":
+            return f"the key {key!r} is missing"
+        case "value_error":
+            return f"{key}: {detail['ctx']['error']}" if key else str(detail["ctx"]["error"])
+    expected = message.removeprefix("Input should be ")
+    return f"{key} = {detail['input']!r}: expected {expected}"
+
+
+def _dotted(keys: Keys) -> str:
+    return ".".join(map(str, keys))
+
+
+def _nearest(key: str) -> str:
+    section, _, name = key.rpartition(".")
+    known = _known_keys(Recipe)
+    siblings = [other for other in known if other.rpartition(".")[0] == section]
+    for candidates in (siblings, known):
+        by_name = {other.rpartition(".")[2]: other for other in candidates}
+        if matches := difflib.get_close_matches(name, by_name, n=1):
+            return f"did you mean {by_name[matches[0]]!r}?"
+    return f"known here: {', '.join(siblings)}"
+
+
+def _known_keys(schema: Any, prefix: str = "") -> list[str]:
+    if dataclasses.is_dataclass(schema):
+        return [prefix + field.name for field in dataclasses.fields(schema)]
+    known = []
+    for name, field in schema.model_fields.items():
+        known.append(prefix + name)
+        inner = field.annotation
+        if dataclasses.is_dataclass(inner) or (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            known += _known_keys(inner, f"{prefix}{name}.")
+    return known

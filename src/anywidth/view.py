@@ -1,0 +1,406 @@
+"""Views: ordinary modules whose tensors alias parts of the wide network's. The only file that touches tensors.
+
+A view is a shallow copy of the module tree. Each of its parameters is a leaf whose data is a slice of the wide
+parameter; when its gradient is complete, it is added to the same slice of the wide parameter's gradient and dropped.
+Where the active channels are no prefix (concatenated inputs, packed qkv), a leaf holds a gathered copy that is renewed
+when the wide parameter has changed. In inference, slices that are not contiguous are packed, on the same terms.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anywidth.channels.space import Axis, ChannelSpace
+from anywidth.errors import StaleViewError, TraceError
+from anywidth.width import Width
+
+_HOOKED = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_state_dict_hooks", "_load_state_dict_pre_hooks")
+
+
+def positions(axis: Axis, width: Width) -> slice | Tensor | None:
+    """Active positions along an axis: a prefix slice where possible, else their numbers; None for all of them."""
+    total = sum(r.positions for r in axis)
+    if len(axis) == 1 and axis[0].first == 0 and isinstance(width.units(axis[0].group), range):
+        stop = min(len(width.units(axis[0].group)), axis[0].count) * axis[0].each
+        return None if stop == total else slice(0, stop)
+    parts, start = [], 0
+    for r in axis:
+        if r.group < 0:
+            parts.append(np.arange(start, start + r.positions))
+        else:
+            units = np.asarray(width.units(r.group))
+            mine = units[(units >= r.first) & (units < r.first + r.count)] - r.first
+            parts.append((start + mine[:, None] * r.each + np.arange(r.each)).ravel())
+        start += r.positions
+    chosen = np.concatenate(parts)
+    if chosen.size == total:
+        return None
+    if chosen.size and chosen[-1] == chosen.size - 1:
+        return slice(0, int(chosen.size))
+    return torch.from_numpy(chosen)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which part of a wide tensor is active: one entry per axis."""
+
+    parts: tuple[slice | Tensor | None, ...]
+
+    @property
+    def aliases(self) -> bool:
+        return not any(isinstance(p, Tensor) for p in self.parts)
+
+    def of(self, t: Tensor) -> Tensor:
+        """The active part: a view of `t` where possible, else a copy."""
+        for dim, part in enumerate(self.parts):
+            if isinstance(part, slice):
+                t = t.narrow(dim, 0, part.stop)
+            elif part is not None:
+                t = t.index_select(dim, part.to(t.device))
+        return t
+
+    def add_(self, t: Tensor, value: Tensor) -> None:
+        """Add `value` to the active part of `t`."""
+        if self.aliases:
+            self.of(t).add_(value)
+            return
+        gathered = [d for d, p in enumerate(self.parts) if isinstance(p, Tensor)]
+        for dim, part in enumerate(self.parts):
+            if isinstance(part, slice):
+                t = t.narrow(dim, 0, part.stop)
+        index = [self.parts[d].to(t.device) for d in gathered]  # type: ignore[union-attr]
+        if len(gathered) == 1:
+            t.index_add_(gathered[0], index[0], value)
+            return
+        first = list(range(len(gathered)))
+        mesh = torch.meshgrid(*index, indexing="ij")
+        t.movedim(gathered, first).index_put_(mesh, value.movedim(gathered, first), accumulate=True)
+
+
+def cut(space: ChannelSpace, name: str, width: Width) -> Cut | None:
+    """The active part of a tensor at a width; None if it is all of it."""
+    axes = space.axes.get(name)
+    if axes is None:
+        return None
+    parts = tuple(None if a is None else positions(a, width) for a in axes)
+    return Cut(parts) if any(p is not None for p in parts) else None
+
+
+# --- gradients ----------------------------------------------------------------------------------------------------
+
+
+def _give(wide: Tensor, part: Cut | None, leaf: Tensor) -> None:
+    """Add a leaf's gradient into the wide parameter's and drop it."""
+    grad, leaf.grad = leaf.grad, None
+    assert grad is not None
+    if part is None:
+        if wide.grad is None:
+            wide.grad = grad
+        else:
+            wide.grad.add_(grad)
+        return
+    if wide.grad is None:
+        wide.grad = torch.zeros_like(wide)
+    part.add_(wide.grad, grad)
+
+
+def _leaf(wide: nn.Parameter, part: Cut | None) -> nn.Parameter:
+    with torch.no_grad():
+        data = wide.data if part is None else part.of(wide.data)
+    leaf = torch.Tensor._make_subclass(type(wide), data, wide.requires_grad)
+    if wide.requires_grad:
+        leaf.register_post_accumulate_grad_hook(partial(_give, wide, part))
+    return leaf
+
+
+# --- what a view remembers about its origin ------------------------------------------------------------------------
+
+
+class Link:
+    """The tie between a view and the wide tensors: notices when it broke, renews copies, packs for inference."""
+
+    def __init__(self, slots: Sequence[tuple[dict, str]], before: Sequence[Callable[[nn.Module], None]]) -> None:
+        self.slots = slots
+        self.tensors = [d[n] for d, n in slots]
+        self.pointers = [t.data_ptr() for t in self.tensors]
+        self.gathered: list[tuple[nn.Parameter, Tensor, Cut]] = []
+        self.strided: list[tuple[nn.Parameter, Tensor, Cut]] = []
+        self.versions: list[int] = []
+        self.packed: list[int] | None = None
+        self.before = before
+        self.plain_hooks: dict[str, Any] = {}
+
+    @property
+    def fresh(self) -> bool:
+        now = [d.get(n) for d, n in self.slots]
+        return all(map(operator.is_, now, self.tensors)) and [t.data_ptr() for t in self.tensors] == self.pointers
+
+    def seal(self) -> None:
+        self.versions = [w._version for _, w, _ in self.gathered]
+        self.strided = [s for s in self.strided if not s[0].is_contiguous()]
+
+    def prepare(self, view: nn.Module) -> None:
+        """Before every forward of the view."""
+        if torch.compiler.is_compiling():
+            return
+        if not self.fresh:
+            raise StaleViewError(
+                f"this view of {type(view).__name__} aliases tensors that the wide network no longer has (it was moved, cast, "
+                "or its parameters were replaced). Call net.at(width) again."
+            )
+        for check in self.before:
+            check(view)
+        self.renew()
+        if self.strided:
+            inference = not (view.training or torch.is_grad_enabled())
+            if inference:
+                self._pack()
+            elif self.packed is not None:
+                self.unpack()
+
+    def renew(self) -> None:
+        if self.gathered:
+            now = [w._version for _, w, _ in self.gathered]
+            if now != self.versions:
+                for (leaf, wide, part), a, b in zip(self.gathered, now, self.versions, strict=True):
+                    if a != b:
+                        leaf.data.copy_(part.of(wide.data))
+                self.versions = now
+
+    def _pack(self) -> None:
+        now = [w._version for _, w, _ in self.strided]
+        if now == self.packed:
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            for leaf, wide, part in self.strided:
+                leaf.data = part.of(wide.data).clone(memory_format=torch.preserve_format)
+        self.packed = now
+
+    def unpack(self) -> None:
+        """Alias the wide tensors again."""
+        with torch.inference_mode(False), torch.no_grad():
+            for leaf, wide, part in self.strided:
+                leaf.data = part.of(wide.data)
+        self.packed = None
+
+
+def link_of(view: nn.Module) -> Link | None:
+    """The link of a view's root; None for any other module."""
+    return view.__dict__.get("_anywidth_link")
+
+
+# --- building -------------------------------------------------------------------------------------------------------
+
+
+class Blueprint:
+    """Everything about the module tree that does not depend on the width."""
+
+    def __init__(self, model: nn.Module, space: ChannelSpace) -> None:
+        self.model, self.space = model, space
+        self.paths = {id(m): path for path, m in model.named_modules()}
+        self.modules = [m for _, m in model.named_modules()]
+        self.names: dict[int, str] = {}
+        self.slots: list[tuple[dict, str]] = []
+        for kind in ("_parameters", "_buffers"):
+            for path, m in model.named_modules():
+                for key, t in getattr(m, kind).items():
+                    if t is not None:
+                        self.slots.append((getattr(m, kind), key))
+                        self.names.setdefault(id(t), f"{path}.{key}" if path else key)
+        self.links = [(m._modules, key) for m in self.modules for key in m._modules]
+        self.children = [d[key] for d, key in self.links]
+        self.rules: dict[str, list[Any]] = {}
+        for rule in space.attributes:
+            self.rules.setdefault(rule.module, []).append(rule)
+        self.remap = {id(m): keys for m in self.modules if (keys := [k for k, v in vars(m).items() if _refers(k, v)])}
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the module tree is still the one this was made from."""
+        return all(map(operator.is_, [d.get(key) for d, key in self.links], self.children)) and all(
+            id(d.get(key)) in self.names for d, key in self.slots
+        )
+
+    def build(
+        self, width: Width, overrides: Mapping[str, Tensor], before: Sequence[Callable[[nn.Module], None]] = ()
+    ) -> nn.Module:
+        """The view at `width`, with `overrides` (tensor name -> tensor) put in place of wide tensors."""
+        link = Link(self.slots, before)
+        tensors: dict[int, Tensor] = {}
+        cuts: dict[tuple, Cut | None] = {}
+        new = {id(m): _shell(m) for m in self.modules}
+        for m in self.modules:
+            self._fill(new[id(m)], m, width, overrides, link, tensors, cuts, new)
+        link.seal()
+        root = new[id(self.model)]
+        _attach(root, link)
+        return root
+
+    def _fill(
+        self, view: nn.Module, wide: nn.Module, width: Width, overrides: Mapping[str, Tensor], link: Link,
+        tensors: dict[int, Tensor], cuts: dict[tuple, Cut | None], new: dict[int, nn.Module],
+    ) -> None:
+        state = view.__dict__
+        for kind in ("_parameters", "_buffers"):
+            state[kind] = {
+                key: None if t is None else tensors.get(id(t)) if id(t) in tensors else self._tensor(t, width, overrides, link, tensors, cuts)
+                for key, t in wide.__dict__[kind].items()
+            }
+        state["_modules"] = {key: None if m is None else new[id(m)] for key, m in wide.__dict__["_modules"].items()}
+        for rule in self.rules.get(self.paths[id(wide)], ()):
+            _set_attribute(state, rule, width)
+        for key in self.remap.get(id(wide), ()):
+            state[key] = _remapped(state[key], new)
+        _tidy(view)
+
+    def _tensor(
+        self, wide: Tensor, width: Width, overrides: Mapping[str, Tensor], link: Link, tensors: dict[int, Tensor],
+        cuts: dict[tuple, Cut | None],
+    ) -> Tensor:
+        name = self.names[id(wide)]
+        if name in overrides:
+            tensors[id(wide)] = overrides[name]
+            return overrides[name]
+        axes = self.space.axes.get(name)
+        if axes is None:
+            part = None
+        else:
+            if axes not in cuts:
+                cuts[axes] = cut(self.space, name, width)
+            part = cuts[axes]
+        if isinstance(wide, nn.Parameter):
+            made: Tensor = _leaf(wide, part)
+            if part is not None and not part.aliases:
+                link.gathered.append((made, wide, part))  # type: ignore[arg-type]
+            elif part is not None and len(part.parts) > 1:
+                link.strided.append((made, wide, part))  # type: ignore[arg-type]
+        else:
+            made = wide if part is None else part.of(wide)
+        tensors[id(wide)] = made
+        return made
+
+
+def _shell(m: nn.Module) -> nn.Module:
+    view = type(m).__new__(type(m))
+    view.__dict__.update(m.__dict__)
+    return view
+
+
+def _refers(key: str, value: Any) -> bool:
+    """Whether a plain attribute points into the module tree behind PyTorch's back."""
+    if key in ("_modules", "_parameters", "_buffers") or key.endswith("_hooks") or "hook" in key:
+        return False
+    if isinstance(value, nn.Module | types.MethodType | partial):
+        return True
+    if isinstance(value, list | tuple):
+        return any(isinstance(v, nn.Module | types.MethodType) for v in value)
+    return isinstance(value, dict) and any(isinstance(v, nn.Module | types.MethodType) for v in value.values())
+
+
+def _remapped(value: Any, new: Mapping[int, nn.Module]) -> Any:
+    if isinstance(value, nn.Module):
+        return new.get(id(value), value)
+    if isinstance(value, types.MethodType) and id(value.__self__) in new:
+        return types.MethodType(value.__func__, new[id(value.__self__)])
+    if isinstance(value, partial):
+        return partial(_remapped(value.func, new), *[_remapped(a, new) for a in value.args], **{k: _remapped(v, new) for k, v in value.keywords.items()})
+    if type(value) in (list, tuple):
+        return type(value)(_remapped(v, new) for v in value)
+    if type(value) is dict:
+        return {k: _remapped(v, new) for k, v in value.items()}
+    return value
+
+
+def _set_attribute(state: dict[str, Any], rule: Any, width: Width) -> None:
+    value = rule.size.at(width)
+    if rule.index is None:
+        state[rule.name] = value
+    else:
+        old = list(state[rule.name])
+        old[rule.index] = value
+        state[rule.name] = type(state[rule.name])(old)
+
+
+def _tidy(view: nn.Module) -> None:
+    """Make the sizes that standard modules state about themselves true."""
+    weight = view.__dict__["_parameters"].get("weight")
+    if weight is None:
+        return
+    state, shape = view.__dict__, weight.shape
+    if isinstance(view, nn.modules.conv._ConvNd):
+        first, second = shape[0], shape[1]
+        state["out_channels"], state["in_channels"] = (second * view.groups, first) if view.transposed else (first, second * view.groups)
+    elif isinstance(view, nn.Linear):
+        state["out_features"], state["in_features"] = shape[0], shape[1]
+    elif isinstance(view, nn.modules.batchnorm._NormBase):
+        state["num_features"] = shape[0]
+    elif isinstance(view, nn.GroupNorm):
+        state["num_channels"] = shape[0]
+    elif isinstance(view, nn.Embedding):
+        state["num_embeddings"], state["embedding_dim"] = shape[0], shape[1]
+
+
+def _attach(root: nn.Module, link: Link) -> None:
+    """Give the root its link: a check before forward, compact state_dicts, and copies that stand alone."""
+    state = root.__dict__
+    link.plain_hooks = {key: state[key] for key in _HOOKED}
+    state.update({key: copy.copy(hooks) for key, hooks in link.plain_hooks.items()})
+    root.register_forward_pre_hook(lambda view, args: link.prepare(view))
+    root.register_state_dict_post_hook(_compact_state)
+    root.register_load_state_dict_pre_hook(lambda *args: link.unpack() if link.packed is not None else None)
+    state["_anywidth_link"] = link
+    state["__deepcopy__"] = partial(standalone, root)
+    state["__reduce_ex__"] = lambda protocol: standalone(root).__reduce_ex__(protocol)
+
+
+def _compact_state(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    """Clone slices, so that a saved view holds its own elements and not the wide network's."""
+    for key, t in state.items():
+        if isinstance(t, Tensor) and t.untyped_storage().nbytes() > t.numel() * t.element_size():
+            state[key] = t.detach().clone(memory_format=torch.contiguous_format)
+
+
+def standalone(view: nn.Module, memo: dict | None = None) -> nn.Module:
+    """A copy of a view that owns its tensors and knows nothing of this package."""
+    link = link_of(view)
+    assert link is not None
+    link.renew()
+    memo = {} if memo is None else memo
+    for b in view.buffers():
+        memo[id(b)] = b.detach().clone()
+    shell = _shell(view)
+    state = shell.__dict__
+    state.update(link.plain_hooks)
+    for key in ("__deepcopy__", "__reduce_ex__", "_anywidth_link"):
+        del state[key]
+    if state.pop("_anywidth_compiled", False):
+        del state["forward"]
+    made = copy.deepcopy(shell, memo)
+    memo[id(view)] = made
+    return made
+
+
+def compile_(view: nn.Module, **options: Any) -> nn.Module:
+    """Compile a view's forward under a code object of its own, so that widths do not compete for one cache.
+
+    The check for staleness stays outside the compiled graph.
+    """
+    forward = type(view).forward
+    code = getattr(forward, "__code__", None)
+    if code is None:
+        raise TraceError(f"{type(view).__name__}.forward is not a Python function and cannot be compiled per width.")
+    own = types.FunctionType(code.replace(co_name=f"{code.co_name}_at_width"), forward.__globals__, forward.__name__, forward.__defaults__, forward.__closure__)
+    own.__kwdefaults__ = forward.__kwdefaults__
+    view.__dict__["forward"] = torch.compile(types.MethodType(own, view), **{"fullgraph": True, **options})
+    view.__dict__["_anywidth_compiled"] = True
+    return view

@@ -1,0 +1,99 @@
+"""A width: how many units of every channel group are active. A value, never a state of a layer."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from anywidth.errors import WidthError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Width(Mapping[str, int]):
+    """Active units per channel group: a prefix of each group, or chosen units. As a mapping: group name -> units.
+
+    Attributes:
+        names: the groups of the space, in its order.
+        kept: active units of each group.
+        indices: for widths that are not prefixes, the units of each group (increasing), None for a prefix.
+    """
+
+    names: tuple[str, ...]
+    kept: tuple[int, ...]
+    indices: tuple[tuple[int, ...] | None, ...] | None = None
+
+    def __getitem__(self, name: str) -> int:
+        if name not in self.names:
+            raise KeyError(unknown_name("channel group", name, self.names))
+        return self.kept[self.names.index(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __hash__(self) -> int:
+        return hash((self.kept, self.indices))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Width):
+            return NotImplemented
+        return self.kept == other.kept and self.indices == other.indices and self.names == other.names
+
+    def __le__(self, other: Width) -> bool:
+        """Whether this width is nested in the other: everything active here is active there."""
+        if self.indices is None and other.indices is None:
+            return all(a <= b for a, b in zip(self.kept, other.kept, strict=True))
+        return all(set(self.units(i)) <= set(other.units(i)) for i in range(len(self.kept)))
+
+    @property
+    def is_prefix(self) -> bool:
+        return self.indices is None
+
+    def units(self, group: int) -> tuple[int, ...] | range:
+        """Active units of the group at position `group`, increasing."""
+        chosen = self.indices[group] if self.indices is not None else None
+        return range(self.kept[group]) if chosen is None else chosen
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: units per group, or lists of units."""
+        return {n: k if isinstance(u := self.units(i), range) else list(u) for i, (n, k) in enumerate(self.items())}
+
+    def __repr__(self) -> str:
+        few = ", ".join(f"{n}: {k}" for n, k in list(self.items())[:3])
+        return f"Width({few}{', ...' if len(self) > 3 else ''})"
+
+
+def round_units(units: float, *, size: int, quantum: int = 1, minimum: int = 1) -> int:
+    """Nearest multiple of `quantum`, halves up, not below `minimum`, and never under 90 % of `units`.
+
+    The rule of MobileNet's `make_divisible` (Howard et al. 2017), clipped to the group's size.
+    """
+    rounded = max(minimum, quantum * math.floor(units / quantum + 0.5))
+    if rounded < 0.9 * units:
+        rounded += quantum
+    return min(size, rounded)
+
+
+def check_multiplier(value: float) -> float:
+    """A width multiplier in (0, 1]."""
+    number = float(value)
+    if not 0.0 < number <= 1.0:
+        raise WidthError(
+            f"width multiplier {value!r} is outside (0, 1]: 1.0 is the wide network itself, smaller numbers keep "
+            "that share of every channel group. Give a number in that range, a label of net.widths, or net.space.width({...})."
+        )
+    return number
+
+
+def unknown_name(kind: str, name: object, known: Iterable[object]) -> str:
+    """Text for a name that does not exist, with the nearest that does."""
+    names = [str(k) for k in known]
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.3)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return f"unknown {kind} '{name}'{hint} (known: {listed or 'none'})"

@@ -1,0 +1,35 @@
+import json
+import math
+
+import pytest
+
+from anywidth.files import replacing, write_json
+
+
+def test_replacing_puts_the_new_content_in_place(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="disk"), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("disk full")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_round_trip_and_refusal_of_nan(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"x": [1, 2.5]})
+    assert json.loads(path.read_text()) == {"x": [1, 2.5]}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"x": math.nan})
+    assert json.loads(path.read_text()) == {"x": [1, 2.5]}

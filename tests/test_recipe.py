@@ -1,0 +1,131 @@
+from pathlib import Path
+
+import pytest
+
+from anywidth import recipe as recipes
+from anywidth.errors import RecipeError
+from anywidth.train import FitConfig
+
+TEXT = """\
+model:
+  name: SmallResNet
+  kwargs: {channels: [8, 16]}
+data: {name: digits}
+widths:
+  listed: [0.25, 1.0]
+train:
+  epochs: 3
+  lr: 1e-1
+"""
+
+
+def write(tmp_path: Path, text: str = TEXT) -> Path:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    return path
+
+
+def refusal(tmp_path: Path, *overrides: str, text: str = TEXT) -> str:
+    with pytest.raises(RecipeError) as caught:
+        recipes.load(write(tmp_path, text), overrides)
+    return str(caught.value)
+
+
+def test_values_defaults_and_overrides(tmp_path):
+    overrides = ["train.epochs=7", "model.kwargs.blocks=2", "elastic.freeze=[fc, 'stages.*']"]
+    recipe = recipes.load(write(tmp_path), overrides)
+    assert recipe.train == FitConfig(epochs=7, lr=0.1)
+    assert recipe.model.kwargs == {"channels": [8, 16], "blocks": 2}
+    assert recipe.elastic.freeze == ("fc", "stages.*")
+    assert (recipe.widths.rule, recipe.widths.min, recipe.widths.max, recipe.widths.random) == (
+        "sandwich",
+        0.25,
+        1.0,
+        2,
+    )
+    assert (recipe.seed, recipe.device, recipe.threads) == (0, "auto", None)
+
+
+def test_dump_is_the_inverse_of_load(tmp_path):
+    recipe = recipes.load(write(tmp_path), ["threads=2", "train.lr=0.030000000000000002"])
+    assert recipes.load(write(tmp_path, recipes.dump(recipe))) == recipe
+
+
+def test_differences_name_the_keys(tmp_path):
+    path = write(tmp_path)
+    old, new = recipes.load(path), recipes.load(path, ["train.lr=0.2", "model.kwargs.blocks=2"])
+    assert recipes.differences(old, new) == {"train.lr": (0.1, 0.2), "model.kwargs.blocks": (None, 2)}
+    assert recipes.differences(old, old) == {}
+
+
+def test_every_recipe_of_the_project_loads():
+    paths = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+    assert paths
+    for path in paths:
+        assert recipes.load(path).model.name
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("  epoch: 3", "a.yaml, line 10: unknown key 'train.epoch'; did you mean 'train.epochs'?"),
+        ("epochs: 3", "a.yaml, line 10: unknown key 'epochs'; did you mean 'train.epochs'?"),
+        ("  zzz: 3", "unknown key 'train.zzz'; known here: train.epochs, train.lr, train.momentum"),
+        ("  schedule: step", "line 10: train.schedule = 'step': expected 'cosine', 'linear' or 'constant'"),
+        ("  nesterov: 3", "line 10: train.nesterov = 3: expected a valid boolean"),
+        ("  momentum: fast", "line 10: train.momentum = 'fast': expected a valid number"),
+        ("  lr: 3", "line 10: the key 'train.lr' stands twice, first in"),
+        ("  warmup_epochs: 3", "line 7: train: warmup_epochs = 3.0: expected from 0 to below 3 epochs"),
+        ("seed: -1", "line 10: seed = -1: expected greater than or equal to 0"),
+        ("device: tpu", "line 10: device = 'tpu': expected 'auto', 'cpu' or 'cuda'"),
+        ("elastic: {norm: switchable}", "expected widths.rule = 'listed', got 'sandwich'"),
+        (": :", "line 10: is not YAML"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, line, message):
+    assert message in refusal(tmp_path, text=TEXT + line + "\n")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epochs=many", "override 'train.epochs=many': train.epochs = 'many': expected a valid integer"),
+        ("widths.listed=[0.5, 2]", "widths.listed.1 = 2: expected less than or equal to 1"),
+        ("widths.listed=[0]", "widths.listed.0 = 0: expected greater than 0"),
+        ("widths.listed=[]", "widths.listed"),
+        ("widths.min=1.0", "widths: expected min < max, got min=1.0, max=1.0"),
+        ("data.name=cifar", "data.name = 'cifar': expected 'digits'"),
+        ("data.nam=digits", "unknown key 'data.nam'; did you mean 'data.name'?"),
+        ("train.epochs", "override 'train.epochs': expected key=value, for example train.epochs=10"),
+        ("train..x=1", "expected key=value"),
+        ("train.lr.x=1", "'lr' is a value, not a section"),
+        ("train.lr=[", "override 'train.lr=[': the value is not YAML"),
+        ("train=3", "train = 3: expected a dictionary"),
+    ],
+)
+def test_a_wrong_override_is_named(tmp_path, override, message):
+    assert message in refusal(tmp_path, override)
+
+
+def test_missing_keys_are_counted(tmp_path):
+    message = refusal(tmp_path, text="model: {name: SmallResNet}\n")
+    assert "the key 'data' is missing (and 2 more)" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "expected `key: value` lines, got NoneType"), ("- 1\n", "got list")],
+)
+def test_a_file_that_is_no_mapping(tmp_path, text, message):
+    assert message in refusal(tmp_path, text=text)
+
+
+def test_a_binary_file(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="is not a text file"):
+        recipes.load(path)
+
+
+def test_a_file_of_control_characters(tmp_path):
+    assert "is not YAML" in refusal(tmp_path, text="a: \x00\n")

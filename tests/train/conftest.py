@@ -1,0 +1,39 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from anywidth.data import loader
+from anywidth.elastic import Elastic
+from anywidth.models import SmallResNet
+
+WIDTHS = [0.25, 0.5, 1.0]
+
+
+@pytest.fixture
+def images() -> TensorDataset:
+    """48 images of three classes that differ in their brightness."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(48) % 3
+    x = torch.randn(48, 1, 8, 8, generator=generator) + (labels - 1.0).view(-1, 1, 1, 1)
+    return TensorDataset(x, labels)
+
+
+@pytest.fixture
+def batches(images) -> Callable[[torch.Generator], DataLoader]:
+    return lambda generator: loader(images, batch_size=16, generator=generator)
+
+
+@pytest.fixture
+def new_net(images) -> Callable[..., Elastic]:
+    """Always the same fresh network; dropout makes a step depend on the global generator."""
+
+    def build(dropout: float = 0.0, channels: tuple[int, ...] = (8, 16)) -> Elastic:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = SmallResNet(num_classes=3, channels=channels)
+        model.stages.append(torch.nn.Dropout(dropout))
+        return Elastic(model, images.tensors[0][:2], widths=WIDTHS)
+
+    return build
