@@ -19,9 +19,14 @@ def test_replacing_puts_the_new_content_in_place(tmp_path):
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="disk"), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("disk full")
+
+    def fill_the_disk():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        fill_the_disk()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

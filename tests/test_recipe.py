@@ -89,7 +89,10 @@ def test_a_wrong_line_is_named(tmp_path, line, message):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epochs=many", "override 'train.epochs=many': train.epochs = 'many': expected a valid integer"),
+        (
+            "train.epochs=many",
+            "override 'train.epochs=many': train.epochs = 'many': expected a valid integer",
+        ),
         ("widths.listed=[0.5, 2]", "widths.listed.1 = 2: expected less than or equal to 1"),
         ("widths.listed=[0]", "widths.listed.0 = 0: expected greater than 0"),
         ("widths.listed=[]", "widths.listed"),

@@ -26,7 +26,8 @@ def test_the_parts_together_are_all_digits_scaled():
 
 def test_every_image_keeps_its_label():
     raw = load_digits()
-    known = {row.tobytes(): label for row, label in zip(raw.images.astype(np.float32), raw.target, strict=True)}
+    rows = zip(raw.images.astype(np.float32), raw.target, strict=True)
+    known = {row.tobytes(): label for row, label in rows}
     for dataset in digits(seed=3):
         for image, label in dataset:
             assert known[((image[0] + 1) * 8).numpy().tobytes()] == label

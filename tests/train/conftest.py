@@ -11,6 +11,15 @@ from anywidth.models import SmallResNet
 WIDTHS = [0.25, 0.5, 1.0]
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Networks this small gain nothing from a second thread, and lose much on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def images() -> TensorDataset:
     """48 images of three classes that differ in their brightness."""
@@ -29,11 +38,11 @@ def batches(images) -> Callable[[torch.Generator], DataLoader]:
 def new_net(images) -> Callable[..., Elastic]:
     """Always the same fresh network; dropout makes a step depend on the global generator."""
 
-    def build(dropout: float = 0.0, channels: tuple[int, ...] = (8, 16)) -> Elastic:
+    def build(dropout: float = 0.0, channels: tuple[int, ...] = (8, 16), norm="shared") -> Elastic:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = SmallResNet(num_classes=3, channels=channels)
         model.stages.append(torch.nn.Dropout(dropout))
-        return Elastic(model, images.tensors[0][:2], widths=WIDTHS)
+        return Elastic(model, images.tensors[0][:2], widths=WIDTHS, norm=norm)
 
     return build

@@ -36,20 +36,22 @@ def test_a_restored_training_takes_the_same_next_step(saved, new_net, images):
     assert checkpoint.load_(path, other, other_optimizer, expected={"seed": 0}) == PROGRESS
     for pair in ((net, optimizer), (other, other_optimizer)):
         step_(*pair, images)
-    expected, found = (n.model.state_dict() | n.norm_state() for n in (net, other))
+    expected, found = (n.state_dict() | n.norm_state() for n in (net, other))
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
 def test_only_plain_values_are_in_the_file(saved):
     path, _, _ = saved
-    assert set(torch.load(path, weights_only=True)) == {"format", "model", "norms", "optimizer", "progress"}
+    assert set(torch.load(path, weights_only=True)) == {"format", "net", "norms", "optimizer", "progress"}
 
 
 def test_a_truncated_file(saved, new_net):
     path, net, optimizer = saved
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match=r"cannot be read .*damaged.* remove it to start the training again"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot be read .*damaged.* remove it to start the training again"
+    ):
         checkpoint.load_(path, net, optimizer, expected={})
 
 
@@ -84,7 +86,7 @@ def test_other_settings(saved):
 def test_another_model(saved, new_net):
     path, _, _ = saved
     net, optimizer = make(new_net, channels=(8, 24))
-    with pytest.raises(CheckpointError, match="the saved state does not fit this model: .*size mismatch"):
+    with pytest.raises(CheckpointError, match=r"the saved state does not fit this model: .*size mismatch"):
         checkpoint.load_(path, net, optimizer, expected={})
 
 

@@ -14,7 +14,10 @@ def test_equals_a_count_over_the_extracted_network(new_net, images):
     logits = net.extract(0.5).eval().double()(x.double())
     score = evaluate(net, loader(images, batch_size=20), 0.5)
     assert score.images == 48
-    assert score.accuracy == sum(int(row.argmax()) == y for row, y in zip(logits, labels.tolist(), strict=True)) / 48
+    assert (
+        score.accuracy
+        == sum(int(row.argmax()) == y for row, y in zip(logits, labels.tolist(), strict=True)) / 48
+    )
     assert score.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
 
 

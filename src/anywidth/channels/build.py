@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,6 +102,18 @@ def _groups(solution: Solution, blocks: Sequence[Block]) -> tuple[np.ndarray, np
     return group_of, rank_of, sizes
 
 
+def _runs(entries: Iterable[tuple[int, int, int]]) -> Axis:
+    """Merge (group, unit, positions) of consecutive units into runs."""
+    runs: list[list[int]] = []
+    for g, r, n in entries:
+        last = runs[-1] if runs else None
+        if last and last[0] == g >= 0 and last[3] == n and last[1] + last[2] == r:
+            last[2] += 1
+        else:
+            runs.append([g, r if g >= 0 else 0, 1, n])
+    return tuple(Run(*row) for row in runs)
+
+
 class _Coder:
     """Label vectors as runs of units."""
 
@@ -116,14 +127,7 @@ class _Coder:
         cut = np.flatnonzero((np.diff(group) != 0) | (np.diff(rank) != 0)) + 1
         starts = np.concatenate([[0], cut])
         lengths = np.diff(np.concatenate([starts, [labels.size]]))
-        runs: list[Run] = []
-        for g, r, n in zip(group[starts].tolist(), rank[starts].tolist(), lengths.tolist(), strict=True):
-            last = runs[-1] if runs else None
-            if last and last.group == g >= 0 and last.each == n and last.first + last.count == r:
-                runs[-1] = replace(last, count=last.count + 1)
-            else:
-                runs.append(Run(g, r if g >= 0 else 0, 1, n))
-        return tuple(runs)
+        return _runs(zip(group[starts].tolist(), rank[starts].tolist(), lengths.tolist(), strict=True))
 
     def size_of_form(self, form: Form) -> Size:
         constant, units = form.constant, {}
@@ -133,14 +137,7 @@ class _Coder:
                 constant += c
             else:
                 units[g, int(self.rank_of[atom])] = c
-        runs: list[Run] = []
-        for (g, r), c in sorted(units.items()):
-            last = runs[-1] if runs else None
-            if last and last.group == g and last.each == c and last.first + last.count == r:
-                runs[-1] = replace(last, count=last.count + 1)
-            else:
-                runs.append(Run(g, r, 1, c))
-        return Size(constant, tuple(runs))
+        return Size(constant, _runs((g, r, c) for (g, r), c in sorted(units.items())))
 
     def size(self, size: int | DimSize) -> Size:
         if isinstance(size, int):

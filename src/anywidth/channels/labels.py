@@ -8,6 +8,9 @@ axis (a convolution weight has two).
 
 from __future__ import annotations
 
+import math
+
+
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,6 +75,13 @@ class Ledger:
     tables: list[Table] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     ordered: list[np.ndarray] = field(default_factory=list)
+    _dead: np.ndarray = field(default_factory=lambda: np.ones(1, bool))
+
+    def alive(self, shadow: Tensor) -> bool:
+        """Whether any label is not yet frozen outright."""
+        if self._dead.size < self.count:
+            self._dead = np.concatenate([self._dead, np.zeros(self.count - self._dead.size, bool)])
+        return not bool(self._dead[shadow.numpy()].all())
 
     def fresh(self, size: int, *, tensor: str | None = None, axis: int = 0) -> Tensor:
         """`size` new labels, as a 1-d tensor."""
@@ -93,6 +103,8 @@ class Ledger:
         values = np.unique(labels.numpy())
         values = values[values != FIXED]
         if values.size:
+            self.alive(labels)
+            self._dead[values] = True
             self.pairs.append((values, np.zeros_like(values)))
             self.freezes.append(Freeze(labels=values, reason=reason, where=where))
 
@@ -112,8 +124,7 @@ class Ledger:
         dims = varying(shadow)
         inside = tuple(d for d in keep if d in dims)
         if target is None:
-            shape = [shadow.shape[d] if d in inside else 1 for d in range(shadow.ndim)]
-            target = self.fresh(int(np.prod(shape))).reshape(shape)
+            target = self._seen_along(shadow, inside)
         order = torch.broadcast_to(target, [max(s, t) for s, t in zip(shadow.shape, target.shape, strict=True)])
         index = tuple(slice(None) if d in dims else 0 for d in range(shadow.ndim))
         self.projections.append(
@@ -127,6 +138,16 @@ class Ledger:
         )
         return target
 
+    def _seen_along(self, shadow: Tensor, keep: tuple[int, ...]) -> Tensor:
+        """Fresh labels for the slices of `shadow`; equal slices (the same heads in every window) get equal labels."""
+        shape = [shadow.shape[d] if d in keep else 1 for d in range(shadow.ndim)]
+        rows = shadow.permute(*keep, *(d for d in range(shadow.ndim) if d not in keep)).reshape(math.prod(shape), -1)
+        first = rows[:, :1]
+        same_elsewhere = bool((rows - first == rows[:1] - first[:1]).all())
+        _, index = np.unique((first if same_elsewhere else rows).numpy(), axis=0, return_inverse=True)
+        index = index.ravel()
+        return self.fresh(int(index.max()) + 1)[torch.from_numpy(index)].reshape(shape)
+
 
 def varying(shadow: Tensor) -> list[int]:
     """Dimensions along which the label changes."""
@@ -135,14 +156,16 @@ def varying(shadow: Tensor) -> list[int]:
 
 def compact(full: Tensor) -> Tensor | None:
     """A shadow from labels spelled out in full: size 1 wherever the label is constant; None if it is everywhere."""
+    if 0 in full.shape:
+        return None
     for d in range(full.ndim):
-        if full.shape[d] == 0:
-            return None
-        if full.shape[d] == 1:
-            continue
-        first = full.narrow(d, 0, 1)
-        if full.stride(d) == 0 or bool((full == first).all()):
-            full = first
+        if full.stride(d) == 0:
+            full = full.narrow(d, 0, 1)
+    for d in range(full.ndim):
+        if full.shape[d] > 1:
+            first = full.narrow(d, 0, 1)
+            if torch.equal(first, full.narrow(d, 1, 1)) and bool((full == first).all()):
+                full = first
     return full if any(s > 1 for s in full.shape) else None
 
 

@@ -70,6 +70,14 @@ def same(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out
             walk.set(t, walk.shadows(args[0]))
 
 
+def as_strided(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Pooling to 1x1 restrides its result in place; any other use of strides is opaque."""
+    if tuple(args[1]) == tuple(args[0].shape):
+        walk.set(out, walk.shadows(args[0]))
+    else:
+        walk.freeze(walk.shadows(args[0]), "raw strides")
+
+
 def slice_(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     step = args[4] if len(args) > 4 else kwargs.get("step", 1)
     if step != 1:
@@ -487,10 +495,11 @@ def nothing(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], 
 
 
 _TABLE: dict[Rule, str] = {
-    move: "view _unsafe_view reshape permute transpose t expand squeeze unsqueeze clone alias detach contiguous repeat "
-    "unfold flip movedim diagonal split split_with_sizes chunk lift_fresh native_channel_shuffle _reshape_alias "
+    move: "view _unsafe_view reshape permute transpose t expand squeeze unsqueeze repeat "
+    "unfold flip movedim diagonal split split_with_sizes chunk native_channel_shuffle _reshape_alias "
     "view_as_real view_as_complex tril triu channel_shuffle rot90 swapaxes",
     move_as_float: "pixel_shuffle pixel_unshuffle",
+    as_strided: "as_strided",
     slice_: "slice",
     select: "select unbind",
     index: "index _unsafe_index",
@@ -501,7 +510,7 @@ _TABLE: dict[Rule, str] = {
     cat: "cat concat",
     stack: "stack",
     copy_into: "copy_ copy",
-    same: "_softmax _log_softmax cumsum cumprod softmax log_softmax native_dropout _to_copy _conj _fft_r2c _fft_c2r "
+    same: "hardswish hardsigmoid hardtanh relu6 silu mish gelu elu celu selu leaky_relu softplus clone alias detach contiguous lift_fresh _softmax _log_softmax cumsum cumprod softmax log_softmax native_dropout _to_copy _conj _fft_r2c _fft_c2r "
     "_safe_softmax bernoulli bernoulli_ normal_ uniform_ fill_ zero_ logcumsumexp dropout sort clamp masked_fill masked_fill_ "
     "_fake_quantize_learnable_per_tensor_affine",
     reduce: "sum amax amin var std var_mean std_mean max min argmax argmin prod any all logsumexp linalg_vector_norm norm "
@@ -543,6 +552,15 @@ def rule_for(func: Any) -> Rule | None:
         return layer_norm
     if torch.Tag.pointwise in func.tags:
         return pointwise
-    if name.endswith("_") and name[:-1] in RULES:
-        return RULES[name[:-1]]
+    if name.endswith("_") and not name.endswith("__"):
+        return _in_place(name[:-1])
     return None
+
+
+def _in_place(name: str) -> Rule | None:
+    """The rule of the operation that an in-place one is a form of; not all in-place forms carry their tags."""
+    if name in RULES:
+        return RULES[name]
+    packet = getattr(aten, name, None)
+    overloads = [getattr(packet, o) for o in packet.overloads()] if packet is not None else []
+    return pointwise if any(torch.Tag.pointwise in o.tags for o in overloads) else None

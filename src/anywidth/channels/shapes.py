@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anywidth.channels.labels import varying
 from anywidth.channels.rules import outputs
-from anywidth.channels.sizes import DimSize, TracedInt, expression
+from anywidth.channels.sizes import Attribute, DimSize, TracedInt, expression, leaves
 from anywidth.channels.walk import Demand, Walk
 
 Handler = Callable[[Walk, Sequence[Any], dict[str, Any], Any], None]
@@ -41,8 +41,14 @@ def tables(walk: Walk, t: Tensor) -> None:
 
 
 def label_new(walk: Walk, t: Tensor, dim: int, given: TracedInt, what: str) -> None:
-    """A dimension that comes out of nothing but a number: as many channels as the number says."""
-    if t.shape[dim] > 1:
+    """A dimension that comes out of nothing but a number: as many channels as the number says.
+
+    Numbers computed from attributes alone (padded image sizes, numbers of windows) are not taken for channels.
+    """
+    source = expression(given)
+    if not isinstance(source, Attribute) and not any(isinstance(leaf, DimSize) for leaf in leaves(source)):
+        demand(walk, given, int(given), what)
+    elif t.shape[dim] > 1:
         shape = [1] * t.ndim
         shape[dim] = -1
         walk.set(t, [*walk.shadows(t), walk.ledger.fresh(t.shape[dim]).reshape(shape)])

@@ -145,10 +145,11 @@ class Form:
 
     def renamed(self, name: np.ndarray) -> Form:
         """The same size after label sets were merged."""
-        form = Form(self.constant)
+        terms: dict[int, int] = {}
         for atom, c in self.terms.items():
-            form = form.combine(Form.of(np.full(1, name[atom])), c)
-        return form
+            new = int(name[atom])
+            terms[new] = terms.get(new, 0) + c
+        return Form(self.constant + terms.pop(0, 0), terms)
 
     def combine(self, other: Form, sign: int) -> Form:
         terms = dict(self.terms)

@@ -39,8 +39,15 @@ class Solution:
     def known(self, leaf: DimSize | Attribute) -> Form | None:
         return self.form(leaf) if isinstance(leaf, DimSize) else self.attributes.get(leaf)
 
+    def merge(self, a: np.ndarray, b: np.ndarray) -> bool:
+        """Join label sets; forms found earlier follow."""
+        changed = self.part.merge(a, b)
+        if changed:
+            self.attributes = {k: f.renamed(self.part.name) for k, f in self.attributes.items()}
+        return changed
+
     def freeze(self, labels: np.ndarray, reason: str, where: str) -> bool:
-        changed = self.part.merge(labels, np.zeros_like(labels))
+        changed = self.merge(labels, np.zeros_like(labels))
         if changed:
             self.freezes.append(Freeze(labels=labels, reason=reason, where=where))
         return changed
@@ -220,7 +227,7 @@ def _tie(solution: Solution, demand: Demand) -> bool:
                 units = _units_if_tied(solution, demand, a, b)
                 if units > (best[0] if best else 1):
                     best = (units, a, b)
-    if best is not None and solution.part.merge(best[1], best[2]):
+    if best is not None and solution.merge(best[1], best[2]):
         return True
     return _give_up(solution, demand)
 

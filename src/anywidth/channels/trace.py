@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from anywidth.channels.rules import outputs, rule_for
 from anywidth.channels.shapes import observe
@@ -72,7 +72,8 @@ class _Sizes(TorchFunctionMode):
             dim = args[1] if len(args) > 1 else kwargs["dim"]
             return self._sizes(args[0], args[0].shape)[dim]
         self.walk.operation = name
-        observe(self.walk, name, args, kwargs, out)
+        with _disable_current_modes():
+            observe(self.walk, name, args, kwargs, out)
         return out
 
     def _sizes(self, t: Tensor, shape: torch.Size) -> torch.Size:

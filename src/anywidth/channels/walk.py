@@ -58,7 +58,7 @@ class Walk:
         return self._shadows.get(t, [])
 
     def set(self, t: Tensor, shadows: Sequence[Tensor]) -> None:
-        kept = [s for s in shadows if any(n > 1 for n in s.shape)]
+        kept = [s for s in shadows if any(n > 1 for n in s.shape) and self.ledger.alive(s)]
         for s in kept:
             assert s.ndim == t.ndim, f"{self.where}: shadow {tuple(s.shape)} for {tuple(t.shape)}"
         self._shadows[t] = kept

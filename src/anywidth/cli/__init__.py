@@ -1,6 +1,7 @@
 """The command line: `anywidth VERB`, one file per verb."""
 
-import click
+from typing import Any
+
 import typer
 from typer.core import TyperGroup
 
@@ -16,7 +17,7 @@ from anywidth.errors import AnywidthError
 class _Group(TyperGroup):
     """Turns a user's mistake into one line and exit code 2; our own mistakes keep their traceback."""
 
-    def invoke(self, ctx: click.Context) -> object:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except (AnywidthError, OSError) as error:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -24,23 +25,24 @@ def profile(
     shape: str = typer.Option(None, help="Image size, like 3x224x224.  [default: the network's own]"),
     batch: int = typer.Option(1, min=1, help="Images at once when measuring latency."),
     repeats: int = typer.Option(10, min=2, help="Timed runs of each width."),
-    threads: int = typer.Option(None, min=1, help="CPU threads.  [default: torch's own choice]"),
+    threads: int = typer.Option(1, min=1, help="CPU threads."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON instead of tables."),
 ) -> None:
     """Profile MODEL with fresh weights, downloading nothing: groups, cost, latency, what is frozen."""
     network = names.build_model(model, {}).eval()
     size = _parse_shape(shape) if shape else names.input_shape(network)
-    x = torch.randn(2, *size, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
     ratios_ = names.widths(widths)
     net = Elastic(network, x).eval()
     facts: dict[str, Any] = {
         "model": model,
         "input": list(size),
-        "groups": [{"name": group.name, "size": group.size} for group in net.space.groups],
-        "frozen": _frozen(net),
+        "groups": [asdict(group) for group in net.space.groups],
+        "frozen": [asdict(frozen) for frozen in net.space.frozen],
+        "unknown": list(net.space.unknown),
         "widths": _costs(net, x, ratios_, batch=batch, repeats=repeats, threads=threads),
         "batch": batch,
-        "threads": threads or torch.get_num_threads(),
+        "threads": threads,
         "torch": torch.__version__,
     }
     if as_json:
@@ -55,15 +57,10 @@ def _parse_shape(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split("x")))
 
 
-def _frozen(net: Elastic) -> list[dict[str, str]]:
-    return [{"what": str(what), "why": str(why)} for what, why in dict(net.space.frozen).items()]
-
-
 def _costs(
-    net: Elastic, x: Tensor, widths: Sequence[float | str], *, batch: int, repeats: int, threads: int | None
+    net: Elastic, x: Tensor, widths: Sequence[float | str], *, batch: int, repeats: int, threads: int
 ) -> list[dict[str, Any]]:
     """MACs, parameters, and seconds of the extracted network, per width."""
-    net.calibrate([(x,)], widths=list(widths), batches=1)  # any statistics do: only the time is wanted
     images = x[:1].expand(batch, *x.shape[1:]).contiguous()
     small = {str(width): net.extract(width).eval() for width in widths}
     with torch.inference_mode():
@@ -85,26 +82,18 @@ def _costs(
 
 
 def _print(net: Elastic, facts: dict[str, Any]) -> None:
-    print_table(
-        f"{facts['model']}: channel groups",
-        [{"group": group["name"], "channels": str(group["size"])} for group in facts["groups"]],
-    )
-    if facts["frozen"]:
-        print_table("frozen", [{"what": row["what"], "why": row["why"]} for row in facts["frozen"]])
+    typer.echo(net.space)
     rows = facts["widths"]
     most = {key: max(row[key] for row in rows) for key in ("macs", "params")}
     print_table(
-        f"{facts['model']}: cost for one image of {'x'.join(map(str, facts['input']))}; "
-        f"latency of a batch of {facts['batch']} on {facts['threads']} CPU threads",
+        f"{facts['model']}: cost for one image of {'x'.join(map(str, facts['input']))}, latency of a batch "
+        f"of {facts['batch']} on {facts['threads']} CPU threads (in brackets: as a part of the largest)",
         [
             {
                 "width": str(row["width"]),
-                "MACs": si(row["macs"]),
-                "MACs ratio": f"{row['macs'] / most['macs']:.3f}",
-                "params": si(row["params"]),
-                "params ratio": f"{row['params'] / most['params']:.3f}",
-                "latency": f"{1e3 * row['latency']:.2f} ms",
-                "latency ratio": f"{row['latency_ratio']:.2f}",
+                "MACs": f"{si(row['macs'])} ({row['macs'] / most['macs']:.3f})",
+                "params": f"{si(row['params'])} ({row['params'] / most['params']:.3f})",
+                "latency": f"{1e3 * row['latency']:.2f} ms ({row['latency_ratio']:.2f})",
             }
             for row in rows
         ],

@@ -1,5 +1,6 @@
 """anywidth report: accuracy against MACs, as a table, a picture and JSON."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,24 @@ def report(run: Path = typer.Argument(metavar="RUN", help="Run directory.")) -> 
     typer.echo(run / FIGURE)
 
 
+def _standard_error(row: dict[str, Any]) -> float:
+    return math.sqrt(row["accuracy"] * (1 - row["accuracy"]) / row["images"])
+
+
 def draw(rows: list[dict[str, Any]], *, title: str, path: Path) -> None:
-    """Test accuracy against MACs, one labelled point per width; filled where the width is listed."""
+    """Test accuracy against MACs, one labelled point per width; filled where the width is listed.
+
+    The bars are one standard error of a proportion, sqrt(p (1 - p) / images): what chance alone does.
+    """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
-    macs, accuracy = ([row[key] for row in rows] for key in ("macs", "accuracy"))
-    axes.plot(macs, [100 * value for value in accuracy], color="0.7", zorder=1)
+    macs, accuracy = [row["macs"] for row in rows], [100 * row["accuracy"] for row in rows]
+    axes.errorbar(
+        macs, accuracy, [100 * _standard_error(row) for row in rows], color="0.7", capsize=3, zorder=1
+    )
     for listed, face, label in ((True, "C0", "listed width"), (False, "white", "calibrated afterwards")):
         points = [row for row in rows if row["listed"] == listed]
         if points:
@@ -44,11 +54,12 @@ def draw(rows: list[dict[str, Any]], *, title: str, path: Path) -> None:
             axes.scatter(x, y, s=45, facecolor=face, edgecolor="C0", linewidth=1.5, zorder=2, label=label)
     for row in rows:
         text = f"{row['width']}\n{100 * row['accuracy']:.1f} %"
-        point = (row["macs"], 100 * row["accuracy"])
-        axes.annotate(text, point, xytext=(0, 9), textcoords="offset points", ha="center", fontsize=8)
+        point = (row["macs"], 100 * (row["accuracy"] + _standard_error(row)))
+        axes.annotate(text, point, xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8)
     axes.set_xscale("log")
-    axes.set_xticks(macs, [si(value) for value in macs])
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     axes.margins(x=0.1, y=0.25)
     axes.set(xlabel="multiply-adds per image (log scale)", ylabel="test accuracy", title=title)

@@ -13,11 +13,11 @@ from anywidth import data
 from anywidth import recipe as recipes
 from anywidth.cli import names
 from anywidth.elastic import Elastic
-from anywidth.elastic import load as load_elastic
 from anywidth.errors import CheckpointError, RecipeError
 from anywidth.files import write_text
 from anywidth.recipe import Recipe
-from anywidth.train import Score, evaluate
+from anywidth.store import load
+from anywidth.train import CHECKPOINT, evaluate
 
 RECIPE, NET, RESULTS, EVALUATION = "recipe.yaml", "net.safetensors", "results.json", "eval.json"
 
@@ -43,7 +43,7 @@ class Run:
 
     def result(self, net: Elastic, width: Any) -> dict[str, Any]:
         """One row of results: the test accuracy of a width, and its cost."""
-        score: Score = evaluate(net, data.loader(self.splits.test, batch_size=256), width)
+        score = evaluate(net, data.loader(self.splits.test, batch_size=256), width)
         return {
             "width": width,
             "listed": width in self.recipe.widths.listed,
@@ -56,34 +56,42 @@ class Run:
 
 
 def open_run(path: Path, recipe: Recipe) -> Run:
-    """Prepare data, device and threads of a recipe; its directory must exist."""
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
-    splits = data.digits(test_fraction=recipe.data.test_fraction, seed=recipe.data.seed)
-    return Run(path=path, recipe=recipe, splits=splits, device=names.device(recipe.device))
-
-
-def start_run(path: Path, recipe: Recipe) -> Run:
-    """Open `path` for training: a new directory, or the one of an interrupted training of the same recipe.
+    """Prepare data, device and threads of a recipe; touches no file.
 
     Raises:
-        RecipeError: if `path` holds something else, or a run of another recipe.
-        OSError: if it cannot be written.
+        RecipeError: for data or a device that cannot be had.
     """
-    saved = path / RECIPE
-    if saved.exists():
-        if changes := recipes.differences(recipes.load(saved), recipe):
-            text = ", ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in changes.items())
-            raise RecipeError(
-                f"{path} holds a run of another recipe: {text}; name another directory with --run"
-            )
-        return open_run(path, recipe)
-    if path.is_dir() and any(path.iterdir()):
-        raise RecipeError(f"{path} is not empty and holds no run; name another directory with --run")
-    run = open_run(path, recipe)
-    path.mkdir(parents=True, exist_ok=True)
-    write_text(saved, recipes.dump(recipe))
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    try:
+        splits = data.digits(test_fraction=recipe.data.test_fraction, seed=recipe.data.seed)
+        run = Run(path=path, recipe=recipe, splits=splits, device=names.device(recipe.device))
+        run.train_batches(torch.Generator())
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
     return run
+
+
+def check_free(path: Path, recipe: Recipe) -> None:
+    """Refuse to train where that would lose something.
+
+    Raises:
+        RecipeError: if `path` holds other files than a run, or the checkpoint or results of another recipe.
+    """
+    if not (path / RECIPE).exists():
+        if path.is_dir() and any(path.iterdir()):
+            raise RecipeError(f"{path} is not empty and holds no run; name another directory with --run")
+        return
+    begun = (path / CHECKPOINT).exists() or (path / RESULTS).exists()
+    if begun and (changes := recipes.differences(recipes.load(path / RECIPE), recipe)):
+        text = ", ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in changes.items())
+        raise RecipeError(f"{path} holds a run of another recipe: {text}; name another directory with --run")
+
+
+def claim(run: Run) -> None:
+    """Make the run directory and write the resolved recipe."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_text(run.path / RECIPE, recipes.dump(run.recipe))
 
 
 def finished_run(path: Path) -> Run:
@@ -121,12 +129,12 @@ def new_net(run: Run) -> Elastic:
 def saved_net(run: Run) -> Elastic:
     """The trained network of a finished run."""
     model = names.build_model(run.recipe.model.name, run.recipe.model.kwargs)
-    return load_elastic(run.path / NET, model).to(run.device)
+    return load(run.path / NET, model).to(run.device)
 
 
 def example(run: Run) -> Tensor:
-    """(2, C, H, W): two training images."""
-    return torch.stack([run.splits.train[index][0] for index in range(2)])
+    """(1, C, H, W): one training image, so that costs are those of one image."""
+    return run.splits.train[0][0].unsqueeze(0)
 
 
 def read_results(path: Path) -> dict[str, Any]:

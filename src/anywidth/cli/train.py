@@ -12,7 +12,7 @@ from anywidth import recipe as recipes
 from anywidth import train as training
 from anywidth.cli.console import print_table, say, training_progress
 from anywidth.cli.results import rows_as_text
-from anywidth.cli.run import NET, RESULTS, Run, new_net, read_results, start_run
+from anywidth.cli.run import NET, RESULTS, Run, check_free, claim, new_net, open_run, read_results
 from anywidth.elastic import Elastic
 from anywidth.files import write_json
 
@@ -26,17 +26,19 @@ def train(
 ) -> None:
     """Train RECIPE; the same command again goes on after an interruption."""
     settings = recipes.load(recipe, overrides or ())
-    directory = start_run(run or Path("runs") / recipe.stem, settings)
-    results = directory.path / RESULTS
+    path = run or Path("runs") / recipe.stem
+    check_free(path, settings)
+    results = path / RESULTS
     if results.exists():
-        say(f"{directory.path}: already trained; these are its results")
+        say(f"{path}: already trained; these are its results")
     else:
-        write_json(results, _train(directory))
-    print_table(f"{directory.path}", rows_as_text(read_results(results)["rows"]))
+        write_json(results, _train(open_run(path, settings)))
+    print_table(f"{path}", rows_as_text(read_results(results)["rows"]))
 
 
 def _train(run: Run) -> dict[str, Any]:
     net = new_net(run)
+    claim(run)
     widths = run.recipe.widths
     if widths.rule == "listed":
         draw = training.fixed(sorted(widths.listed, reverse=True))

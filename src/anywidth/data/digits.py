@@ -18,9 +18,9 @@ def digits(*, test_fraction: float = 0.2, seed: int = 0) -> Splits:
     """
     from sklearn.datasets import load_digits
 
-    raw = load_digits()
-    images = torch.as_tensor(raw.images, dtype=torch.float32).unsqueeze(1) / 8 - 1  # pixels are 0..16
-    labels = torch.as_tensor(raw.target, dtype=torch.int64)
+    pixels, classes = load_digits(return_X_y=True)
+    images = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 8 - 1  # pixels are 0..16
+    labels = torch.as_tensor(classes, dtype=torch.int64)
     held_out = round(len(images) * test_fraction)
     if not 0 < held_out < len(images):
         raise ValueError(

@@ -2,10 +2,11 @@
 
 from anywidth.train.config import FitConfig, Progress
 from anywidth.train.evaluate import Score, evaluate
-from anywidth.train.loop import DivergenceError, fit_
+from anywidth.train.loop import CHECKPOINT, DivergenceError, fit_
 from anywidth.train.step import accumulate_, fixed, sandwich
 
 __all__ = [
+    "CHECKPOINT",
     "DivergenceError",
     "FitConfig",
     "Progress",

@@ -24,7 +24,7 @@ def save(path: Path, net: Elastic, optimizer: Optimizer, progress: dict[str, Any
     """
     state = {
         "format": _FORMAT,
-        "model": net.model.state_dict(),
+        "net": net.state_dict(),
         "norms": net.norm_state(),
         "optimizer": optimizer.state_dict(),
         "progress": progress,
@@ -50,10 +50,9 @@ def load_(path: Path, net: Elastic, optimizer: Optimizer, *, expected: dict[str,
     """
     state = _read(path)
     _compare(path, state["progress"], expected)
-    device = next(net.parameters()).device
     try:
-        net.model.load_state_dict(state["model"])
-        net.load_norm_state_({key: value.to(device) for key, value in state["norms"].items()})
+        net.load_state_dict(state["net"])
+        net.load_norm_state_(state["norms"])
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(

@@ -65,12 +65,10 @@ class _Job:
 
 def _diverged(job: _Job, where: str, what: str) -> DivergenceError:
     path = job.run / CHECKPOINT
-    kept = (
-        f"the state after the last good epoch is kept in {path}" if path.exists() else "no epoch was finished"
-    )
+    kept = f"the state after the last good epoch is kept in {path}; train in another directory"
     return DivergenceError(
         f"training, {where}: {what}; lower the learning rate (now at most {job.config.lr:g}) or lengthen the "
-        f"warm-up (now {job.config.warmup_epochs:g} epochs), in another run directory; {kept}"
+        f"warm-up (now {job.config.warmup_epochs:g} epochs); {kept if path.exists() else 'nothing was saved'}"
     )
 
 
@@ -123,7 +121,7 @@ def _log(job: _Job, event: str, step: int, **values: object) -> None:
 
 
 def _check_finite(job: _Job, epoch: int) -> None:
-    for name, tensor in (job.net.model.state_dict() | job.net.norm_state()).items():
+    for name, tensor in (job.net.state_dict() | job.net.norm_state()).items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise _diverged(job, f"end of epoch {epoch + 1}", f"{name} holds a number that is not finite")
 

@@ -1,0 +1,94 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from typer.testing import CliRunner
+
+from anywidth.cli import app
+
+RECIPE = """\
+model:
+  name: SmallResNet
+  kwargs: {channels: [8, 16]}
+data: {name: digits, seed: 1, batch_size: 32}
+widths:
+  listed: [0.25, 0.5, 1.0]
+  random: 1
+train:
+  epochs: 3
+  lr: 0.1
+  log_every: 40
+calibration: {batches: 4}
+threads: 1
+device: cpu
+"""
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def invoke(*arguments: object) -> Outcome:
+    """One command in this process."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture(scope="session")
+def run_command() -> Callable[..., Outcome]:
+    return invoke
+
+
+@pytest.fixture
+def refused() -> Callable[..., str]:
+    """Run a command that must end with one line on stderr and exit code 2; returns the line."""
+
+    def run(*arguments: object) -> str:
+        code, out, err = invoke(*arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        return err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(recipe, tmp_path_factory) -> Path:
+    """A finished run that tests read and do not change."""
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    outcome = invoke("train", recipe, "--run", path)
+    assert outcome.code == 0, outcome.err
+    return path
+
+
+@pytest.fixture(scope="session")
+def without_anywidth(tmp_path_factory) -> Callable[[str], str]:
+    """Run Python code in a fresh process in which `import anywidth` fails; returns what it prints."""
+    blocked = tmp_path_factory.mktemp("blocked")
+    (blocked / "anywidth.py").write_text("raise ImportError('anywidth is not installed here')")
+
+    def run(code: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(blocked)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
