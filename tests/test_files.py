@@ -2,6 +2,8 @@ import json
 import math
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from anywidth.files import replacing, write_json
 
@@ -29,6 +31,14 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
         fill_the_disk()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_whoever_may_read_an_ordinary_file_may_read_this_one(tmp_path):
+    ordinary, tensors = tmp_path / "a", tmp_path / "b.safetensors"
+    ordinary.touch()
+    with replacing(tensors) as temporary:
+        save_file({"x": torch.zeros(1)}, temporary)
+    assert tensors.stat().st_mode == ordinary.stat().st_mode
 
 
 def test_json_round_trip_and_refusal_of_nan(tmp_path):

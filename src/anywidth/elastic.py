@@ -257,6 +257,10 @@ class Elastic(nn.Module):
 
         save(self, path)
 
+    def drop_views_(self) -> None:
+        """Forget the views made so far (their statistics or weights were replaced); the next `at` makes new ones."""
+        self._views.clear()
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Elastic:
         super()._apply(fn, recurse)
         self._reset()

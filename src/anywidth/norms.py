@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from anywidth.channels.space import ChannelSpace
 from anywidth.errors import StatisticsError, WidthError
-from anywidth.view import cut
+from anywidth.view import AxisPlan, cut
 from anywidth.width import Width
 
 NormPolicy = Literal["shared", "switchable", "frozen"]
@@ -77,14 +77,24 @@ class NormBank(nn.Module):
 
     def _fresh(self, width: Width) -> dict[str, Tensor]:
         """Statistics before any batch was seen: mean 0, variance 1, count 0."""
-        made = {}
-        for path, m in batch_norms(self.model).items():
-            part = cut(self.space, f"{path}.running_mean", width)
-            mean = m.running_mean if part is None else part.of(m.running_mean)  # type: ignore[arg-type]
-            made[f"{path}.running_mean"] = torch.zeros_like(mean, memory_format=torch.contiguous_format)
-            made[f"{path}.running_var"] = torch.ones_like(mean, memory_format=torch.contiguous_format)
+        made: dict[str, Tensor] = {}
+        for path, (mean, plan) in self._plans().items():
+            part = plan.part(width) if plan is not None else None
+            size = mean.numel() if part is None else part.stop if isinstance(part, slice) else part.numel()
+            made[f"{path}.running_mean"] = mean.new_zeros(size)
+            made[f"{path}.running_var"] = mean.new_ones(size)
             made[f"{path}.num_batches_tracked"] = torch.zeros((), dtype=torch.long, device=mean.device)
         return made
+
+    def _plans(self) -> dict[str, tuple[Tensor, AxisPlan | None]]:
+        """Running mean and axis of every batch norm."""
+        found = {}
+        for path, m in batch_norms(self.model).items():
+            axis = self.space.axes.get(f"{path}.running_mean", (None,))[0]
+            mean = m.running_mean
+            assert isinstance(mean, Tensor)
+            found[path] = (mean, None if axis is None else AxisPlan.of(axis))
+        return found
 
     def overrides(self, width: Width) -> dict[str, Tensor]:
         """Tensors that a view of `width` has in place of the wide network's.

@@ -27,27 +27,39 @@ from anywidth.width import Width
 _HOOKED = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_state_dict_hooks", "_load_state_dict_pre_hooks")
 
 
-def positions(axis: Axis, width: Width) -> slice | Tensor | None:
-    """Active positions along an axis: a prefix slice where possible, else their numbers; None for all of them."""
-    total = sum(r.positions for r in axis)
-    if len(axis) == 1 and axis[0].first == 0 and isinstance(width.units(axis[0].group), range):
-        stop = min(len(width.units(axis[0].group)), axis[0].count) * axis[0].each
-        return None if stop == total else slice(0, stop)
-    parts, start = [], 0
-    for r in axis:
-        if r.group < 0:
-            parts.append(np.arange(start, start + r.positions))
-        else:
-            units = np.asarray(width.units(r.group))
-            mine = units[(units >= r.first) & (units < r.first + r.count)] - r.first
-            parts.append((start + mine[:, None] * r.each + np.arange(r.each)).ravel())
-        start += r.positions
-    chosen = np.concatenate(parts)
-    if chosen.size == total:
-        return None
-    if chosen.size and chosen[-1] == chosen.size - 1:
-        return slice(0, int(chosen.size))
-    return torch.from_numpy(chosen)
+@dataclass(frozen=True)
+class AxisPlan:
+    """What can be said of an axis before the width is known."""
+
+    axis: Axis
+    total: int
+    prefix: bool  # one run of units from the first on: any nested width is a prefix slice
+
+    @staticmethod
+    def of(axis: Axis) -> AxisPlan:
+        return AxisPlan(axis, sum(r.positions for r in axis), len(axis) == 1 and axis[0].first == 0)
+
+    def part(self, width: Width) -> slice | Tensor | None:
+        """Active positions: a prefix slice where possible, else their numbers; None for all of them."""
+        if self.prefix and width.indices is None:
+            run = self.axis[0]
+            stop = min(width.kept[run.group], run.count) * run.each
+            return None if stop == self.total else slice(0, stop)
+        parts, start = [], 0
+        for r in self.axis:
+            if r.group < 0:
+                parts.append(np.arange(start, start + r.positions))
+            else:
+                units = np.asarray(width.units(r.group))
+                mine = units[(units >= r.first) & (units < r.first + r.count)] - r.first
+                parts.append((start + mine[:, None] * r.each + np.arange(r.each)).ravel())
+            start += r.positions
+        chosen = np.concatenate(parts)
+        if chosen.size == self.total:
+            return None
+        if chosen[-1] == chosen.size - 1:
+            return slice(0, int(chosen.size))
+        return torch.from_numpy(chosen)
 
 
 @dataclass(frozen=True)
@@ -90,10 +102,12 @@ class Cut:
 def cut(space: ChannelSpace, name: str, width: Width) -> Cut | None:
     """The active part of a tensor at a width; None if it is all of it."""
     axes = space.axes.get(name)
-    if axes is None:
-        return None
-    parts = tuple(None if a is None else positions(a, width) for a in axes)
-    return Cut(parts) if any(p is not None for p in parts) else None
+    return None if axes is None else _cut([None if a is None else AxisPlan.of(a) for a in axes], width)
+
+
+def _cut(plans: Sequence[AxisPlan | None], width: Width) -> Cut | None:
+    parts = tuple([None if p is None else p.part(width) for p in plans])
+    return Cut(parts) if any([p is not None for p in parts]) else None
 
 
 # --- gradients ----------------------------------------------------------------------------------------------------
@@ -219,6 +233,10 @@ class Blueprint:
                         self.names.setdefault(id(t), f"{path}.{key}" if path else key)
         self.links = [(m._modules, key) for m in self.modules for key in m._modules]
         self.children = [d[key] for d, key in self.links]
+        same: dict[Any, tuple[AxisPlan | None, ...]] = {}
+        self.plans = {
+            n: same.setdefault(axes, tuple(None if a is None else AxisPlan.of(a) for a in axes)) for n, axes in space.axes.items()
+        }
         self.rules: dict[str, list[Any]] = {}
         for rule in space.attributes:
             self.rules.setdefault(rule.module, []).append(rule)
@@ -237,7 +255,7 @@ class Blueprint:
         """The view at `width`, with `overrides` (tensor name -> tensor) put in place of wide tensors."""
         link = Link(self.slots, before)
         tensors: dict[int, Tensor] = {}
-        cuts: dict[tuple, Cut | None] = {}
+        cuts: dict[int, Cut | None] = {}
         new = {id(m): _shell(m) for m in self.modules}
         for m in self.modules:
             self._fill(new[id(m)], m, width, overrides, link, tensors, cuts, new)
@@ -248,7 +266,7 @@ class Blueprint:
 
     def _fill(
         self, view: nn.Module, wide: nn.Module, width: Width, overrides: Mapping[str, Tensor], link: Link,
-        tensors: dict[int, Tensor], cuts: dict[tuple, Cut | None], new: dict[int, nn.Module],
+        tensors: dict[int, Tensor], cuts: dict[int, Cut | None], new: dict[int, nn.Module],
     ) -> None:
         state = view.__dict__
         for kind in ("_parameters", "_buffers"):
@@ -265,19 +283,19 @@ class Blueprint:
 
     def _tensor(
         self, wide: Tensor, width: Width, overrides: Mapping[str, Tensor], link: Link, tensors: dict[int, Tensor],
-        cuts: dict[tuple, Cut | None],
+        cuts: dict[int, Cut | None],
     ) -> Tensor:
         name = self.names[id(wide)]
         if name in overrides:
             tensors[id(wide)] = overrides[name]
             return overrides[name]
-        axes = self.space.axes.get(name)
-        if axes is None:
+        plans = self.plans.get(name)
+        if plans is None:
             part = None
         else:
-            if axes not in cuts:
-                cuts[axes] = cut(self.space, name, width)
-            part = cuts[axes]
+            if id(plans) not in cuts:
+                cuts[id(plans)] = _cut(plans, width)
+            part = cuts[id(plans)]
         if isinstance(wide, nn.Parameter):
             made: Tensor = _leaf(wide, part)
             if part is not None and not part.aliases:

@@ -8,22 +8,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from anywidth.store import load
 from safetensors.torch import load_file
 
 from anywidth import recipe as recipes
 from anywidth.data import digits
 from anywidth.models import SmallResNet
+from anywidth.store import load
 from anywidth.train import log
 
 
 def bits(path: Path) -> dict[str, bytes]:
-    return {key: value.numpy().tobytes() for key, value in load_file(path / "net.safetensors").items()}
+    """Every weight and every statistic of a run's network."""
+    tensors = load_file(path / "net.safetensors") | load_file(path / "net.norms.safetensors")
+    return {key: value.numpy().tobytes() for key, value in tensors.items()}
 
 
 def test_what_a_run_leaves(trained, recipe):
-    names = {"recipe.yaml", "log.jsonl", "checkpoint.pt", "net.safetensors", "results.json"}
-    assert {path.name for path in trained.iterdir()} == names
+    network = {"net.safetensors", "net.norms.safetensors", "net.json"}
+    names = {"recipe.yaml", "log.jsonl", "checkpoint.pt", "results.json"}
+    assert {path.name for path in trained.iterdir()} == names | network
     assert recipes.load(trained / "recipe.yaml") == recipes.load(recipe)
     events = [record["event"] for record in log.read(trained / "log.jsonl")]
     assert events == ["start", "step", "epoch", "step", "epoch", "step", "epoch"]

@@ -159,6 +159,14 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(fit):
         fit(seed=1)
 
 
+def test_other_listed_widths_do_not_go_on_from_a_checkpoint(fit, batches, new_net, tmp_path):
+    fit()
+    net = new_net()
+    net.list_width_("more", 0.75)
+    with pytest.raises(CheckpointError, match=r"listed=\['0.25', '0.5', '1.0'\], now listed=.*'more'"):
+        fit_(net, batches, DRAW, CONFIG, seed=0, run=tmp_path / "run")
+
+
 def test_streams_of_a_seed_differ_and_repeat():
     def draw(*stream):
         return torch.rand(4, generator=generator(*stream)).tolist()

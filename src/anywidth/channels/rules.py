@@ -363,6 +363,7 @@ def bmm(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out:
                 continue
             s = walk.ledger.project(s, keep, None, walk.where, contraction=True)
         result.append(s.squeeze(3))
+    result = walk.without_nested(result)
     if a.ndim == 2:
         result = [s.squeeze(0) for s in result]
     walk.set(out, result)

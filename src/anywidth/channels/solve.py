@@ -111,7 +111,7 @@ def _decide_tables(solution: Solution, projections: Sequence[Projection], tables
             changed = False
             for p, table, target in todo:
                 changed |= bool(_apply(solution, p, table, target))
-        if not (_decide_contraction(solution, todo) or _decide_table(solution, rest) or _decide_any(solution, todo)):
+        if not (_decide_contraction(solution, todo) or _decide_any(solution, todo) or _decide_table(solution, rest)):
             return
 
 
@@ -145,10 +145,12 @@ def _decide_table(solution: Solution, rest: list[tuple[Table, np.ndarray]]) -> b
 
 
 def _decide_any(solution: Solution, todo: list[tuple[Projection, np.ndarray, np.ndarray]]) -> bool:
-    for _, table, _ in todo:
+    """A table that meets labels along one of its dimensions (scores per head): that one may go."""
+    for p, table, _ in todo:
         elastic = _elastic(solution.part.name[table])
         if len(elastic) > 1:
-            return _lose(solution.part, table, elastic[-1])
+            keep = [d for d in elastic if d in p.keep]
+            return _lose(solution.part, table, keep[0] if keep else elastic[-1])
     return False
 
 

@@ -7,6 +7,7 @@ It is an ordinary run of real Python, so control flow, hooks and detectors are n
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -71,6 +72,9 @@ class _Sizes(TorchFunctionMode):
                 return self._sizes(args[0], out)
             dim = args[1] if len(args) > 1 else kwargs["dim"]
             return self._sizes(args[0], args[0].shape)[dim]
+        if name in ("numel", "nelement", "__len__") and args[0].ndim:
+            sizes = self._sizes(args[0], args[0].shape)
+            return sizes[0] if name == "__len__" else math.prod(sizes)
         self.walk.operation = name
         with _disable_current_modes():
             observe(self.walk, name, args, kwargs, out)

@@ -143,6 +143,17 @@ class Walk:
         self.ledger.project(t, common, seen, self.where, contraction=False)
         return s
 
+    def without_nested(self, shadows: Sequence[Tensor]) -> list[Tensor]:
+        """Drop shadows that say along fewer dimensions what another one says: heads beside (heads, dim)."""
+        result: list[Tensor] = []
+        for s in sorted(shadows, key=lambda s: -len(varying(s))):
+            wider = next((t for t in result if set(varying(s)) <= set(varying(t))), None)
+            if wider is None:
+                result.append(s)
+            else:
+                self._meet(wider, s)
+        return result
+
     # --- sizes and cost ---------------------------------------------------------------------------------------------
 
     def size(self, t: Tensor, dim: int) -> int | DimSize:

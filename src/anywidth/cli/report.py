@@ -62,7 +62,9 @@ def draw(rows: list[dict[str, Any]], *, title: str, path: Path) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     axes.margins(x=0.1, y=0.25)
-    axes.set(xlabel="multiply-adds per image (log scale)", ylabel="test accuracy", title=title)
+    axes.set(
+        xlabel="multiply-adds per image (log scale)", ylabel="test accuracy ± one standard error", title=title
+    )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path, format="png")

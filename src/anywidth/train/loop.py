@@ -190,7 +190,8 @@ def fit_(
 
 
 def _identity(job: _Job) -> dict[str, object]:
-    return {**asdict(job.config), "seed": job.seed, "epoch_steps": job.epoch_steps}
+    listed = [str(label) for label in job.net.widths]
+    return {**asdict(job.config), "seed": job.seed, "epoch_steps": job.epoch_steps, "listed": listed}
 
 
 def _resume_(job: _Job) -> tuple[int, float]:

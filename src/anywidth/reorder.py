@@ -1,0 +1,69 @@
+"""Bring channels into another order without changing the function: then a prefix of each group is any choice of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from anywidth.channels.space import Axis
+from anywidth.elastic import Elastic
+from anywidth.errors import WidthError
+from anywidth.width import unknown_name
+
+
+def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:
+    """Permute the units of channel groups in place; the wide network computes the same as before.
+
+    Statistics of narrow widths no longer belong to their channels and are dropped: calibrate again.
+
+    Args:
+        order: group name -> all its units, the first to come first (for example by falling importance).
+
+    Raises:
+        WidthError: unknown group, no permutation, or a group whose order the model depends on; nothing is changed then.
+    """
+    groups = {g.name: (i, g) for i, g in enumerate(net.space.groups)}
+    chosen: dict[int, torch.Tensor] = {}
+    for name, units in order.items():
+        if name not in groups:
+            raise WidthError(unknown_name("channel group", name, groups))
+        index, group = groups[name]
+        if sorted(int(u) for u in units) != list(range(group.size)):
+            raise WidthError(f"the order of group '{name}' must list each of its {group.size} units once; got {len(list(units))} numbers.")
+        if not group.permutable:
+            raise WidthError(f"group '{name}' cannot be reordered: the model routes these channels by position (a shuffle or a convolution along channels).")
+        chosen[index] = torch.as_tensor([int(u) for u in units])
+    if net.norms.policy == "switchable" and len(net.norms.statistics) and chosen:
+        raise WidthError("channels cannot be reordered with switchable norms: narrow widths own norms for the present order. Use norm='shared'.")
+    tensors = dict(net.model.named_parameters()) | dict(net.model.named_buffers())
+    with torch.no_grad():
+        for name, axes in net.space.axes.items():
+            t = tensors[name]
+            for dim, axis in enumerate(axes):
+                source = _sources(axis, chosen) if axis is not None else None
+                if source is not None:
+                    t.copy_(t.index_select(dim, source.to(t.device)))
+    for width in list(net.norms.statistics):
+        net.norms.forget_(width)
+    net.drop_views_()
+
+
+def _sources(axis: Axis, order: Mapping[int, torch.Tensor]) -> torch.Tensor | None:
+    """For every position along an axis, the position its content comes from; None if nothing moves.
+
+    A unit may stand at several places of an axis: its k-th place receives the k-th place of the unit that takes its turn.
+    """
+    if not any(r.group in order for r in axis):
+        return None
+    group = torch.cat([torch.full((r.positions,), r.group) for r in axis])
+    unit = torch.cat([(r.first + torch.arange(r.count)).repeat_interleave(r.each) for r in axis])
+    source = torch.arange(group.numel())
+    for g, permutation in order.items():
+        mine = torch.nonzero(group == g).ravel()
+        if mine.numel() == 0:
+            continue
+        by_unit = mine[torch.argsort(unit[mine], stable=True)]
+        places = by_unit.reshape(permutation.numel(), -1)  # every unit of a group stands at equally many places
+        source[places.ravel()] = places[permutation].ravel()
+    return source

@@ -1,0 +1,127 @@
+"""Saving and loading elastic networks.
+
+Three files: `NAME.safetensors` holds the weights under the base model's own key names, so any torchvision or timm user
+can load them without this package; `NAME.norms.safetensors` the batch-norm state of narrow widths; `NAME.json` the channel
+space, the listed widths and an identifier that ties the three together. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from anywidth.channels.space import ChannelSpace
+from anywidth.elastic import Elastic
+from anywidth.errors import CheckpointError
+from anywidth.files import replacing, write_text
+from anywidth.width import Width
+
+FORMAT = 1
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    stem = path.name.removesuffix(".safetensors")
+    return path.with_name(f"{stem}.norms.safetensors"), path.with_name(f"{stem}.json")
+
+
+def save(net: Elastic, path: str | Path) -> None:
+    """Write an elastic network. Each file appears whole or not at all; a set cut short by a crash is refused by `load`.
+
+    Raises:
+        CheckpointError: the name does not end in .safetensors.
+        OSError: the folder cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path}: elastic networks are saved as NAME.safetensors; give a name with that ending.")
+    norms, description = _beside(path)
+    tag = uuid.uuid4().hex
+    affine = {f"affine/{n}": p for n, p in net.norms.affine.items()}
+    _write(norms, {**net.norm_state(), **affine}, tag)
+    _write(path, net.model.state_dict(), tag)
+    widths = [
+        {"label": None if isinstance(label, Width) else label, "width": w.to_json()} for label, w in net.widths.items()
+    ]
+    header = {"format": FORMAT, "id": tag, "model": type(net.model).__name__, "norm": net.norms.policy, "widths": widths}
+    write_text(description, json.dumps({**header, "space": json.loads(net.space.to_json())}) + "\n")
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], tag: str) -> None:
+    own = {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(own, temporary, metadata={"format": "pt", "anywidth": tag})
+
+
+def load(path: str | Path, model: nn.Module) -> Elastic:
+    """Read an elastic network into `model`, an ordinary wide model of the saved architecture (its weights are replaced).
+
+    Raises:
+        CheckpointError: files missing, truncated, of another save, or of another model; `model` is untouched then.
+    """
+    path = Path(path)
+    norms, description = _beside(path)
+    header = _description(path, description)
+    weights = _read(path, header["id"])
+    state = _read(norms, header["id"])
+    _match(path, weights, model)
+    space = ChannelSpace.from_json(json.dumps(header["space"]))
+    net = Elastic(model, norm=header["norm"], widths={}, space=space)
+    for entry in header["widths"]:
+        width = space.width(entry["width"])
+        net.list_width_(width if entry["label"] is None else entry["label"], width)
+    missing = [n for n in [*net.norm_state(), *(f"affine/{k}" for k in net.norms.affine)] if n not in state]
+    if missing:
+        raise CheckpointError(f"{norms}: no state for {missing[0]} ({len(missing)} tensors missing); the file was altered.")
+    model.load_state_dict(weights)
+    net.load_norm_state_(state)
+    net.norms.affine.load_state_dict({k: state[f"affine/{k}"] for k in net.norms.affine})
+    return net
+
+
+def _description(path: Path, description: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file.")
+    if not description.exists():
+        raise CheckpointError(
+            f"{path}: no {description.name} beside it, so these are ordinary weights, not a saved elastic network. "
+            "Load them into the model and make it elastic: aw.Elastic(model, example_inputs)."
+        )
+    try:
+        header = json.loads(description.read_text(encoding="utf-8"))
+        version = header["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{description}: not a description of an elastic network ({error}).") from error
+    if version != FORMAT:
+        raise CheckpointError(f"{description}: format {version} is not known to this version (it reads {FORMAT}); update anywidth.")
+    return header
+
+
+def _read(path: Path, tag: str) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = (file.metadata() or {}).get("anywidth")
+            tensors = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118 - not a dict
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; a saved network is three files, copy them together.") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: truncated or not a safetensors file ({error}); restore it from a copy.") from error
+    if found != tag:
+        raise CheckpointError(f"{path}: belongs to another save than its description (id {found}, expected {tag}); restore all three files from one save.")
+    return tensors
+
+
+def _match(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    own = model.state_dict()
+    missing, extra = [n for n in own if n not in weights], [n for n in weights if n not in own]
+    shapes = [f"{n}: {tuple(weights[n].shape)} in the file, {tuple(own[n].shape)} in the model" for n in own if n in weights and own[n].shape != weights[n].shape]
+    problems = [f"{len(names)} {kind}, e.g. {names[0]}" for kind, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes)) if names]
+    if problems:
+        raise CheckpointError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems)}. Give the model that was saved.")
