@@ -61,7 +61,7 @@ def make(name: str) -> tuple[Any, Any]:
     if source == "timm":
         import timm
 
-        net = timm.create_model(model).eval()
+        net = timm.create_model(model, num_classes=1000).eval()
         size = net.pretrained_cfg.get("input_size", (3, 224, 224))  # type: ignore[union-attr]
         return net, image(net, size[-1])
     import torchvision
@@ -144,7 +144,7 @@ def check_width(net: Any, width: Any, example: Any) -> dict[str, float]:
     if net.norms.needs_check(width):
         net.list_width_(width, width)
         net.norms.statistics[width] = {n: t.fill_(1) for n, t in net.norms.statistics[width].items()}
-    small = net.extract(width).eval()
+    small = net.extract(width).eval().requires_grad_(False)
     with torch.no_grad():
         seen, own = flatten(call(net.at(width), example)), flatten(call(small, example))
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):

@@ -90,6 +90,8 @@ class Elastic(nn.Module):
         if isinstance(w, str) or isinstance(w, bool) or not isinstance(w, int | float | np.integer | np.floating):
             raise WidthError(unknown_name("width label", w, map(str, self.widths)) + ". net.widths lists them.")
         if float(w) not in self._uniform:
+            if len(self._uniform) >= _VIEWS_KEPT:
+                self._uniform.clear()
             self._uniform[float(w)] = self.space.uniform(float(w))
         return self._uniform[float(w)]
 
@@ -124,6 +126,7 @@ class Elastic(nn.Module):
             view = self._build(width)
         self._views.move_to_end(width)
         if view.training != self.model.training:
+            view.train(self.model.training)  # models may act on it (drop caches); then every module as in the wide network
             for mine, wide in zip(view.modules(), self.model.modules(), strict=True):
                 mine.training = wide.training
         return view

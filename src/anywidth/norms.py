@@ -140,13 +140,20 @@ class NormBank(nn.Module):
         return {f"{width_key(w)}/{n}": t.detach().clone() for w, s in self.statistics.items() for n, t in s.items()}
 
     def load_state_(self, state: Mapping[str, Tensor], widths: Iterable[Width]) -> None:
-        """Take statistics of the given widths from `state`."""
+        """Take statistics of the given widths from `state`.
+
+        Raises:
+            StatisticsError: statistics of a width are missing in `state`; nothing is changed then.
+        """
+        wanted: list[tuple[Tensor, str]] = []
         for w in widths:
             self.list_(w)
-            for name, t in self.statistics.get(w, {}).items():
-                key = f"{width_key(w)}/{name}"
-                if key in state:
-                    t.copy_(state[key])
+            wanted += [(t, f"{width_key(w)}/{n}") for n, t in self.statistics.get(w, {}).items()]
+        missing = [key for _, key in wanted if key not in state]
+        if missing:
+            raise StatisticsError(f"{len(missing)} of {len(wanted)} batch-norm tensors are missing in the saved statistics, e.g. {missing[0]}.")
+        for t, key in wanted:
+            t.copy_(state[key])
 
 
 def _slot(key: str, path: str, name: str) -> str:

@@ -24,6 +24,7 @@ from anywidth.channels.space import Axis, ChannelSpace
 from anywidth.errors import StaleViewError, TraceError
 from anywidth.width import Width
 
+_TREE = ("_modules", "_parameters", "_buffers")
 _HOOKED = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_state_dict_hooks", "_load_state_dict_pre_hooks")
 
 
@@ -240,6 +241,7 @@ class Blueprint:
         self.rules: dict[str, list[Any]] = {}
         for rule in space.attributes:
             self.rules.setdefault(rule.module, []).append(rule)
+        self.caches = {id(m): keys for m in self.modules if (keys := cache_attributes(m))}
         self.remap = {id(m): keys for m in self.modules if (keys := [k for k, v in vars(m).items() if _refers(k, v)])}
 
     @property
@@ -279,6 +281,8 @@ class Blueprint:
             _set_attribute(state, rule, width)
         for key in self.remap.get(id(wide), ()):
             state[key] = _remapped(state[key], new)
+        for key in self.caches.get(id(wide), ()):
+            state[key] = without_tensors(state[key])
         _tidy(view)
 
     def _tensor(
@@ -314,9 +318,18 @@ def _shell(m: nn.Module) -> nn.Module:
     return view
 
 
+def cache_attributes(m: nn.Module) -> list[str]:
+    """Plain dicts in which a module may keep tensors between calls; every width needs its own."""
+    return [k for k, v in vars(m).items() if type(v) is dict and not (k in _TREE or "hook" in k)]
+
+
+def without_tensors(cache: dict) -> dict:
+    return {k: v for k, v in cache.items() if not isinstance(v, Tensor)}
+
+
 def _refers(key: str, value: Any) -> bool:
     """Whether a plain attribute points into the module tree behind PyTorch's back."""
-    if key in ("_modules", "_parameters", "_buffers") or key.endswith("_hooks") or "hook" in key:
+    if key in _TREE or "hook" in key:
         return False
     if isinstance(value, nn.Module | types.MethodType | partial):
         return True

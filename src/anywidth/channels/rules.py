@@ -209,6 +209,25 @@ def copy_into(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any]
     walk.set(target, walk.elementwise([target, source], target.shape))
 
 
+def index_put(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Rows written by number; the other dimensions of target and values are the same channels."""
+    target, indices, values = args[:3]
+    rows = len(indices)
+    if any(i is None for i in indices) or values.ndim != target.ndim - rows + 1:
+        walk.freeze([*walk.shadows(target), *walk.shadows(values)], "written by number in several dimensions")
+        return
+    for s in walk.shadows(target):
+        for d in range(rows):
+            walk.ledger.rigid(s, d, "channels are written by number", walk.where)
+    lead = [1] * rows
+    mine = [s for s in walk.shadows(target) if not any(s.shape[d] > 1 for d in range(rows))]
+    theirs = [s.reshape(lead + list(s.shape[1:])) for s in walk.shadows(values) if s.shape[0] == 1]
+    if not mine and walk.is_blank(target):
+        walk.set(out, theirs)
+        return
+    walk.set(out, walk.together(mine, (*lead, *target.shape[rows:]), theirs, (*lead, *values.shape[1:])))
+
+
 # --- elementwise ------------------------------------------------------------------------------------------------
 
 
@@ -430,9 +449,8 @@ def convolution(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, An
         outs = walk.together(outs, (out.shape[0], out.shape[1], *tail), [s.reshape(shape) for s in walk.shadows(bias)], shape)
     walk.set(out, outs)
     kernel = math.prod(weight.shape[2:])
-    space = math.prod(x.shape[2:] if transposed else out.shape[2:])
-    first, second = walk.size(weight, 0), walk.size(weight, 1)
-    walk.record(out, [kernel * space, walk.size(x, 0), first, second])
+    space = [walk.size(x if transposed else out, d) for d in range(2, x.ndim)]
+    walk.record(out, [kernel, walk.size(x, 0), walk.size(weight, 0), walk.size(weight, 1), *space])
 
 
 def _conv_space(walk: Walk, x: Tensor, out: Tensor) -> list[Tensor]:
@@ -511,6 +529,7 @@ _TABLE: dict[Rule, str] = {
     cat: "cat concat",
     stack: "stack",
     copy_into: "copy_ copy",
+    index_put: "index_put index_put_ _index_put_impl_",
     same: "hardswish hardsigmoid hardtanh relu6 silu mish gelu elu celu selu leaky_relu softplus clone alias detach contiguous lift_fresh _softmax _log_softmax cumsum cumprod softmax log_softmax native_dropout _to_copy _conj _fft_r2c _fft_c2r "
     "_safe_softmax bernoulli bernoulli_ normal_ uniform_ fill_ zero_ logcumsumexp dropout sort clamp masked_fill masked_fill_ "
     "_fake_quantize_learnable_per_tensor_affine",

@@ -23,12 +23,10 @@ class DimSize:
     dim: int
     size: int
 
-    def vector(self) -> np.ndarray | None:
-        """Labels along the dimension; None when two shadows compete for it."""
-        if len(self.shadows) != 1:
-            return None
-        shadow = self.shadows[0].movedim(self.dim, 0)
-        return shadow.reshape(shadow.shape[0], -1)[:, 0].numpy()
+    def vectors(self) -> list[np.ndarray]:
+        """Labels along the dimension, one vector per shadow."""
+        moved = [s.movedim(self.dim, 0) for s in self.shadows]
+        return [s.reshape(s.shape[0], -1)[:, 0].numpy() for s in moved]
 
 
 @dataclass(frozen=True)

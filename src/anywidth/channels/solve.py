@@ -28,13 +28,13 @@ class Solution:
     freezes: list[Freeze] = field(default_factory=list)
 
     def form(self, size: DimSize) -> Form | None:
-        vector = size.vector()
-        if vector is None:
-            return None
-        names = self.part.name[vector]
-        if bool((names == names[0]).all()) and any(n > 1 for d, n in enumerate(size.shadows[0].shape) if d != size.dim):
-            return Form(size.size)
-        return Form.of(names)
+        """The size in terms of label sets; None where two channel axes share the dimension and disagree."""
+        forms = []
+        for shadow, vector in zip(size.shadows, size.vectors(), strict=True):
+            names = self.part.name[vector]
+            beside = any(n > 1 for d, n in enumerate(shadow.shape) if d != size.dim)
+            forms.append(Form(size.size) if beside and bool((names == names[0]).all()) else Form.of(names))
+        return forms[0] if all(f == forms[0] for f in forms) else None
 
     def known(self, leaf: DimSize | Attribute) -> Form | None:
         return self.form(leaf) if isinstance(leaf, DimSize) else self.attributes.get(leaf)
@@ -217,11 +217,11 @@ def _bind(solution: Solution, demand: Demand, needed: Form, unknown: list[Attrib
 
 def _tie(solution: Solution, demand: Demand) -> bool:
     """The code computes this size from others: let two of them narrow in step, so that the sum comes out right."""
-    vectors = [] if isinstance(demand.needed, int) else [demand.needed.vector()]
+    sizes = [] if isinstance(demand.needed, int) else [demand.needed]
     for leaf in leaves(demand.given):
         source = leaf if isinstance(leaf, DimSize) else solution.sources.get(leaf)
-        vectors.append(source.vector() if source is not None else None)
-    known = [v for v in vectors if v is not None and FIXED not in solution.part.name[v]]
+        sizes += [] if source is None else [source]
+    known = [v for size in sizes for v in size.vectors() if FIXED not in solution.part.name[v]]
     best: tuple[int, np.ndarray, np.ndarray] | None = None
     for i, first in enumerate(known):
         for second in known[i + 1 :]:

@@ -168,6 +168,7 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
             walk.parameter(t, name)
     names = {id(t): name for name, t in tensors.items()}
     buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
+    dicts = [(d, dict(d)) for m in model.modules() for k, d in vars(m).items() if type(d) is dict and not k.startswith("_")]
     TracedInt.compared = []
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -185,6 +186,9 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
                 f"{type(model).__name__} failed on its example inputs {place}: {type(error).__name__}: {error}. "
                 "Give example_inputs with which model(*example_inputs) works (a tensor, a tuple of arguments or a dict)."
             ) from error
+    for d, before in dicts:  # caches filled on the way
+        d.clear()
+        d.update(before)
     for name, b in model.named_buffers():
         if not torch.equal(b, buffers[name]):
             b.data.copy_(buffers[name])
