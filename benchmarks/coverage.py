@@ -67,7 +67,9 @@ def make(name: str) -> tuple[Any, Any]:
     import torchvision
 
     if source == "det":
-        net = getattr(torchvision.models.detection, model)(weights=None, weights_backbone=None, min_size=160, max_size=160)
+        net = getattr(torchvision.models.detection, model)(
+            weights=None, weights_backbone=None, min_size=160, max_size=160
+        )
         return net.eval(), ([torch.rand(3, 160, 160)],)
     net = getattr(torchvision.models, model)(weights=None).eval()
     return net, image(net, 299 if model == "inception_v3" else 224)
@@ -83,7 +85,7 @@ def image(net: Any, size: int) -> Any:
             with torch.no_grad():
                 net(x)
             break
-        except Exception:  # noqa: S112 - models check their input size in many ways
+        except Exception:
             continue
     return x
 
@@ -94,7 +96,9 @@ def flatten(out: Any) -> Any:
 
     from anywidth.channels.walk import tensors_in
 
-    return torch.cat([t.double().flatten() for t in tensors_in(out) if t.is_floating_point()] or [torch.zeros(0)])
+    return torch.cat(
+        [t.double().flatten() for t in tensors_in(out) if t.is_floating_point()] or [torch.zeros(0)]
+    )
 
 
 def distance(a: Any, b: Any) -> float:
@@ -153,7 +157,11 @@ def check_width(net: Any, width: Any, example: Any) -> dict[str, float]:
     with sdpa_kernel(SDPBackend.MATH):
         flatten(call(net.at(width), example)).square().mean().backward()
         oracle = sliced_gradients(net, small, width, example)
-    pairs = [(p.grad, oracle[n]) for n, p in net.model.named_parameters() if p.grad is not None and oracle[n] is not None]
+    pairs = [
+        (p.grad, oracle[n])
+        for n, p in net.model.named_parameters()
+        if p.grad is not None and oracle[n] is not None
+    ]
     got = torch.cat([a.double().flatten() for a, _ in pairs] or [torch.zeros(1)])
     want = torch.cat([b.double().flatten() for _, b in pairs] or [torch.zeros(1)])
     missing = [n for n, p in net.model.named_parameters() if (p.grad is None) != (oracle[n] is None)]
@@ -175,7 +183,9 @@ def run_anywidth(name: str) -> dict[str, Any]:
     start = time.process_time()
     net = aw.Elastic(model, example)
     seconds = time.process_time() - start
-    resource.setrlimit(resource.RLIMIT_CPU, (20 * CPU_SECONDS, 20 * CPU_SECONDS))  # our own checks are not the tool's time
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (20 * CPU_SECONDS, 20 * CPU_SECONDS)
+    )  # our own checks are not the tool's time
     detector = name.startswith("det:")
     generator = torch.Generator().manual_seed(1)
     widths = [net.space.uniform(0.5), *(net.space.sample(generator) for _ in range(3))]
@@ -202,8 +212,17 @@ def run_torch_pruning(name: str) -> dict[str, Any]:
 
     model, example = make(name)
     start = time.process_time()
-    heads = {m.qkv: m.num_heads for m in model.modules() if isinstance(getattr(m, "qkv", None), torch.nn.Linear) and hasattr(m, "num_heads")}
-    last = [m for m in model.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d) and getattr(m, "out_features", getattr(m, "out_channels", 0)) == 1000]
+    heads = {
+        m.qkv: m.num_heads
+        for m in model.modules()
+        if isinstance(getattr(m, "qkv", None), torch.nn.Linear) and hasattr(m, "num_heads")
+    }
+    last = [
+        m
+        for m in model.modules()
+        if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)
+        and getattr(m, "out_features", getattr(m, "out_channels", 0)) == 1000
+    ]
     macs, _ = tp.utils.count_ops_and_params(model, example)
     pruner = tp.pruner.BasePruner(
         model, example, importance=tp.importance.MagnitudeImportance(p=1), pruning_ratio=0.5, ignored_layers=last,
@@ -240,7 +259,10 @@ def launch(tool: str, name: str) -> dict[str, Any]:
     lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT ")]
     if lines:
         return json.loads(lines[-1][len("RESULT ") :])
-    return {"ok": False, "error": f"stopped (limit of {CPU_SECONDS} CPU-seconds, or crashed: exit {run.returncode})"}
+    return {
+        "ok": False,
+        "error": f"stopped (limit of {CPU_SECONDS} CPU-seconds, or crashed: exit {run.returncode})",
+    }
 
 
 def cell(value: Any, digits: str) -> str:
@@ -265,14 +287,23 @@ def summary(results: dict[str, dict[str, dict[str, Any]]]) -> str:
     for kind in ("tv", "timm", "det"):
         mine = {n: r for n, r in results.items() if n.startswith(f"{kind}:")}
         if mine:
-            ours, theirs = sum(r["anywidth"]["ok"] for r in mine.values()), sum(r.get("torch-pruning", {}).get("ok", False) for r in mine.values())
+            ours, theirs = (
+                sum(r["anywidth"]["ok"] for r in mine.values()),
+                sum(r.get("torch-pruning", {}).get("ok", False) for r in mine.values()),
+            )
             lines.append(f"{kind}: anywidth {ours}/{len(mine)}, Torch-Pruning {theirs}/{len(mine)}")
-    lines.append("slowest trace: {:.1f} CPU-seconds".format(max((r["anywidth"].get("trace_s", 0.0) for r in results.values()), default=0.0)))
+    lines.append(
+        "slowest trace: {:.1f} CPU-seconds".format(
+            max((r["anywidth"].get("trace_s", 0.0) for r in results.values()), default=0.0)
+        )
+    )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="*", help="tv:NAME, timm:NAME or det:NAME (default: all)")
     parser.add_argument("--out", type=Path, help="write coverage.md and coverage.json into this folder")
     parser.add_argument("--only", choices=["anywidth", "torch-pruning"], help="run one tool")
@@ -295,7 +326,9 @@ def main() -> None:
 
         args.out.mkdir(parents=True, exist_ok=True)
         versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}, {platform.machine()}, {torch.get_num_threads()} threads"
-        (args.out / "coverage.json").write_text(json.dumps({"versions": versions, "results": results}, indent=1) + "\n")
+        (args.out / "coverage.json").write_text(
+            json.dumps({"versions": versions, "results": results}, indent=1) + "\n"
+        )
         (args.out / "coverage.md").write_text(page(results, versions))
 
 
@@ -307,7 +340,9 @@ def page(results: dict[str, dict[str, dict[str, Any]]], versions: str) -> str:
             frozen.append(f"| {name} | {reason} |")
     return (
         f"# Coverage\n\nMade by `python benchmarks/coverage.py --out docs/coverage` ({versions}).\n\n```\n{summary(results)}\n```\n\n"
-        f"{table(results)}\n\n## What stays frozen, and why\n\n| model | reason |\n|---|---|\n" + "\n".join(frozen) + "\n"
+        f"{table(results)}\n\n## What stays frozen, and why\n\n| model | reason |\n|---|---|\n"
+        + "\n".join(frozen)
+        + "\n"
     )
 
 

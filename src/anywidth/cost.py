@@ -84,7 +84,9 @@ class CostModel:
 
     def macs(self, kept: np.ndarray, convention: Convention = "anywidth") -> np.ndarray:
         if convention not in get_args(Convention):
-            raise ValueError(f"convention={convention!r} is unknown: use 'anywidth' or 'slimmable' (adds average pools).")
+            raise ValueError(
+                f"convention={convention!r} is unknown: use 'anywidth' or 'slimmable' (adds average pools)."
+            )
         total = self.total(self.macs_terms, kept)
         return total + self.total(self.pool_terms, kept) if convention == "slimmable" else total
 
@@ -113,10 +115,14 @@ def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {n: tuple(p.shape) for n, p in model.named_parameters()}
 
 
-def kept_rows(space: ChannelSpace, widths: Sequence[Width] | np.ndarray, resolve: Callable[[object], Width]) -> np.ndarray:
+def kept_rows(
+    space: ChannelSpace, widths: Sequence[Width] | np.ndarray, resolve: Callable[[object], Width]
+) -> np.ndarray:
     """Widths as an (N x groups) array of units: Widths, labels or multipliers, or such an array already."""
     if isinstance(widths, np.ndarray) and widths.ndim == 2:
         if widths.shape[1] != len(space.groups):
-            raise WidthError(f"an array of widths has one column per channel group ({len(space.groups)}); got {widths.shape[1]}.")
+            raise WidthError(
+                f"an array of widths has one column per channel group ({len(space.groups)}); got {widths.shape[1]}."
+            )
         return widths
     return np.array([resolve(w).kept for w in widths], np.int64).reshape(len(widths), len(space.groups))

@@ -44,9 +44,16 @@ class Elastic(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, example_inputs: Any = None, *, norm: NormPolicy = "shared",
+        self,
+        model: nn.Module,
+        example_inputs: Any = None,
+        *,
+        norm: NormPolicy = "shared",
         widths: Iterable[float] | Mapping[Hashable, float | Width] | None = None,
-        divisor: int = 1, minimum: int = 1, freeze: Sequence[str] = (), space: ChannelSpace | None = None,
+        divisor: int = 1,
+        minimum: int = 1,
+        freeze: Sequence[str] = (),
+        space: ChannelSpace | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -66,9 +73,13 @@ class Elastic(nn.Module):
 
     # --- widths -------------------------------------------------------------------------------------------------
 
-    def list_width_(self, label: Hashable, width: float | Width | Mapping[str, Any]) -> Width:
+    def list_width_(self, label: Hashable, width: Any) -> Width:
         """Add a width to the listed ones, under a label: it gets statistics (and, if switchable, affine pairs)."""
-        found = self.space.width(width) if isinstance(width, Mapping) and not isinstance(width, Width) else self.width(width)
+        found = (
+            self.space.width(width)
+            if isinstance(width, Mapping) and not isinstance(width, Width)
+            else self.width(width)
+        )
         self.widths[label] = found
         self.norms.list_(found)
         self._views.pop(found, None)
@@ -86,9 +97,13 @@ class Elastic(nn.Module):
             if w in self.widths:
                 return self.widths[w]
         except TypeError:
-            raise WidthError(f"{w!r} is no width: give a Width, a multiplier in (0, 1] or a label of net.widths.") from None
-        if isinstance(w, str) or isinstance(w, bool) or not isinstance(w, int | float | np.integer | np.floating):
-            raise WidthError(unknown_name("width label", w, map(str, self.widths)) + ". net.widths lists them.")
+            raise WidthError(
+                f"{w!r} is no width: give a Width, a multiplier in (0, 1] or a label of net.widths."
+            ) from None
+        if isinstance(w, str | bool) or not isinstance(w, int | float | np.integer | np.floating):
+            raise WidthError(
+                unknown_name("width label", w, map(str, self.widths)) + ". net.widths lists them."
+            )
         if float(w) not in self._uniform:
             if len(self._uniform) >= _VIEWS_KEPT:
                 self._uniform.clear()
@@ -126,7 +141,9 @@ class Elastic(nn.Module):
             view = self._build(width)
         self._views.move_to_end(width)
         if view.training != self.model.training:
-            view.train(self.model.training)  # models may act on it (drop caches); then every module as in the wide network
+            view.train(
+                self.model.training
+            )  # models may act on it (drop caches); then every module as in the wide network
             for mine, wide in zip(view.modules(), self.model.modules(), strict=True):
                 mine.training = wide.training
         return view
@@ -144,13 +161,17 @@ class Elastic(nn.Module):
             self._views.popitem(last=False)
         return view
 
-    def _view(self, width: Width, *, overrides: Mapping[str, Tensor] | None = None, checked: bool = True) -> nn.Module:
+    def _view(
+        self, width: Width, *, overrides: Mapping[str, Tensor] | None = None, checked: bool = True
+    ) -> nn.Module:
         if self._blueprint is None or not self._blueprint.fresh:
             self._blueprint = Blueprint(self.model, self.space)
         checks: list[Callable[[nn.Module], None]] = []
         if checked and self.norms.needs_check(width):
             checks.append(RequireStatistics(self.norms, width, self._label(width)))
-        return self._blueprint.build(width, self.norms.overrides(width) if overrides is None else overrides, checks)
+        return self._blueprint.build(
+            width, self.norms.overrides(width) if overrides is None else overrides, checks
+        )
 
     def extract(self, w: Any) -> nn.Module:
         """A stand-alone copy at a width: owns compact tensors, needs nothing of this package to run.
@@ -163,7 +184,9 @@ class Elastic(nn.Module):
         if width not in self.norms.statistics and self.norms.policy == "shared":
             overrides = {}
         if not width.is_prefix and self.norms.policy == "switchable":
-            raise WidthError("chosen units cannot be extracted with switchable norms: each listed width has its own. Use norm='shared'.")
+            raise WidthError(
+                "chosen units cannot be extracted with switchable norms: each listed width has its own. Use norm='shared'."
+            )
         view = self._view(width, overrides=overrides, checked=False)
         for mine, wide in zip(view.modules(), self.model.modules(), strict=True):
             mine.training = wide.training
@@ -197,7 +220,9 @@ class Elastic(nn.Module):
         Source: Universally Slimmable Networks, sec. 3.2; each width is averaged over the same images.
         """
         if self.norms.policy == "frozen":
-            raise StatisticsError("norm='frozen' keeps the wide network's statistics; make the network with norm='shared' to calibrate.")
+            raise StatisticsError(
+                "norm='frozen' keeps the wide network's statistics; make the network with norm='shared' to calibrate."
+            )
         chosen = list(self.widths) if widths is None else list(widths)
         for w in chosen:
             if self.width(w) not in self.widths.values():
@@ -213,7 +238,9 @@ class Elastic(nn.Module):
                 calibrate_(self.at(w), x, first=seen == 0)
             seen += 1
         if seen == 0:
-            raise StatisticsError("calibration got no batch: the loader is empty. Give a loader over training images.")
+            raise StatisticsError(
+                "calibration got no batch: the loader is empty. Give a loader over training images."
+            )
 
     def has_statistics(self, w: Any) -> bool:
         """Whether the network can be evaluated at this width."""
@@ -248,7 +275,7 @@ class Elastic(nn.Module):
         return self._costs(w, self.cost.activations)
 
     def _costs(self, w: Any, formula: Callable[[np.ndarray], np.ndarray]) -> Any:
-        if isinstance(w, Width) or isinstance(w, str) or not isinstance(w, Sequence | np.ndarray):
+        if isinstance(w, Width | str) or not isinstance(w, Sequence | np.ndarray):
             return int(formula(kept_rows(self.space, [self.width(w)], self.width))[0])
         return formula(kept_rows(self.space, w, self.width))
 

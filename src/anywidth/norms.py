@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from anywidth.channels.space import ChannelSpace
 from anywidth.errors import StatisticsError, WidthError
@@ -25,10 +26,11 @@ NormPolicy = Literal["shared", "switchable", "frozen"]
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
     """Path -> every batch norm that tracks statistics."""
-    kind = nn.modules.batchnorm._BatchNorm
-    return {p: m for p, m in model.named_modules() if isinstance(m, kind) and m.running_mean is not None}
+    return {
+        p: m for p, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None
+    }
 
 
 def width_key(width: Width) -> str:
@@ -46,12 +48,16 @@ class NormBank(nn.Module):
         super().__init__()
         if policy not in get_args(NormPolicy):
             raise ValueError(f"norm={policy!r} is no norm policy: use 'shared', 'switchable' or 'frozen'.")
-        self.policy = policy
+        self.policy: NormPolicy = policy
         self.space = space
         self.statistics: dict[Width, dict[str, Tensor]] = {}
         self.affine = nn.ParameterDict()
         self.widths_of_affine: dict[str, Width] = {}
-        object.__setattr__(self, "model", model)
+        self._models = [model]  # in a list: the model is no submodule of its norms
+
+    @property
+    def model(self) -> nn.Module:
+        return self._models[0]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NormBank:
         super()._apply(fn, recurse)
@@ -124,7 +130,9 @@ class NormBank(nn.Module):
         if width == self.space.full or self.policy == "frozen" or not batch_norms(self.model):
             return True
         known = self.statistics.get(width)
-        return known is not None and all(int(t) > 0 for n, t in known.items() if n.endswith("num_batches_tracked"))
+        return known is not None and all(
+            int(t) > 0 for n, t in known.items() if n.endswith("num_batches_tracked")
+        )
 
     def needs_check(self, width: Width) -> bool:
         """Whether a view of this width must be watched before it runs."""
@@ -137,7 +145,11 @@ class NormBank(nn.Module):
 
     def state(self) -> dict[str, Tensor]:
         """Statistics as flat tensors: '<width key>/<tensor name>'."""
-        return {f"{width_key(w)}/{n}": t.detach().clone() for w, s in self.statistics.items() for n, t in s.items()}
+        return {
+            f"{width_key(w)}/{n}": t.detach().clone()
+            for w, s in self.statistics.items()
+            for n, t in s.items()
+        }
 
     def load_state_(self, state: Mapping[str, Tensor], widths: Iterable[Width]) -> None:
         """Take statistics of the given widths from `state`.
@@ -151,7 +163,9 @@ class NormBank(nn.Module):
             wanted += [(t, f"{width_key(w)}/{n}") for n, t in self.statistics.get(w, {}).items()]
         missing = [key for _, key in wanted if key not in state]
         if missing:
-            raise StatisticsError(f"{len(missing)} of {len(wanted)} batch-norm tensors are missing in the saved statistics, e.g. {missing[0]}.")
+            raise StatisticsError(
+                f"{len(missing)} of {len(wanted)} batch-norm tensors are missing in the saved statistics, e.g. {missing[0]}."
+            )
         for t, key in wanted:
             t.copy_(state[key])
 
@@ -200,8 +214,8 @@ def calibrate_(view: nn.Module, x: Any, *, first: bool) -> None:
         view.eval()
         for m in norms.values():
             if first:
-                m.reset_running_stats()  # type: ignore[operator]
-            m.training, m.momentum = True, None
+                m.reset_running_stats()
+            m.training, m.momentum = True, None  # momentum None: the cumulative average
         view(x)
     finally:
         for p, m in norms.items():

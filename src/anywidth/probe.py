@@ -47,7 +47,9 @@ def probed_space(
         if failure is None:
             return space
         frozen = [*frozen, _blame(walk, space, *failure)]
-    raise TraceError(f"{type(model).__name__} cannot be narrowed: after freezing {_ATTEMPTS} places it still fails ({failure}).")
+    raise TraceError(
+        f"{type(model).__name__} cannot be narrowed: after freezing {_ATTEMPTS} places it still fails ({failure})."
+    )
 
 
 def _trial_widths(space: ChannelSpace) -> list[Width]:
@@ -73,7 +75,10 @@ def _try(
         try:
             out = call(view, example)
         except Exception as error:
-            return [], (place[-1], f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else error}")
+            return [], (
+                place[-1],
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else error}",
+            )
         finally:
             for n, b in view.named_buffers():
                 if n in buffers and b.shape == buffers[n].shape:
@@ -96,7 +101,10 @@ def _innermost(view: nn.Module) -> Iterator[list[str]]:
         if torch.is_tensor(out) or out is not None:
             stack.pop()
 
-    hooks = [nn.modules.module.register_module_forward_pre_hook(enter), nn.modules.module.register_module_forward_hook(leave)]
+    hooks = [
+        nn.modules.module.register_module_forward_pre_hook(enter),
+        nn.modules.module.register_module_forward_hook(leave),
+    ]
     try:
         yield stack
     finally:
@@ -115,4 +123,6 @@ def _blame(walk: Walk, space: ChannelSpace, place: str, what: str) -> Freeze:
     if not mine:
         raise TraceError(f"the network fails when narrowed, and nothing in it is elastic: {what}")
     labels = [np.arange(b.start, b.start + b.size) for b in walk.ledger.blocks if b.tensor in mine]
-    return Freeze(labels=np.concatenate(labels), reason=f"the narrow forward fails ({what})", where=place or "<root>")
+    return Freeze(
+        labels=np.concatenate(labels), reason=f"the narrow forward fails ({what})", where=place or "<root>"
+    )

@@ -30,12 +30,18 @@ def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:
             raise WidthError(unknown_name("channel group", name, groups))
         index, group = groups[name]
         if sorted(int(u) for u in units) != list(range(group.size)):
-            raise WidthError(f"the order of group '{name}' must list each of its {group.size} units once; got {len(list(units))} numbers.")
+            raise WidthError(
+                f"the order of group '{name}' must list each of its {group.size} units once; got {len(list(units))} numbers."
+            )
         if not group.permutable:
-            raise WidthError(f"group '{name}' cannot be reordered: the model routes these channels by position (a shuffle or a convolution along channels).")
+            raise WidthError(
+                f"group '{name}' cannot be reordered: the model routes these channels by position (a shuffle or a convolution along channels)."
+            )
         chosen[index] = torch.as_tensor([int(u) for u in units])
     if net.norms.policy == "switchable" and len(net.norms.statistics) and chosen:
-        raise WidthError("channels cannot be reordered with switchable norms: narrow widths own norms for the present order. Use norm='shared'.")
+        raise WidthError(
+            "channels cannot be reordered with switchable norms: narrow widths own norms for the present order. Use norm='shared'."
+        )
     tensors = dict(net.model.named_parameters()) | dict(net.model.named_buffers())
     with torch.no_grad():
         for name, axes in net.space.axes.items():
@@ -64,6 +70,8 @@ def _sources(axis: Axis, order: Mapping[int, torch.Tensor]) -> torch.Tensor | No
         if mine.numel() == 0:
             continue
         by_unit = mine[torch.argsort(unit[mine], stable=True)]
-        places = by_unit.reshape(permutation.numel(), -1)  # every unit of a group stands at equally many places
+        places = by_unit.reshape(
+            permutation.numel(), -1
+        )  # every unit of a group stands at equally many places
         source[places.ravel()] = places[permutation].ravel()
     return source

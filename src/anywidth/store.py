@@ -41,16 +41,25 @@ def save(net: Elastic, path: str | Path) -> None:
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path}: elastic networks are saved as NAME.safetensors; give a name with that ending.")
+        raise CheckpointError(
+            f"{path}: elastic networks are saved as NAME.safetensors; give a name with that ending."
+        )
     norms, description = _beside(path)
     tag = uuid.uuid4().hex
     affine = {f"affine/{n}": p for n, p in net.norms.affine.items()}
     _write(norms, {**net.norm_state(), **affine}, tag)
     _write(path, net.model.state_dict(), tag)
     widths = [
-        {"label": None if isinstance(label, Width) else label, "width": w.to_json()} for label, w in net.widths.items()
+        {"label": None if isinstance(label, Width) else label, "width": w.to_json()}
+        for label, w in net.widths.items()
     ]
-    header = {"format": FORMAT, "id": tag, "model": type(net.model).__name__, "norm": net.norms.policy, "widths": widths}
+    header = {
+        "format": FORMAT,
+        "id": tag,
+        "model": type(net.model).__name__,
+        "norm": net.norms.policy,
+        "widths": widths,
+    }
     write_text(description, json.dumps({**header, "space": json.loads(net.space.to_json())}) + "\n")
 
 
@@ -79,7 +88,9 @@ def load(path: str | Path, model: nn.Module) -> Elastic:
         net.list_width_(width if entry["label"] is None else entry["label"], width)
     missing = [n for n in [*net.norm_state(), *(f"affine/{k}" for k in net.norms.affine)] if n not in state]
     if missing:
-        raise CheckpointError(f"{norms}: no state for {missing[0]} ({len(missing)} tensors missing); the file was altered.")
+        raise CheckpointError(
+            f"{norms}: no state for {missing[0]} ({len(missing)} tensors missing); the file was altered."
+        )
     model.load_state_dict(weights)
     net.load_norm_state_(state)
     net.norms.affine.load_state_dict({k: state[f"affine/{k}"] for k in net.norms.affine})
@@ -100,7 +111,9 @@ def _description(path: Path, description: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{description}: not a description of an elastic network ({error}).") from error
     if version != FORMAT:
-        raise CheckpointError(f"{description}: format {version} is not known to this version (it reads {FORMAT}); update anywidth.")
+        raise CheckpointError(
+            f"{description}: format {version} is not known to this version (it reads {FORMAT}); update anywidth."
+        )
     return header
 
 
@@ -110,18 +123,34 @@ def _read(path: Path, tag: str) -> dict[str, Tensor]:
             found = (file.metadata() or {}).get("anywidth")
             tensors = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; a saved network is three files, copy them together.") from None
+        raise CheckpointError(
+            f"{path}: no such file; a saved network is three files, copy them together."
+        ) from None
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: truncated or not a safetensors file ({error}); restore it from a copy.") from error
+        raise CheckpointError(
+            f"{path}: truncated or not a safetensors file ({error}); restore it from a copy."
+        ) from error
     if found != tag:
-        raise CheckpointError(f"{path}: belongs to another save than its description (id {found}, expected {tag}); restore all three files from one save.")
+        raise CheckpointError(
+            f"{path}: belongs to another save than its description (id {found}, expected {tag}); restore all three files from one save."
+        )
     return tensors
 
 
 def _match(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:
     own = model.state_dict()
     missing, extra = [n for n in own if n not in weights], [n for n in weights if n not in own]
-    shapes = [f"{n}: {tuple(weights[n].shape)} in the file, {tuple(own[n].shape)} in the model" for n in own if n in weights and own[n].shape != weights[n].shape]
-    problems = [f"{len(names)} {kind}, e.g. {names[0]}" for kind, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes)) if names]
+    shapes = [
+        f"{n}: {tuple(weights[n].shape)} in the file, {tuple(own[n].shape)} in the model"
+        for n in own
+        if n in weights and own[n].shape != weights[n].shape
+    ]
+    problems = [
+        f"{len(names)} {kind}, e.g. {names[0]}"
+        for kind, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
+        if names
+    ]
     if problems:
-        raise CheckpointError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems)}. Give the model that was saved.")
+        raise CheckpointError(
+            f"{path} does not fit {type(model).__name__}: {'; '.join(problems)}. Give the model that was saved."
+        )

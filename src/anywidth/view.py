@@ -25,7 +25,14 @@ from anywidth.errors import StaleViewError, TraceError
 from anywidth.width import Width
 
 _TREE = ("_modules", "_parameters", "_buffers")
-_HOOKED = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_state_dict_hooks", "_load_state_dict_pre_hooks")
+_HOOKED = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
 
 
 @dataclass(frozen=True)
@@ -88,16 +95,26 @@ class Cut:
             self.of(t).add_(value)
             return
         gathered = [d for d, p in enumerate(self.parts) if isinstance(p, Tensor)]
+        t = self._sliced(t)
+        if len(gathered) == 1:
+            t.index_add_(gathered[0], self.parts[gathered[0]].to(t.device), value)  # type: ignore[union-attr]
+        else:
+            self._put(t, gathered, value, accumulate=True)
+
+    def write_(self, t: Tensor, value: Tensor) -> None:
+        """Write `value` over the active part of `t`."""
+        self._put(self._sliced(t), [d for d, p in enumerate(self.parts) if isinstance(p, Tensor)], value)
+
+    def _sliced(self, t: Tensor) -> Tensor:
         for dim, part in enumerate(self.parts):
             if isinstance(part, slice):
                 t = t.narrow(dim, 0, part.stop)
-        index = [self.parts[d].to(t.device) for d in gathered]  # type: ignore[union-attr]
-        if len(gathered) == 1:
-            t.index_add_(gathered[0], index[0], value)
-            return
+        return t
+
+    def _put(self, t: Tensor, gathered: list[int], value: Tensor, *, accumulate: bool = False) -> None:
+        mesh = torch.meshgrid(*[self.parts[d].to(t.device) for d in gathered], indexing="ij")  # type: ignore[union-attr]
         first = list(range(len(gathered)))
-        mesh = torch.meshgrid(*index, indexing="ij")
-        t.movedim(gathered, first).index_put_(mesh, value.movedim(gathered, first), accumulate=True)
+        t.movedim(gathered, first).index_put_(mesh, value.movedim(gathered, first), accumulate=accumulate)
 
 
 def cut(space: ChannelSpace, name: str, width: Width) -> Cut | None:
@@ -108,7 +125,7 @@ def cut(space: ChannelSpace, name: str, width: Width) -> Cut | None:
 
 def _cut(plans: Sequence[AxisPlan | None], width: Width) -> Cut | None:
     parts = tuple([None if p is None else p.part(width) for p in plans])
-    return Cut(parts) if any([p is not None for p in parts]) else None
+    return Cut(parts) if any(p is not None for p in parts) else None
 
 
 # --- gradients ----------------------------------------------------------------------------------------------------
@@ -144,10 +161,17 @@ def _leaf(wide: nn.Parameter, part: Cut | None) -> nn.Parameter:
 class Link:
     """The tie between a view and the wide tensors: notices when it broke, renews copies, packs for inference."""
 
-    def __init__(self, slots: Sequence[tuple[dict, str]], before: Sequence[Callable[[nn.Module], None]]) -> None:
-        self.slots = slots
+    def __init__(
+        self,
+        slots: Sequence[tuple[dict, str]],
+        links: Sequence[tuple[dict, str]],
+        before: Sequence[Callable[[nn.Module], None]],
+    ) -> None:
+        self.slots, self.links = slots, links
+        self.children = [d[n] for d, n in links]
         self.tensors = [d[n] for d, n in slots]
         self.pointers = [t.data_ptr() for t in self.tensors]
+        self.learning = [t.requires_grad for t in self.tensors]
         self.gathered: list[tuple[nn.Parameter, Tensor, Cut]] = []
         self.strided: list[tuple[nn.Parameter, Tensor, Cut]] = []
         self.versions: list[int] = []
@@ -157,8 +181,12 @@ class Link:
 
     @property
     def fresh(self) -> bool:
-        now = [d.get(n) for d, n in self.slots]
-        return all(map(operator.is_, now, self.tensors)) and [t.data_ptr() for t in self.tensors] == self.pointers
+        return (
+            all(map(operator.is_, [d.get(n) for d, n in self.slots], self.tensors))
+            and all(map(operator.is_, [d.get(n) for d, n in self.links], self.children))
+            and [t.data_ptr() for t in self.tensors] == self.pointers
+            and [t.requires_grad for t in self.tensors] == self.learning
+        )
 
     def seal(self) -> None:
         self.versions = [w._version for _, w, _ in self.gathered]
@@ -171,7 +199,7 @@ class Link:
         if not self.fresh:
             raise StaleViewError(
                 f"this view of {type(view).__name__} aliases tensors that the wide network no longer has (it was moved, cast, "
-                "or its parameters were replaced). Call net.at(width) again."
+                "or its parameters were replaced, frozen or unfrozen). Call net.at(width) again."
             )
         for check in self.before:
             check(view)
@@ -191,6 +219,17 @@ class Link:
                     if a != b:
                         leaf.data.copy_(part.of(wide.data))
                 self.versions = now
+
+    def refresh(self) -> None:
+        """Copies that hold older weights than the wide network, renewed outside a forward."""
+        self.renew()
+        if self.packed is not None:
+            self.unpack()
+
+    def push(self) -> None:
+        """What was loaded into gathered copies, written to the wide network; slices are there already."""
+        for leaf, wide, part in self.gathered:
+            part.write_(wide.data, leaf.data)
 
     def _pack(self) -> None:
         now = [w._version for _, w, _ in self.strided]
@@ -236,13 +275,16 @@ class Blueprint:
         self.children = [d[key] for d, key in self.links]
         same: dict[Any, tuple[AxisPlan | None, ...]] = {}
         self.plans = {
-            n: same.setdefault(axes, tuple(None if a is None else AxisPlan.of(a) for a in axes)) for n, axes in space.axes.items()
+            n: same.setdefault(axes, tuple(None if a is None else AxisPlan.of(a) for a in axes))
+            for n, axes in space.axes.items()
         }
         self.rules: dict[str, list[Any]] = {}
         for rule in space.attributes:
             self.rules.setdefault(rule.module, []).append(rule)
         self.caches = {id(m): keys for m in self.modules if (keys := cache_attributes(m))}
-        self.remap = {id(m): keys for m in self.modules if (keys := [k for k, v in vars(m).items() if _refers(k, v)])}
+        self.remap = {
+            id(m): keys for m in self.modules if (keys := [k for k, v in vars(m).items() if _refers(k, v)])
+        }
 
     @property
     def fresh(self) -> bool:
@@ -252,10 +294,13 @@ class Blueprint:
         )
 
     def build(
-        self, width: Width, overrides: Mapping[str, Tensor], before: Sequence[Callable[[nn.Module], None]] = ()
+        self,
+        width: Width,
+        overrides: Mapping[str, Tensor],
+        before: Sequence[Callable[[nn.Module], None]] = (),
     ) -> nn.Module:
         """The view at `width`, with `overrides` (tensor name -> tensor) put in place of wide tensors."""
-        link = Link(self.slots, before)
+        link = Link(self.slots, self.links, before)
         tensors: dict[int, Tensor] = {}
         cuts: dict[int, Cut | None] = {}
         new = {id(m): _shell(m) for m in self.modules}
@@ -267,16 +312,29 @@ class Blueprint:
         return root
 
     def _fill(
-        self, view: nn.Module, wide: nn.Module, width: Width, overrides: Mapping[str, Tensor], link: Link,
-        tensors: dict[int, Tensor], cuts: dict[int, Cut | None], new: dict[int, nn.Module],
+        self,
+        view: nn.Module,
+        wide: nn.Module,
+        width: Width,
+        overrides: Mapping[str, Tensor],
+        link: Link,
+        tensors: dict[int, Tensor],
+        cuts: dict[int, Cut | None],
+        new: dict[int, nn.Module],
     ) -> None:
         state = view.__dict__
         for kind in ("_parameters", "_buffers"):
             state[kind] = {
-                key: None if t is None else tensors.get(id(t)) if id(t) in tensors else self._tensor(t, width, overrides, link, tensors, cuts)
+                key: None
+                if t is None
+                else tensors.get(id(t))
+                if id(t) in tensors
+                else self._tensor(t, width, overrides, link, tensors, cuts)
                 for key, t in wide.__dict__[kind].items()
             }
-        state["_modules"] = {key: None if m is None else new[id(m)] for key, m in wide.__dict__["_modules"].items()}
+        state["_modules"] = {
+            key: None if m is None else new[id(m)] for key, m in wide.__dict__["_modules"].items()
+        }
         for rule in self.rules.get(self.paths[id(wide)], ()):
             _set_attribute(state, rule, width)
         for key in self.remap.get(id(wide), ()):
@@ -286,7 +344,12 @@ class Blueprint:
         _tidy(view)
 
     def _tensor(
-        self, wide: Tensor, width: Width, overrides: Mapping[str, Tensor], link: Link, tensors: dict[int, Tensor],
+        self,
+        wide: Tensor,
+        width: Width,
+        overrides: Mapping[str, Tensor],
+        link: Link,
+        tensors: dict[int, Tensor],
         cuts: dict[int, Cut | None],
     ) -> Tensor:
         name = self.names[id(wide)]
@@ -335,7 +398,9 @@ def _refers(key: str, value: Any) -> bool:
         return True
     if isinstance(value, list | tuple):
         return any(isinstance(v, nn.Module | types.MethodType) for v in value)
-    return isinstance(value, dict) and any(isinstance(v, nn.Module | types.MethodType) for v in value.values())
+    return isinstance(value, dict) and any(
+        isinstance(v, nn.Module | types.MethodType) for v in value.values()
+    )
 
 
 def _remapped(value: Any, new: Mapping[int, nn.Module]) -> Any:
@@ -344,9 +409,15 @@ def _remapped(value: Any, new: Mapping[int, nn.Module]) -> Any:
     if isinstance(value, types.MethodType) and id(value.__self__) in new:
         return types.MethodType(value.__func__, new[id(value.__self__)])
     if isinstance(value, partial):
-        return partial(_remapped(value.func, new), *[_remapped(a, new) for a in value.args], **{k: _remapped(v, new) for k, v in value.keywords.items()})
-    if type(value) in (list, tuple):
-        return type(value)(_remapped(v, new) for v in value)
+        return partial(
+            _remapped(value.func, new),
+            *[_remapped(a, new) for a in value.args],
+            **{k: _remapped(v, new) for k, v in value.keywords.items()},
+        )
+    if type(value) is list:
+        return [_remapped(v, new) for v in value]
+    if type(value) is tuple:
+        return tuple(_remapped(v, new) for v in value)
     if type(value) is dict:
         return {k: _remapped(v, new) for k, v in value.items()}
     return value
@@ -370,7 +441,9 @@ def _tidy(view: nn.Module) -> None:
     state, shape = view.__dict__, weight.shape
     if isinstance(view, nn.modules.conv._ConvNd):
         first, second = shape[0], shape[1]
-        state["out_channels"], state["in_channels"] = (second * view.groups, first) if view.transposed else (first, second * view.groups)
+        state["out_channels"], state["in_channels"] = (
+            (second * view.groups, first) if view.transposed else (first, second * view.groups)
+        )
     elif isinstance(view, nn.Linear):
         state["out_features"], state["in_features"] = shape[0], shape[1]
     elif isinstance(view, nn.modules.batchnorm._NormBase):
@@ -387,8 +460,10 @@ def _attach(root: nn.Module, link: Link) -> None:
     link.plain_hooks = {key: state[key] for key in _HOOKED}
     state.update({key: copy.copy(hooks) for key, hooks in link.plain_hooks.items()})
     root.register_forward_pre_hook(lambda view, args: link.prepare(view))
+    root.register_state_dict_pre_hook(lambda *args: link.refresh())
     root.register_state_dict_post_hook(_compact_state)
-    root.register_load_state_dict_pre_hook(lambda *args: link.unpack() if link.packed is not None else None)
+    root.register_load_state_dict_pre_hook(lambda *args: link.refresh())
+    root.register_load_state_dict_post_hook(lambda *args: link.push())
     state["_anywidth_link"] = link
     state["__deepcopy__"] = partial(standalone, root)
     state["__reduce_ex__"] = lambda protocol: standalone(root).__reduce_ex__(protocol)
@@ -405,7 +480,7 @@ def standalone(view: nn.Module, memo: dict | None = None) -> nn.Module:
     """A copy of a view that owns its tensors and knows nothing of this package."""
     link = link_of(view)
     assert link is not None
-    link.renew()
+    link.refresh()
     memo = {} if memo is None else memo
     for b in view.buffers():
         memo[id(b)] = b.detach().clone()
@@ -416,7 +491,13 @@ def standalone(view: nn.Module, memo: dict | None = None) -> nn.Module:
         del state[key]
     if state.pop("_anywidth_compiled", False):
         del state["forward"]
-    made = copy.deepcopy(shell, memo)
+    kind = type(view)
+    if hasattr(kind, "__deepcopy__") or kind.__getstate__ is not object.__getstate__:
+        made = copy.deepcopy(shell, memo)
+    else:
+        made = kind.__new__(kind)
+        memo[id(view)] = made  # bound methods and references to the root lead here, not to another copy of the view
+        made.__dict__.update(copy.deepcopy(state, memo))
     memo[id(view)] = made
     return made
 
@@ -429,8 +510,16 @@ def compile_(view: nn.Module, **options: Any) -> nn.Module:
     forward = type(view).forward
     code = getattr(forward, "__code__", None)
     if code is None:
-        raise TraceError(f"{type(view).__name__}.forward is not a Python function and cannot be compiled per width.")
-    own = types.FunctionType(code.replace(co_name=f"{code.co_name}_at_width"), forward.__globals__, forward.__name__, forward.__defaults__, forward.__closure__)
+        raise TraceError(
+            f"{type(view).__name__}.forward is not a Python function and cannot be compiled per width."
+        )
+    own = types.FunctionType(
+        code.replace(co_name=f"{code.co_name}_at_width"),
+        forward.__globals__,
+        forward.__name__,
+        forward.__defaults__,
+        forward.__closure__,
+    )
     own.__kwdefaults__ = forward.__kwdefaults__
     view.__dict__["forward"] = torch.compile(types.MethodType(own, view), **{"fullgraph": True, **options})
     view.__dict__["_anywidth_compiled"] = True

@@ -61,7 +61,10 @@ class Width(Mapping[str, int]):
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: units per group, or lists of units."""
-        return {n: k if isinstance(u := self.units(i), range) else list(u) for i, (n, k) in enumerate(self.items())}
+        return {
+            n: k if isinstance(u := self.units(i), range) else list(u)
+            for i, (n, k) in enumerate(self.items())
+        }
 
     def __repr__(self) -> str:
         few = ", ".join(f"{n}: {k}" for n, k in list(self.items())[:3])

@@ -384,14 +384,13 @@ class Through(nn.Module):
 RIGHT_AT_ANY_SIZE = {
     "softmax": lambda y: y.softmax(-1),
     "cumulative sum": lambda y: y.cumsum(-1),
-    "flip of all": lambda y: y.flip(-1),
     "norm": lambda y: y / torch.linalg.norm(y, dim=-1, keepdim=True),
     "normalize": lambda y: F.normalize(y, dim=-1),
     "standardise": lambda y: (y - y.mean(-1, keepdim=True)) / y.std(-1, keepdim=True),
     "layer norm without affine": lambda y: F.layer_norm(y, y.shape[-1:]),
     "scaled by its size": lambda y: y / y.shape[-1] ** 0.5,
     "where": lambda y: torch.where(y > 0, y, torch.zeros_like(y)),
-    "in place": lambda y: y.add(1).relu_().mul_(2),
+    "in place": lambda y: y.add_(1).mul_(2).relu_(),
     "lerp, addcmul, clamp": lambda y: torch.lerp(y, y.relu(), 0.3) + torch.addcmul(y, y, y) + y.clamp(0, 1),
     "outer product": lambda y: torch.einsum("bnc,bnd->bncd", y, y).sum(-1),
     "gram matrix": lambda y: torch.baddbmm(y, y, y.transpose(1, 2) @ y),
@@ -408,6 +407,12 @@ def test_operation_that_works_at_any_size(name):
     net = Elastic(randomized(Through(operation)), rand(4, 5, 3))
     assert groups(net) == {"a": (8, 1)}, str(net.space)
     assert_narrow(net, {"a": 3}, Through(operation, 3), rand(4, 5, 3))
+
+
+def test_a_flip_keeps_the_end_of_what_reads_it():
+    net = Elastic(randomized(Through(lambda y: y.flip(-1))), rand(4, 5, 3))
+    compact = Through(lambda y: y.flip(-1), 3)
+    assert_narrow(net, {"a": 3}, compact, rand(4, 5, 3), {"b.weight": {1: [5, 6, 7]}})
 
 
 ROUTED_BY_NUMBER = {

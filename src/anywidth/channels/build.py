@@ -41,7 +41,9 @@ def frozen_by_name(walk: Walk, patterns: Sequence[str], reason: str = "frozen by
     for pattern in patterns:
         hits = [n for n in names if any(fnmatch.fnmatchcase(part, pattern) for part in _prefixes(n))]
         if not hits:
-            raise WidthError(unknown_name("module or parameter", pattern, names) + "; freeze takes names or glob patterns.")
+            raise WidthError(
+                unknown_name("module or parameter", pattern, names) + "; freeze takes names or glob patterns."
+            )
         labels = [np.arange(b.start, b.start + b.size) for b in walk.ledger.blocks if b.tensor in hits]
         if labels:
             found.append(Freeze(labels=np.concatenate(labels), reason=reason, where=pattern))
@@ -67,11 +69,17 @@ def build(walk: Walk, frozen: Sequence[Freeze] = (), *, divisor: int = 1, minimu
         if (size := coder.size_of_form(form)).runs
     )
     terms = tuple(
-        Term(c.module, tuple(map(coder.size, c.sizes)), tuple(map(coder.size, c.written)), c.pool) for c in walk.contractions
+        Term(c.module, tuple(map(coder.size, c.sizes)), tuple(map(coder.size, c.written)), c.pool)
+        for c in walk.contractions
     )
     unknown = tuple(f"{op} in {module or '<root>'}" for op, module in walk.unknown)
     return ChannelSpace(
-        groups=groups, axes=axes, attributes=attributes, terms=terms, unknown=unknown, frozen=_reasons(walk, solution, coder)
+        groups=groups,
+        axes=axes,
+        attributes=attributes,
+        terms=terms,
+        unknown=unknown,
+        frozen=_reasons(walk, solution, coder),
     )
 
 
@@ -175,7 +183,9 @@ def _named(
             tensor = block.tensor or ""
             makes = block.axis == 0
             (writers if makes else readers)[g].append(tensor.rpartition(".")[0] or tensor)
-            if makes and unit[g] == 0 and tensor.endswith("weight") or unit[g] == 0 and len(writers[g]) > 1:
+            if (makes and unit[g] == 0 and tensor.endswith("weight")) or (
+                unit[g] == 0 and len(writers[g]) > 1
+            ):
                 unit[g] = max(1, n // sizes[g])
     fixed_order = np.zeros(len(sizes), bool)
     for labels in walk.ledger.ordered:
@@ -191,8 +201,14 @@ def _named(
         taken.add(name)
         groups.append(
             ChannelGroup(
-                name=name, size=size, unit=max(1, unit[g]), divisor=divisor, minimum=minimum,
-                permutable=not bool(fixed_order[g]), writers=makes, readers=reads,
+                name=name,
+                size=size,
+                unit=max(1, unit[g]),
+                divisor=divisor,
+                minimum=minimum,
+                permutable=not bool(fixed_order[g]),
+                writers=makes,
+                readers=reads,
             )
         )
     return tuple(groups)

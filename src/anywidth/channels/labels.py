@@ -9,8 +9,6 @@ axis (a convolution weight has two).
 from __future__ import annotations
 
 import math
-
-
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -125,7 +123,9 @@ class Ledger:
         inside = tuple(d for d in keep if d in dims)
         if target is None:
             target = self._seen_along(shadow, inside)
-        order = torch.broadcast_to(target, [max(s, t) for s, t in zip(shadow.shape, target.shape, strict=True)])
+        order = torch.broadcast_to(
+            target, [max(s, t) for s, t in zip(shadow.shape, target.shape, strict=True)]
+        )
         index = tuple(slice(None) if d in dims else 0 for d in range(shadow.ndim))
         self.projections.append(
             Projection(
@@ -141,7 +141,9 @@ class Ledger:
     def _seen_along(self, shadow: Tensor, keep: tuple[int, ...]) -> Tensor:
         """Fresh labels for the slices of `shadow`; equal slices (the same heads in every window) get equal labels."""
         shape = [shadow.shape[d] if d in keep else 1 for d in range(shadow.ndim)]
-        rows = shadow.permute(*keep, *(d for d in range(shadow.ndim) if d not in keep)).reshape(math.prod(shape), -1)
+        rows = shadow.permute(*keep, *(d for d in range(shadow.ndim) if d not in keep)).reshape(
+            math.prod(shape), -1
+        )
         first = rows[:, :1]
         same_elsewhere = bool((rows - first == rows[:1] - first[:1]).all())
         _, index = np.unique((first if same_elsewhere else rows).numpy(), axis=0, return_inverse=True)

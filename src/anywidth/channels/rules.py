@@ -178,7 +178,11 @@ def joined(walk: Walk, tensors: Sequence[Tensor], dim: int) -> list[Tensor]:
     shape = [1] * tensors[0].ndim
     if width > 1:
         for s in along:
-            shape = [max(a, b) if d != dim else 1 for d, (a, b) in enumerate(zip(shape, s.shape, strict=True))] if s is not None else shape
+            shape = (
+                [max(a, b) if d != dim else 1 for d, (a, b) in enumerate(zip(shape, s.shape, strict=True))]
+                if s is not None
+                else shape
+            )
     parts = []
     for t, s in zip(tensors, along, strict=True):
         s = torch.zeros([1] * t.ndim, dtype=torch.int64) if s is None else s
@@ -204,7 +208,9 @@ def copy_into(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any]
     target, source = args[0], args[1]
     before = walk.shadows(target)
     if not before and walk.is_blank(target):
-        walk.set(target, [s.reshape([1] * (target.ndim - s.ndim) + list(s.shape)) for s in walk.shadows(source)])
+        walk.set(
+            target, [s.reshape([1] * (target.ndim - s.ndim) + list(s.shape)) for s in walk.shadows(source)]
+        )
         return
     walk.set(target, walk.elementwise([target, source], target.shape))
 
@@ -349,7 +355,10 @@ def group_norm(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any
     for s in shadows:
         if s.shape[1] > 1 and 1 < groups < source.shape[1]:
             each = source.shape[1] // groups
-            walk.table(s.movedim(1, -1).reshape(-1, source.shape[1])[0].reshape(groups, each), prefer=0 if groups >= 8 else 1)
+            walk.table(
+                s.movedim(1, -1).reshape(-1, source.shape[1])[0].reshape(groups, each),
+                prefer=0 if groups >= 8 else 1,
+            )
     walk.set(outputs(out)[0], shadows)
 
 
@@ -387,7 +396,11 @@ def bmm(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out:
         result = [s.squeeze(0) for s in result]
     walk.set(out, result)
     batch = () if a.ndim == 2 else (walk.size(a, 0),)
-    inner = walk.size(a, a.ndim - 1) if any(s.shape[-1] > 1 for s in walk.shadows(a)) else walk.size(b, b.ndim - 2)
+    inner = (
+        walk.size(a, a.ndim - 1)
+        if any(s.shape[-1] > 1 for s in walk.shadows(a))
+        else walk.size(b, b.ndim - 2)
+    )
     walk.record(out, [*batch, walk.size(a, a.ndim - 2), inner, walk.size(b, b.ndim - 1)])
 
 
@@ -446,7 +459,9 @@ def convolution(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, An
             outs.append(v.reshape([1, -1, *tail]))
     if isinstance(bias, Tensor):
         shape = [1, bias.shape[0], *tail]
-        outs = walk.together(outs, (out.shape[0], out.shape[1], *tail), [s.reshape(shape) for s in walk.shadows(bias)], shape)
+        outs = walk.together(
+            outs, (out.shape[0], out.shape[1], *tail), [s.reshape(shape) for s in walk.shadows(bias)], shape
+        )
     walk.set(out, outs)
     kernel = math.prod(weight.shape[2:])
     space = [walk.size(x if transposed else out, d) for d in range(2, x.ndim)]
@@ -470,8 +485,14 @@ def _conv_space(walk: Walk, x: Tensor, out: Tensor) -> list[Tensor]:
 
 
 def _depthwise(
-    walk: Walk, xs: list[Tensor], x: Tensor, weight: Tensor, rows: list[Tensor], cols: list[Tensor],
-    transposed: bool, out: Tensor,
+    walk: Walk,
+    xs: list[Tensor],
+    x: Tensor,
+    weight: Tensor,
+    rows: list[Tensor],
+    cols: list[Tensor],
+    transposed: bool,
+    out: Tensor,
 ) -> list[Tensor]:
     """One filter per input channel (or `m` of them): groups follow the channels."""
     channels, many = x.shape[1], out.shape[1] // x.shape[1]
@@ -483,7 +504,9 @@ def _depthwise(
             walk.ledger.equate(table, table[:, :1])
         own = [v.reshape(channels, many)[:, 0] for v in own] if not transposed else own
         if transposed:
-            walk.freeze([v.reshape(-1, 1) for v in rows], "several filters per channel in a transposed convolution")
+            walk.freeze(
+                [v.reshape(-1, 1) for v in rows], "several filters per channel in a transposed convolution"
+            )
     shape = (1, channels, *tail)
     merged = walk.together(xs, (x.shape[0], channels, *tail), [v.reshape(shape) for v in own], shape)
     if many == 1:
@@ -536,12 +559,18 @@ _TABLE: dict[Rule, str] = {
     reduce: "sum amax amin var std var_mean std_mean max min argmax argmin prod any all logsumexp linalg_vector_norm norm "
     "median count_nonzero",
     mean: "mean",
-    spatial(1): "avg_pool1d max_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_linear1d upsample_nearest1d reflection_pad1d "
+    spatial(
+        1
+    ): "avg_pool1d max_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_linear1d upsample_nearest1d reflection_pad1d "
     "replication_pad1d max_pool1d_with_indices",
-    spatial(2): "avg_pool2d max_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d "
+    spatial(
+        2
+    ): "avg_pool2d max_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d "
     "upsample_bilinear2d upsample_nearest2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
     "reflection_pad2d replication_pad2d grid_sampler_2d _upsample_nearest_exact2d",
-    spatial(3): "avg_pool3d max_pool3d max_pool3d_with_indices _adaptive_avg_pool3d adaptive_avg_pool3d upsample_trilinear3d "
+    spatial(
+        3
+    ): "avg_pool3d max_pool3d max_pool3d_with_indices _adaptive_avg_pool3d adaptive_avg_pool3d upsample_trilinear3d "
     "upsample_nearest3d reflection_pad3d replication_pad3d adaptive_max_pool3d",
     im2col: "im2col",
     col2im: "col2im",

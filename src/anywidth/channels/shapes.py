@@ -136,7 +136,7 @@ def pieces(walk: Walk, source: Tensor, parts: Sequence[Tensor], dim: int) -> Non
 
 def split(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     source = args[0]
-    given = args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_size"))
+    given: Any = args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_size"))
     dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % source.ndim
     if isinstance(given, list | tuple):
         for part, size in zip(out, given, strict=True):
@@ -178,7 +178,11 @@ def bound(walk: Walk, source: Tensor, dim: int, given: Any) -> None:
 def getitem(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     source, key = args[0], args[1]
     keys = key if isinstance(key, tuple) else (key,)
-    taken = sum(k.ndim if isinstance(k, Tensor) and k.dtype == torch.bool else 1 for k in keys if k is not None and k is not Ellipsis)
+    taken = sum(
+        k.ndim if isinstance(k, Tensor) and k.dtype == torch.bool else 1
+        for k in keys
+        if k is not None and k is not Ellipsis
+    )
     dim = 0
     for k in keys:
         if k is None:

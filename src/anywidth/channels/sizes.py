@@ -73,7 +73,9 @@ def _binary(op: str, apply: Callable[[int, int], int], *, swap: bool = False) ->
             plain = getattr(int, f"__{'r' if swap else ''}{_NAMES[op]}__")
             return plain(int(self), other)
         pair = (other, self) if swap else (self, other)
-        return TracedInt(apply(int(pair[0]), int(pair[1])), Binary(op, expression(pair[0]), expression(pair[1])))
+        return TracedInt(
+            apply(int(pair[0]), int(pair[1])), Binary(op, expression(pair[0]), expression(pair[1]))
+        )
 
     return method
 

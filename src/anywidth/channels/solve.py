@@ -111,7 +111,11 @@ def _decide_tables(solution: Solution, projections: Sequence[Projection], tables
             changed = False
             for p, table, target in todo:
                 changed |= bool(_apply(solution, p, table, target))
-        if not (_decide_contraction(solution, todo) or _decide_any(solution, todo) or _decide_table(solution, rest)):
+        if not (
+            _decide_contraction(solution, todo)
+            or _decide_any(solution, todo)
+            or _decide_table(solution, rest)
+        ):
             return
 
 
@@ -186,7 +190,11 @@ def _meet(solution: Solution, demand: Demand, most: int) -> bool | None:
     needed = _needed(solution, demand)
     if needed is None:
         return _give_up(solution, demand)
-    unknown = list(dict.fromkeys(a for a in leaves(demand.given) if isinstance(a, Attribute) and a not in solution.attributes))
+    unknown = list(
+        dict.fromkeys(
+            a for a in leaves(demand.given) if isinstance(a, Attribute) and a not in solution.attributes
+        )
+    )
     if len(unknown) > most:
         return None
     if unknown:
@@ -268,7 +276,11 @@ def _bind_compared(solution: Solution, demand: Demand) -> None:
     """The code checked that two numbers are equal: an attribute nobody else binds follows the other side."""
     pair: tuple[Expression, Expression] = (demand.given, demand.needed)  # type: ignore[assignment]
     for mine, other in (pair, pair[::-1]):
-        if isinstance(mine, Attribute) and mine not in solution.attributes and not isinstance(other, Binary | Attribute):
+        if (
+            isinstance(mine, Attribute)
+            and mine not in solution.attributes
+            and not isinstance(other, Binary | Attribute)
+        ):
             form = evaluate(other, solution.known)
             if form is not None and form.terms:
                 solution.attributes[mine] = form

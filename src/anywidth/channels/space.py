@@ -47,7 +47,9 @@ class ChannelGroup:
         """Units for a share in (0, 1] of the group."""
         quantum = max(1, -(-self.divisor // self.unit))
         minimum = max(1, -(-self.minimum // self.unit))
-        return round_units(self.size * share, size=self.size, quantum=quantum, minimum=min(minimum, self.size))
+        return round_units(
+            self.size * share, size=self.size, quantum=quantum, minimum=min(minimum, self.size)
+        )
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,9 @@ class ChannelSpace:
         share = check_multiplier(multiplier)
         return Width(names=self.names, kept=tuple(g.round(share) for g in self.groups))
 
-    def width(self, channels: Mapping[str, int | float | Sequence[int]], *, default: float | Width = 1.0) -> Width:
+    def width(
+        self, channels: Mapping[str, int | float | Sequence[int]], *, default: float | Width = 1.0
+    ) -> Width:
         """A width from channels (int), shares (float) or lists of units, per group name or glob pattern.
 
         Args:
@@ -173,28 +177,41 @@ class ChannelSpace:
             WidthError: unknown group, or a number the group cannot take.
         """
         base = default if isinstance(default, Width) else self.uniform(default)
-        kept, indices = list(base.kept), [None if base.is_prefix else base.indices[i] for i in range(len(base))]  # type: ignore[index]
+        kept = list(base.kept)
+        indices: list[tuple[int, ...] | None] = list(base.indices or [None] * len(kept))
         for pattern, value in channels.items():
-            hits = [self._index[pattern]] if pattern in self._index else [i for i, n in enumerate(self.names) if fnmatch.fnmatchcase(n, pattern)]
+            hits = (
+                [self._index[pattern]]
+                if pattern in self._index
+                else [i for i, n in enumerate(self.names) if fnmatch.fnmatchcase(n, pattern)]
+            )
             if not hits:
-                raise WidthError(unknown_name("channel group", pattern, self.names) + ". print(net.space) lists them.")
+                raise WidthError(
+                    unknown_name("channel group", pattern, self.names) + ". print(net.space) lists them."
+                )
             for i in hits:
                 kept[i], indices[i] = self._units(self.groups[i], value)
         chosen = tuple(indices) if any(u is not None for u in indices) else None
         return Width(names=self.names, kept=tuple(kept), indices=chosen)
 
-    def _units(self, group: ChannelGroup, value: int | float | Sequence[int]) -> tuple[int, tuple[int, ...] | None]:
+    def _units(
+        self, group: ChannelGroup, value: int | float | Sequence[int]
+    ) -> tuple[int, tuple[int, ...] | None]:
         if isinstance(value, float):
             return group.round(check_multiplier(value)), None
         if isinstance(value, int | np.integer):
             units, rest = divmod(int(value), group.unit)
             if rest or not 1 <= units <= group.size:
                 steps = "" if group.unit == 1 else f" in multiples of {group.unit}"
-                raise WidthError(f"group '{group.name}' cannot have {value} channels: it takes 1 to {group.channels}{steps}.")
+                raise WidthError(
+                    f"group '{group.name}' cannot have {value} channels: it takes 1 to {group.channels}{steps}."
+                )
             return units, None
         chosen = tuple(sorted({int(v) for v in value}))
         if not chosen or chosen[0] < 0 or chosen[-1] >= group.size or len(chosen) != len(list(value)):
-            raise WidthError(f"group '{group.name}' cannot keep units {list(value)}: give different numbers from 0 to {group.size - 1}.")
+            raise WidthError(
+                f"group '{group.name}' cannot keep units {list(value)}: give different numbers from 0 to {group.size - 1}."
+            )
         return len(chosen), None if chosen == tuple(range(len(chosen))) else chosen
 
     def check(self, width: Width) -> Width:
@@ -204,13 +221,17 @@ class ChannelSpace:
             WidthError: other groups, or numbers out of range.
         """
         if width.names != self.names:
-            raise WidthError(f"this width has {len(width)} groups of another network; this one has {len(self.groups)}: {self.names[:3]}...")
+            raise WidthError(
+                f"this width has {len(width)} groups of another network; this one has {len(self.groups)}: {self.names[:3]}..."
+            )
         for g, k in zip(self.groups, width.kept, strict=True):
             if not 1 <= k <= g.size:
                 raise WidthError(f"group '{g.name}' cannot keep {k} units: it takes 1 to {g.size}.")
         return width
 
-    def sample(self, generator: torch.Generator, *, low: float = 0.0, high: float = 1.0, uniform: bool = False) -> Width:
+    def sample(
+        self, generator: torch.Generator, *, low: float = 0.0, high: float = 1.0, uniform: bool = False
+    ) -> Width:
         """A random width: shares drawn uniformly from [low, high], one per group (or one for all)."""
         shares = torch.rand(1 if uniform else len(self.groups), generator=generator, dtype=torch.float64)
         vector = (low + (high - low) * shares).clamp(1e-9, 1.0).tolist()
@@ -219,11 +240,16 @@ class ChannelSpace:
     def from_vector(self, vector: Sequence[float]) -> Width:
         """A width from one share in [0, 1] per group; 0 is the group's minimum."""
         if len(vector) != len(self.groups):
-            raise WidthError(f"a width vector of this network has {len(self.groups)} entries, one per group; got {len(vector)}.")
+            raise WidthError(
+                f"a width vector of this network has {len(self.groups)} entries, one per group; got {len(vector)}."
+            )
         shares = [float(v) for v in vector]
         if any(not 0.0 <= s <= 1.0 for s in shares):
             raise WidthError(f"entries of a width vector lie in [0, 1]; got {min(shares)} to {max(shares)}.")
-        return Width(names=self.names, kept=tuple(g.round(max(s, 1e-9)) for g, s in zip(self.groups, shares, strict=True)))
+        return Width(
+            names=self.names,
+            kept=tuple(g.round(max(s, 1e-9)) for g, s in zip(self.groups, shares, strict=True)),
+        )
 
     def to_vector(self, width: Width) -> list[float]:
         """The share of every group that `width` keeps; `from_vector` gives `width` back if it obeys the rounding."""
@@ -242,10 +268,18 @@ class ChannelSpace:
     def from_json(text: str) -> ChannelSpace:
         d = json.loads(text)
         return ChannelSpace(
-            groups=tuple(ChannelGroup(**{**g, "writers": tuple(g["writers"]), "readers": tuple(g["readers"])}) for g in d["groups"]),
+            groups=tuple(
+                ChannelGroup(**{**g, "writers": tuple(g["writers"]), "readers": tuple(g["readers"])})
+                for g in d["groups"]
+            ),
             axes={n: tuple(None if a is None else _runs(a) for a in axes) for n, axes in d["axes"].items()},
-            attributes=tuple(AttributeRule(a["module"], a["name"], a["index"], _size(a["size"])) for a in d["attributes"]),
-            terms=tuple(Term(t["module"], tuple(map(_size, t["sizes"])), tuple(map(_size, t["written"])), t["pool"]) for t in d["terms"]),
+            attributes=tuple(
+                AttributeRule(a["module"], a["name"], a["index"], _size(a["size"])) for a in d["attributes"]
+            ),
+            terms=tuple(
+                Term(t["module"], tuple(map(_size, t["sizes"])), tuple(map(_size, t["written"])), t["pool"])
+                for t in d["terms"]
+            ),
             frozen=tuple(Frozen(**f) for f in d["frozen"]),
             unknown=tuple(d["unknown"]),
         )

@@ -27,7 +27,15 @@ from anywidth.errors import TraceError
 
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _GUARDS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-_GEOMETRY = {"stride", "padding", "dilation", "kernel_size", "output_padding", "output_size", "_reversed_padding_repeated_twice"}
+_GEOMETRY = {
+    "stride",
+    "padding",
+    "dilation",
+    "kernel_size",
+    "output_padding",
+    "output_size",
+    "_reversed_padding_repeated_twice",
+}
 
 
 class _Labels(TorchDispatchMode):
@@ -35,9 +43,13 @@ class _Labels(TorchDispatchMode):
         super().__init__()
         self.walk, self.names = walk, names
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: A002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        inputs = [t for a in [*args, *kwargs.values()] for t in (outputs(a) if isinstance(a, list | tuple | Tensor) else [])]
+        inputs = [
+            t
+            for a in [*args, *kwargs.values()]
+            for t in (outputs(a) if isinstance(a, list | tuple | Tensor) else [])
+        ]
         for t in inputs:
             if id(t) in self.names:
                 self.walk.used.add(self.names[id(t)])
@@ -58,7 +70,7 @@ class _Sizes(TorchFunctionMode):
         super().__init__()
         self.walk = walk
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: A002
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if func is torch.nn.functional.multi_head_attention_forward:
@@ -84,7 +96,9 @@ class _Sizes(TorchFunctionMode):
         if not self.walk.shadows(t):
             return shape
         sizes = [self.walk.size(t, d) for d in range(t.ndim)]
-        return torch.Size([TracedInt(n, s) if isinstance(s, DimSize) else n for n, s in zip(shape, sizes, strict=True)])
+        return torch.Size(
+            [TracedInt(n, s) if isinstance(s, DimSize) else n for n, s in zip(shape, sizes, strict=True)]
+        )
 
 
 def _opened(func: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,9 +115,9 @@ def _traced(value: Any, module: str, name: str) -> Any:
         return None
     if isinstance(value, int):
         return TracedInt(value, Attribute(module, name, None, value)) if abs(value) < 2**31 else None
-    if isinstance(value, torch.Size | tuple | list) and type(value) in (tuple, list, torch.Size):
-        if value and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-            return type(value)(TracedInt(v, Attribute(module, name, i, v)) for i, v in enumerate(value))
+    plain = type(value) in (tuple, list, torch.Size) and len(value) > 0
+    if plain and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        return type(value)(TracedInt(v, Attribute(module, name, i, v)) for i, v in enumerate(value))
     return None
 
 
@@ -162,13 +176,20 @@ def call(model: nn.Module, example: Any) -> Any:
 
 def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
     """One forward of `model` in its present mode, added to `walk`. No parameter, buffer or random state changes."""
-    tensors = dict(model.named_parameters(remove_duplicate=True)) | dict(model.named_buffers(remove_duplicate=True))
+    tensors = dict(model.named_parameters(remove_duplicate=True)) | dict(
+        model.named_buffers(remove_duplicate=True)
+    )
     if not walk.ledger.blocks:
         for name, t in tensors.items():
             walk.parameter(t, name)
     names = {id(t): name for name, t in tensors.items()}
     buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
-    dicts = [(d, dict(d)) for m in model.modules() for k, d in vars(m).items() if type(d) is dict and not k.startswith("_")]
+    dicts = [
+        (d, dict(d))
+        for m in model.modules()
+        for k, d in vars(m).items()
+        if type(d) is dict and not k.startswith("_")
+    ]
     TracedInt.compared = []
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))

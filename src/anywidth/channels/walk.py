@@ -55,7 +55,7 @@ class Walk:
         return f"{self.operation} in {self.module or '<root>'}"
 
     def shadows(self, t: Tensor) -> list[Tensor]:
-        return self._shadows.get(t, [])
+        return self._shadows.get(t) or []
 
     def set(self, t: Tensor, shadows: Sequence[Tensor]) -> None:
         kept = [s for s in shadows if any(n > 1 for n in s.shape) and self.ledger.alive(s)]

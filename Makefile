@@ -1,0 +1,47 @@
+# Two commands do everything on a fresh machine with Python: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 2
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test lint types tests benchmarks clean
+
+demo: .venv/demo.stamp
+	$(BIN)/anywidth train recipes/digits.yaml --run runs/digits
+	$(BIN)/anywidth eval runs/digits --widths 0.25,0.4,0.5,0.75,1.0
+	$(BIN)/anywidth report runs/digits
+	$(BIN)/anywidth export runs/digits --width 0.5
+
+test: .venv/dev.stamp lint types tests
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+
+types: .venv/dev.stamp
+	$(BIN)/pyright
+
+tests: .venv/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+benchmarks: .venv/dev.stamp
+	$(BIN)/python benchmarks/coverage.py --out docs/coverage
+	$(BIN)/python benchmarks/step.py --out docs/step
+
+# torch and torchvision are installed together, by their plain names: only so do their builds match.
+.venv/torch.stamp:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch torchvision
+	touch $@
+
+.venv/demo.stamp: .venv/torch.stamp pyproject.toml
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+.venv/dev.stamp: .venv/torch.stamp pyproject.toml
+	$(BIN)/python -m pip install --quiet -e ".[dev,export]"
+	touch $@ .venv/demo.stamp
+
+clean:
+	rm -rf .venv runs
