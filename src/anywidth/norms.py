@@ -81,6 +81,7 @@ class NormBank(nn.Module):
                         own = (p if part is None else part.of(p)).detach().clone()
                         self.affine[_slot(key, path, name)] = nn.Parameter(own, requires_grad=p.requires_grad)
 
+    @torch.inference_mode(False)
     def _fresh(self, width: Width) -> dict[str, Tensor]:
         """Statistics before any batch was seen: mean 0, variance 1, count 0."""
         made: dict[str, Tensor] = {}

@@ -35,6 +35,9 @@ _HOOKED = (
 )
 
 
+_LEARNS = operator.attrgetter("requires_grad")
+
+
 @dataclass(frozen=True)
 class AxisPlan:
     """What can be said of an axis before the width is known."""
@@ -103,7 +106,10 @@ class Cut:
 
     def write_(self, t: Tensor, value: Tensor) -> None:
         """Write `value` over the active part of `t`."""
-        self._put(self._sliced(t), [d for d, p in enumerate(self.parts) if isinstance(p, Tensor)], value)
+        if self.aliases:
+            self.of(t).copy_(value)
+        else:
+            self._put(self._sliced(t), [d for d, p in enumerate(self.parts) if isinstance(p, Tensor)], value)
 
     def _sliced(self, t: Tensor) -> Tensor:
         for dim, part in enumerate(self.parts):
@@ -167,11 +173,13 @@ class Link:
         links: Sequence[tuple[dict, str]],
         before: Sequence[Callable[[nn.Module], None]],
     ) -> None:
-        self.slots, self.links = slots, links
-        self.children = [d[n] for d, n in links]
-        self.tensors = [d[n] for d, n in slots]
-        self.pointers = [t.data_ptr() for t in self.tensors]
-        self.learning = [t.requires_grad for t in self.tensors]
+        self.places = [d for d, _ in (*slots, *links)]
+        self.keys = [n for _, n in (*slots, *links)]
+        self.origins = list(map(dict.get, self.places, self.keys))
+        self.tensors: list[Tensor] = [d[n] for d, n in slots]
+        self.parameters = [t for t in self.tensors if isinstance(t, nn.Parameter)]
+        self.pointers = list(map(Tensor.data_ptr, self.tensors))
+        self.learning = list(map(_LEARNS, self.parameters))
         self.gathered: list[tuple[nn.Parameter, Tensor, Cut]] = []
         self.strided: list[tuple[nn.Parameter, Tensor, Cut]] = []
         self.versions: list[int] = []
@@ -182,10 +190,9 @@ class Link:
     @property
     def fresh(self) -> bool:
         return (
-            all(map(operator.is_, [d.get(n) for d, n in self.slots], self.tensors))
-            and all(map(operator.is_, [d.get(n) for d, n in self.links], self.children))
-            and [t.data_ptr() for t in self.tensors] == self.pointers
-            and [t.requires_grad for t in self.tensors] == self.learning
+            all(map(operator.is_, map(dict.get, self.places, self.keys), self.origins))
+            and list(map(Tensor.data_ptr, self.tensors)) == self.pointers
+            and list(map(_LEARNS, self.parameters)) == self.learning
         )
 
     def seal(self) -> None:
@@ -230,6 +237,8 @@ class Link:
         """What was loaded into gathered copies, written to the wide network; slices are there already."""
         for leaf, wide, part in self.gathered:
             part.write_(wide.data, leaf.data)
+        for t in self.tensors:
+            torch.autograd.graph.increment_version(t)  # writes through a slice do not count by themselves
 
     def _pack(self) -> None:
         now = [w._version for _, w, _ in self.strided]
@@ -304,8 +313,9 @@ class Blueprint:
         tensors: dict[int, Tensor] = {}
         cuts: dict[int, Cut | None] = {}
         new = {id(m): _shell(m) for m in self.modules}
-        for m in self.modules:
-            self._fill(new[id(m)], m, width, overrides, link, tensors, cuts, new)
+        with torch.inference_mode(False):  # a view made during evaluation may be trained later
+            for m in self.modules:
+                self._fill(new[id(m)], m, width, overrides, link, tensors, cuts, new)
         link.seal()
         root = new[id(self.model)]
         _attach(root, link)
@@ -492,12 +502,12 @@ def standalone(view: nn.Module, memo: dict | None = None) -> nn.Module:
     if state.pop("_anywidth_compiled", False):
         del state["forward"]
     kind = type(view)
-    if hasattr(kind, "__deepcopy__") or kind.__getstate__ is not object.__getstate__:
+    if hasattr(kind, "__deepcopy__") or kind.__getstate__ is not nn.Module.__getstate__:
         made = copy.deepcopy(shell, memo)
     else:
         made = kind.__new__(kind)
-        memo[id(view)] = made  # bound methods and references to the root lead here, not to another copy of the view
-        made.__dict__.update(copy.deepcopy(state, memo))
+        memo[id(view)] = made  # bound methods of the root lead here, not to another copy of the view
+        made.__dict__.update(copy.deepcopy(shell.__getstate__(), memo))
     memo[id(view)] = made
     return made
 
