@@ -70,6 +70,7 @@ class Elastic(nn.Module):
         self._uniform: dict[float, Width] = {}
         self._blueprint: Blueprint | None = None
         self._cost: CostModel | None = None
+        self.norms.renew_()
 
     # --- widths -------------------------------------------------------------------------------------------------
 
@@ -166,6 +167,7 @@ class Elastic(nn.Module):
     ) -> nn.Module:
         if self._blueprint is None or not self._blueprint.fresh:
             self._blueprint = Blueprint(self.model, self.space)
+            self.norms.renew_()
         checks: list[Callable[[nn.Module], None]] = []
         if checked and self.norms.needs_check(width):
             checks.append(RequireStatistics(self.norms, width, self._label(width)))

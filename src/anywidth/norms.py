@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
@@ -85,7 +86,7 @@ class NormBank(nn.Module):
     def _fresh(self, width: Width) -> dict[str, Tensor]:
         """Statistics before any batch was seen: mean 0, variance 1, count 0."""
         made: dict[str, Tensor] = {}
-        for path, (mean, plan) in self._plans().items():
+        for path, (mean, plan) in self._plans.items():
             part = plan.part(width) if plan is not None else None
             size = mean.numel() if part is None else part.stop if isinstance(part, slice) else part.numel()
             made[f"{path}.running_mean"] = mean.new_zeros(size)
@@ -93,15 +94,24 @@ class NormBank(nn.Module):
             made[f"{path}.num_batches_tracked"] = torch.zeros((), dtype=torch.long, device=mean.device)
         return made
 
+    @cached_property
     def _plans(self) -> dict[str, tuple[Tensor, AxisPlan | None]]:
         """Running mean and axis of every batch norm."""
         found = {}
         for path, m in batch_norms(self.model).items():
             axis = self.space.axes.get(f"{path}.running_mean", (None,))[0]
-            mean = m.running_mean
-            assert isinstance(mean, Tensor)
-            found[path] = (mean, None if axis is None else AxisPlan.of(axis))
+            assert m.running_mean is not None
+            found[path] = (m.running_mean, None if axis is None else AxisPlan.of(axis))
         return found
+
+    def renew_(self) -> None:
+        """Look at the model again (its tensors were moved, cast or replaced); statistics follow it."""
+        self.__dict__.pop("_plans", None)
+        like = next((mean for mean, _ in self._plans.values()), None)
+        if like is not None:
+            for found in self.statistics.values():
+                for name, t in found.items():
+                    found[name] = t.to(like) if t.is_floating_point() else t.to(like.device)
 
     def overrides(self, width: Width) -> dict[str, Tensor]:
         """Tensors that a view of `width` has in place of the wide network's.
@@ -120,7 +130,7 @@ class NormBank(nn.Module):
         found = dict(known if known is not None else self._fresh(width))
         if self.policy == "switchable":
             key = width_key(width)
-            for path in batch_norms(self.model):
+            for path in self._plans:
                 for name in ("weight", "bias"):
                     if _slot(key, path, name) in self.affine:
                         found[f"{path}.{name}"] = self.affine[_slot(key, path, name)]
@@ -128,7 +138,7 @@ class NormBank(nn.Module):
 
     def ready(self, width: Width) -> bool:
         """Whether batch norms at this width have statistics to evaluate with."""
-        if width == self.space.full or self.policy == "frozen" or not batch_norms(self.model):
+        if width == self.space.full or self.policy == "frozen" or not self._plans:
             return True
         known = self.statistics.get(width)
         return known is not None and all(
@@ -137,7 +147,7 @@ class NormBank(nn.Module):
 
     def needs_check(self, width: Width) -> bool:
         """Whether a view of this width must be watched before it runs."""
-        return self.policy == "frozen" or (width != self.space.full and bool(batch_norms(self.model)))
+        return self.policy == "frozen" or (width != self.space.full and bool(self._plans))
 
     def forget_(self, width: Width) -> None:
         """Drop statistics (channels were reordered, or statistics are to be collected anew)."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import operator
 import types
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -475,8 +476,15 @@ def _attach(root: nn.Module, link: Link) -> None:
     root.register_load_state_dict_pre_hook(lambda *args: link.refresh())
     root.register_load_state_dict_post_hook(lambda *args: link.push())
     state["_anywidth_link"] = link
-    state["__deepcopy__"] = partial(standalone, root)
-    state["__reduce_ex__"] = lambda protocol: standalone(root).__reduce_ex__(protocol)
+    itself = weakref.ref(root)  # no cycle: a view that nobody holds is gone at once, with its copies
+    state["__deepcopy__"] = lambda memo: standalone(_alive(itself), memo)
+    state["__reduce_ex__"] = lambda protocol: standalone(_alive(itself)).__reduce_ex__(protocol)
+
+
+def _alive(reference: weakref.ref[nn.Module]) -> nn.Module:
+    view = reference()
+    assert view is not None, "a method of a view is called on the view"
+    return view
 
 
 def _compact_state(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:

@@ -1,0 +1,143 @@
+"""Imports point one way, from the core outwards; a reversed arrow fails here."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import anywidth
+
+ROOT = Path(anywidth.__file__).parent
+
+# Every row may import the rows before it; the parts of one row know nothing of each other.
+ROWS = (
+    ("errors",),
+    ("files",),
+    ("width",),
+    ("channels",),
+    ("view",),
+    ("norms", "cost", "latency"),
+    ("probe",),
+    ("elastic",),
+    ("store", "reorder"),
+    ("train", "search", "prune", "dynamic", "detect", "interop", "export"),
+    ("recipe",),
+    ("cli",),
+)
+LEVEL = {part: i for i, row in enumerate(ROWS) for part in row}
+WIDTHLESS = ("models", "data")  # these know nothing of width
+LAZY = {("elastic", "store")}  # inside a function only: `net.save` is a convenience on top
+FRONT = ("__init__",)  # the public surface imports everything
+
+
+def part_of(module: str) -> str | None:
+    """`anywidth.train.step` -> `train`; None for other packages."""
+    names = module.split(".")
+    return None if names[0] != "anywidth" else names[1] if len(names) > 1 else "__init__"
+
+
+def imports(source: str, package: str) -> Iterator[tuple[int, str, bool]]:
+    """Line, part and laziness (inside a function) of every import of this package."""
+    tree = ast.parse(source)
+    lazy = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        found: list[str] = []
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                up = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*up, *([base] if base else [])])
+            found = [f"{base}.{alias.name}" for alias in node.names] if base == "anywidth" else [base]
+        for name in found:
+            part = part_of(name)
+            if part is not None:
+                yield node.lineno, part, id(node) in lazy
+
+
+def reversed_arrows(mine: str, source: str, package: str) -> list[str]:
+    """What part `mine` imports against the order."""
+    wrong = []
+    for line, other, lazy in imports(source, package):
+        if other == mine or (lazy and (mine, other) in LAZY):
+            continue
+        if other.startswith("__version") or (other == "errors" and mine != "errors"):
+            continue
+        if mine in WIDTHLESS or mine in ("errors", "files"):
+            allowed = other == "files" and mine in WIDTHLESS
+        elif other in WIDTHLESS:
+            allowed = LEVEL[mine] >= LEVEL["train"]
+        else:
+            allowed = other in LEVEL and LEVEL[other] < LEVEL[mine]
+        if not allowed:
+            wrong.append(f"{mine} imports {other} (line {line})")
+    return wrong
+
+
+def sources() -> list[tuple[str, Path]]:
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        names = path.relative_to(ROOT).with_suffix("").parts
+        found.append((names[0], path))
+    return found
+
+
+@pytest.mark.parametrize(("mine", "path"), sources(), ids=lambda v: str(v.relative_to(ROOT)) if isinstance(v, Path) else "")
+def test_imports_point_one_way(mine, path):
+    if mine in FRONT:
+        return
+    assert mine in LEVEL or mine in WIDTHLESS, f"{path}: give '{mine}' a place in the order"
+    package = ".".join(["anywidth", *path.relative_to(ROOT).parts[:-1]])
+    assert reversed_arrows(mine, path.read_text(encoding="utf-8"), package) == []
+
+
+@pytest.mark.parametrize(
+    ("mine", "source", "package"),
+    [
+        ("width", "from anywidth.view import Blueprint", "anywidth"),
+        ("channels", "import anywidth.elastic", "anywidth.channels"),
+        ("view", "from anywidth import elastic", "anywidth"),
+        ("view", "from . import norms", "anywidth"),
+        ("channels", "from ..view import cut", "anywidth.channels"),
+        ("norms", "from anywidth.cost import CostModel", "anywidth"),
+        ("elastic", "from anywidth.store import save", "anywidth"),
+        ("view", "def f():\n    from anywidth.elastic import Elastic", "anywidth"),
+        ("train", "from anywidth.search.greedy import greedy", "anywidth.train"),
+        ("export", "import anywidth.train", "anywidth"),
+        ("recipe", "from anywidth.cli import app", "anywidth"),
+        ("models", "from anywidth.width import Width", "anywidth.models"),
+        ("data", "from anywidth.models import SmallResNet", "anywidth.data"),
+        ("errors", "import anywidth.width", "anywidth"),
+        ("elastic", "from anywidth.models import SmallResNet", "anywidth"),
+        ("train", "from anywidth import Elastic", "anywidth.train"),
+    ],
+)
+def test_a_reversed_arrow_is_found(mine, source, package):
+    assert len(reversed_arrows(mine, source, package)) == 1
+
+
+@pytest.mark.parametrize(
+    ("mine", "source", "package"),
+    [
+        ("elastic", "def save():\n    from anywidth.store import save", "anywidth"),
+        ("train", "from anywidth.elastic import Elastic\nfrom anywidth.train.step import step", "anywidth.train"),
+        ("cli", "from anywidth.recipe import read\nfrom anywidth.models import SmallResNet", "anywidth.cli"),
+        ("data", "from anywidth.errors import AnywidthError\nfrom anywidth.files import replacing\nimport torch", "anywidth.data"),
+        ("channels", "from .labels import Block\nfrom anywidth.width import Width", "anywidth.channels"),
+    ],
+)
+def test_the_right_direction_is_no_error(mine, source, package):
+    assert reversed_arrows(mine, source, package) == []
+
+
+def test_the_public_names_are_those_listed():
+    assert set(anywidth.__all__) <= set(dir(anywidth))
+    for name in anywidth.__all__:
+        getattr(anywidth, name)
