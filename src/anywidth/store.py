@@ -44,11 +44,14 @@ def save(net: Elastic, path: str | Path) -> None:
         raise CheckpointError(
             f"{path}: elastic networks are saved as NAME.safetensors; give a name with that ending."
         )
+    for label in net.widths:
+        if not isinstance(label, str | int | float | Width):
+            raise CheckpointError(
+                f"{path}: the label {label!r} of a width cannot be saved: use a string or a number."
+            )
     norms, description = _beside(path)
     tag = uuid.uuid4().hex
     affine = {f"affine/{n}": p for n, p in net.norms.affine.items()}
-    _write(norms, {**net.norm_state(), **affine}, tag)
-    _write(path, net.model.state_dict(), tag)
     widths = [
         {"label": None if isinstance(label, Width) else label, "width": w.to_json()}
         for label, w in net.widths.items()
@@ -60,6 +63,8 @@ def save(net: Elastic, path: str | Path) -> None:
         "norm": net.norms.policy,
         "widths": widths,
     }
+    _write(norms, {**net.norm_state(), **affine}, tag)
+    _write(path, net.model.state_dict(), tag)
     write_text(description, json.dumps({**header, "space": json.loads(net.space.to_json())}) + "\n")
 
 
@@ -81,11 +86,7 @@ def load(path: str | Path, model: nn.Module) -> Elastic:
     weights = _read(path, header["id"])
     state = _read(norms, header["id"])
     _match(path, weights, model)
-    space = ChannelSpace.from_json(json.dumps(header["space"]))
-    net = Elastic(model, norm=header["norm"], widths={}, space=space)
-    for entry in header["widths"]:
-        width = space.width(entry["width"])
-        net.list_width_(width if entry["label"] is None else entry["label"], width)
+    net = _described(description, header, model)
     missing = [n for n in [*net.norm_state(), *(f"affine/{k}" for k in net.norms.affine)] if n not in state]
     if missing:
         raise CheckpointError(
@@ -94,6 +95,19 @@ def load(path: str | Path, model: nn.Module) -> Elastic:
     model.load_state_dict(weights)
     net.load_norm_state_(state)
     net.norms.affine.load_state_dict({k: state[f"affine/{k}"] for k in net.norms.affine})
+    return net
+
+
+def _described(description: Path, header: Mapping[str, Any], model: nn.Module) -> Elastic:
+    """`model` made elastic as the header says."""
+    try:
+        space = ChannelSpace.from_json(json.dumps(header["space"]))
+        net = Elastic(model, norm=header["norm"], widths={}, space=space)
+        for entry in header["widths"]:
+            width = space.check(Width.from_json(entry["width"]))
+            net.list_width_(width if entry["label"] is None else entry["label"], width)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{description}: not a description of an elastic network ({error}).") from error
     return net
 
 
@@ -107,7 +121,7 @@ def _description(path: Path, description: Path) -> dict[str, Any]:
         )
     try:
         header = json.loads(description.read_text(encoding="utf-8"))
-        version = header["format"]
+        version, _ = header["format"], header["id"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{description}: not a description of an elastic network ({error}).") from error
     if version != FORMAT:

@@ -66,6 +66,15 @@ class Width(Mapping[str, int]):
             for i, (n, k) in enumerate(self.items())
         }
 
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Width:
+        """The width whose `to_json` is `data`."""
+        chosen = tuple(None if isinstance(v, int) else tuple(v) for v in data.values())
+        kept = tuple(v if isinstance(v, int) else len(v) for v in data.values())
+        return Width(
+            names=tuple(data), kept=kept, indices=chosen if any(u is not None for u in chosen) else None
+        )
+
     def __repr__(self) -> str:
         few = ", ".join(f"{n}: {k}" for n, k in list(self.items())[:3])
         return f"Width({few}{', ...' if len(self) > 3 else ''})"

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from anywidth.channels.labels import varying
-from anywidth.channels.rules import outputs
 from anywidth.channels.sizes import Attribute, DimSize, TracedInt, expression, leaves
-from anywidth.channels.walk import Demand, Walk
+from anywidth.channels.walk import Demand, Walk, outputs
 
 Handler = Callable[[Walk, Sequence[Any], dict[str, Any], Any], None]
 

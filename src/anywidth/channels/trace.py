@@ -19,10 +19,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from anywidth.channels.rules import outputs, rule_for
+from anywidth.channels.rules import rule_for
 from anywidth.channels.shapes import observe
 from anywidth.channels.sizes import Attribute, DimSize, TracedInt
-from anywidth.channels.walk import Demand, Walk, tensors_in
+from anywidth.channels.walk import Demand, Walk, outputs, tensors_in
 from anywidth.errors import TraceError
 
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]

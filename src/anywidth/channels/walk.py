@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -190,3 +191,9 @@ def tensors_in(value: object) -> list[Tensor]:
     if hasattr(value, "__dict__") and not isinstance(value, torch.nn.Module | type):
         return [t for v in vars(value).values() for t in tensors_in(v)]
     return []
+
+
+def outputs(out: Any) -> list[Tensor]:
+    if isinstance(out, Tensor):
+        return [out]
+    return [t for t in out if isinstance(t, Tensor)] if isinstance(out, tuple | list) else []

@@ -1,0 +1,171 @@
+"""Contractions: labels meet along the summed axis, the others are passed on; and what they cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anywidth.channels.labels import varying
+from anywidth.channels.walk import Walk
+
+aten = torch.ops.aten
+
+
+def project_out(walk: Walk, shadow: Tensor, dim: int) -> Tensor | None:
+    if shadow.shape[dim] == 1:
+        return shadow
+    keep = tuple(d for d in varying(shadow) if d != dim)
+    return walk.ledger.project(shadow, keep, None, walk.where, contraction=True) if keep else None
+
+
+def bmm(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """(b, m, k) x (b, k, n); mm and addmm are the case b = 1."""
+    a, b = args
+    sa, sb = walk.shadows(a), walk.shadows(b)
+    if a.ndim == 2:
+        sa, sb = [s.unsqueeze(0) for s in sa], [s.unsqueeze(0) for s in sb]
+    full_a, full_b = (1, *a.shape)[-3:], (1, *b.shape)[-3:]
+    # Along the batch and the summed dimension both operands are the same elements: align them there.
+    swap = [s.transpose(1, 2).unsqueeze(1) for s in sb]  # (b, 1, n, k)
+    grid_a, grid_b = (*full_a[:2], 1, full_a[2]), (full_b[0], 1, full_b[2], full_b[1])
+    align = walk.together([s.unsqueeze(2) for s in sa], grid_a, swap, grid_b)  # over (b, m, n, k)
+    result = []
+    for s in align:
+        if s.shape[3] > 1:
+            keep = tuple(d for d in varying(s) if d != 3)
+            if not keep:
+                continue
+            s = walk.ledger.project(s, keep, None, walk.where, contraction=True)
+        result.append(s.squeeze(3))
+    result = walk.without_nested(result)
+    if a.ndim == 2:
+        result = [s.squeeze(0) for s in result]
+    walk.set(out, result)
+    batch = () if a.ndim == 2 else (walk.size(a, 0),)
+    inner = (
+        walk.size(a, a.ndim - 1)
+        if any(s.shape[-1] > 1 for s in walk.shadows(a))
+        else walk.size(b, b.ndim - 2)
+    )
+    walk.record(out, [*batch, walk.size(a, a.ndim - 2), inner, walk.size(b, b.ndim - 1)])
+
+
+def addmm(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    bmm(walk, func, args[1:3], {}, out)
+    walk.set(out, walk.elementwise([out, args[0]], out.shape))
+
+
+def matvec(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    a, v = args
+    rows = [s.reshape(1, -1) for s in walk.shadows(v)]
+    both = walk.together(walk.shadows(a), a.shape, rows, (1, v.shape[0]))
+    left = [t for s in both if (t := project_out(walk, s, 1)) is not None]
+    walk.set(out, [s.squeeze(1) for s in left])
+    walk.record(out, [walk.size(a, 0), walk.size(a, 1)])
+
+
+def convolution(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    x, weight, bias = args[:3]
+    transposed, groups = args[6], args[8]
+    ws = walk.shadows(weight)
+    for s in ws:
+        for d in range(2, weight.ndim):
+            walk.ledger.rigid(s, d, "a kernel keeps its spatial size", walk.where)
+    ws = [s for s in ws if not any(s.shape[d] > 1 for d in range(2, weight.ndim))]
+    ws = [s.reshape(s.shape[:2]) for s in ws]
+    out_axis, in_axis = (1, 0) if transposed else (0, 1)
+    rows = [s.movedim(out_axis, 0)[:, 0] for s in ws if s.shape[out_axis] > 1]
+    cols = [s.movedim(in_axis, 0)[:, 0] for s in ws if s.shape[in_axis] > 1]
+    channels = x.shape[1]
+    xs = _conv_space(walk, x, out)
+    outs: list[Tensor] = []
+    tail = [1] * (x.ndim - 2)
+    if groups > 1 and channels == groups:
+        outs = _depthwise(walk, xs, x, weight, rows, cols, transposed, out)
+    else:
+        if groups > 1:
+            for v in rows + cols:
+                if v.numel() == weight.shape[0] and v.numel() > 1:
+                    table = v.reshape(groups, -1)
+                    walk.ledger.equate(table, table[:1])
+        per = channels // groups
+        label = [v.reshape(groups, per)[0] if v.numel() == channels and groups > 1 else v for v in cols]
+        flat = [v.repeat(groups).reshape([1, channels, *tail]) for v in label] if per > 1 else []
+        if groups > 1:
+            for s in xs:
+                if s.shape[1] > 1:
+                    table = s.movedim(1, -1).reshape(-1, groups, per)
+                    walk.ledger.equate(table, table[:, :1])
+        xs = walk.together(xs, (x.shape[0], channels, *tail), flat, (1, channels, *tail))
+        outs = [t for s in xs if (t := project_out(walk, s, 1)) is not None]
+        for v in rows:
+            v = v if v.numel() == out.shape[1] else v.repeat(groups)
+            if groups > 1:
+                walk.ledger.equate(v.reshape(groups, -1), v.reshape(groups, -1)[:1])
+            outs.append(v.reshape([1, -1, *tail]))
+    if isinstance(bias, Tensor):
+        shape = [1, bias.shape[0], *tail]
+        outs = walk.together(
+            outs, (out.shape[0], out.shape[1], *tail), [s.reshape(shape) for s in walk.shadows(bias)], shape
+        )
+    walk.set(out, outs)
+    kernel = math.prod(weight.shape[2:])
+    space = [walk.size(x if transposed else out, d) for d in range(2, x.ndim)]
+    walk.record(out, [kernel, walk.size(x, 0), walk.size(weight, 0), walk.size(weight, 1), *space])
+
+
+def _conv_space(walk: Walk, x: Tensor, out: Tensor) -> list[Tensor]:
+    """Shadows of the input without those along space: a convolution over channels keeps them, in their order."""
+    kept = []
+    for s in walk.shadows(x):
+        along = [d for d in range(2, x.ndim) if s.shape[d] > 1]
+        if along and (out.shape[along[0]] != x.shape[along[0]] or len(varying(s)) > 1):
+            for d in along:
+                walk.ledger.rigid(s, d, "a kernel runs along channels", walk.where)
+                s = s.narrow(d, 0, 1)
+        elif along:
+            walk.ledger.ordered.append(s.reshape(-1).numpy())
+        if varying(s):
+            kept.append(s)
+    return kept
+
+
+def _depthwise(
+    walk: Walk,
+    xs: list[Tensor],
+    x: Tensor,
+    weight: Tensor,
+    rows: list[Tensor],
+    cols: list[Tensor],
+    transposed: bool,
+    out: Tensor,
+) -> list[Tensor]:
+    """One filter per input channel (or `m` of them): groups follow the channels."""
+    channels, many = x.shape[1], out.shape[1] // x.shape[1]
+    tail = [1] * (x.ndim - 2)
+    own = cols if transposed else rows
+    if many > 1:
+        for v in own if not transposed else []:
+            table = v.reshape(channels, many)
+            walk.ledger.equate(table, table[:, :1])
+        own = [v.reshape(channels, many)[:, 0] for v in own] if not transposed else own
+        if transposed:
+            walk.freeze(
+                [v.reshape(-1, 1) for v in rows], "several filters per channel in a transposed convolution"
+            )
+    shape = (1, channels, *tail)
+    merged = walk.together(xs, (x.shape[0], channels, *tail), [v.reshape(shape) for v in own], shape)
+    if many == 1:
+        return merged
+    grown = []
+    for s in merged:
+        grown.append(s.repeat_interleave(many, dim=1) if s.shape[1] > 1 else s)
+    return grown
+
+
+def attention(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    raise AssertionError("attention kernels are off while tracing")

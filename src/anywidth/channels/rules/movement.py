@@ -1,0 +1,216 @@
+"""Movement: the same operation on the labels; and picking, joining, writing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anywidth.channels.labels import compact, varying
+from anywidth.channels.walk import Walk, outputs
+
+aten = torch.ops.aten
+# Labels need not be as contiguous as the elements they follow.
+_RESHAPES = {aten.view.default, aten._unsafe_view.default, aten._reshape_alias.default}
+
+
+def spread(shadow: Tensor, like: Tensor) -> Tensor:
+    return shadow.expand(like.shape)
+
+
+def move(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    source = args[0]
+    results: list[list[Tensor]] = [[] for _ in outputs(out)]
+    for shadow in walk.shadows(source):
+        full = spread(shadow, source)
+        moved = full.reshape(out.shape) if func in _RESHAPES else func(full, *args[1:], **kwargs)
+        for slot, t in zip(results, outputs(moved), strict=True):
+            label = compact(t)
+            if label is not None:
+                slot.append(label)
+    for t, shadows in zip(outputs(out), results, strict=True):
+        walk.set(t, shadows)
+
+
+def move_as_float(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Movement whose kernels know floating point only; labels are far below 2^53."""
+    shadows = []
+    for shadow in walk.shadows(args[0]):
+        moved = func(spread(shadow, args[0]).double(), *args[1:], **kwargs)
+        label = compact(moved.long())
+        if label is not None:
+            shadows.append(label)
+    walk.set(out, shadows)
+
+
+def same(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Shape and labels stay (copies, softmax, cumulative sums, normalisation of every kind)."""
+    for t in outputs(out):
+        if t.shape == args[0].shape:
+            walk.set(t, walk.shadows(args[0]))
+
+
+def as_strided(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Pooling to 1x1 restrides its result in place; any other use of strides is opaque."""
+    if tuple(args[1]) == tuple(args[0].shape):
+        walk.set(out, walk.shadows(args[0]))
+    else:
+        walk.freeze(walk.shadows(args[0]), "raw strides")
+
+
+def slice_(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    step = args[4] if len(args) > 4 else kwargs.get("step", 1)
+    if step != 1:
+        dim = (args[1] if len(args) > 1 else 0) % args[0].ndim
+        for shadow in walk.shadows(args[0]):
+            walk.ledger.rigid(shadow, dim, "every n-th channel is taken", walk.where)
+    move(walk, func, args, kwargs, out)
+
+
+def select(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Entries taken one by one: their number is written in the code."""
+    dim = (args[1] if len(args) > 1 else 0) % args[0].ndim
+    for shadow in walk.shadows(args[0]):
+        walk.ledger.rigid(shadow, dim, "single channels are picked by number", walk.where)
+    move(walk, func, args, kwargs, out)
+
+
+def index(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    source, indices = args[0], args[1]
+    dim = 0
+    touched: set[int] = set()
+    for ix in indices:
+        step = ix.ndim if ix is not None and ix.dtype == torch.bool else 1
+        if ix is not None:
+            touched |= set(range(dim, dim + step))
+        dim += step
+    for shadow in walk.shadows(source):
+        for d in touched:
+            walk.ledger.rigid(shadow, d, "channels are indexed by a stored table", walk.where)
+    move(walk, func, args, kwargs, out)
+
+
+def index_along(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    dim = args[1] % max(args[0].ndim, 1)
+    for shadow in walk.shadows(args[0]):
+        walk.ledger.rigid(shadow, dim, "channels are indexed by a stored table", walk.where)
+    if func in (aten.gather.default, aten.index_select.default):
+        move(walk, func, args, kwargs, out)
+
+
+def roll(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    dims = args[2] if len(args) > 2 else kwargs.get("dims", [])
+    for shadow in walk.shadows(args[0]):
+        for d in dims or range(args[0].ndim):
+            walk.ledger.rigid(shadow, d % args[0].ndim, "channels are rolled by a fixed amount", walk.where)
+    move(walk, func, args, kwargs, out)
+
+
+def embedding(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    weight, ids = args[0], args[1]
+    kept = []
+    for shadow in walk.shadows(weight):
+        walk.ledger.rigid(shadow, 0, "the entries of an embedding are addressed by number", walk.where)
+        if shadow.shape[1] > 1:
+            kept.append(shadow[:1].reshape([1] * ids.ndim + [-1]))
+    walk.set(out, kept)
+
+
+def pad(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """New positions along a channel dimension have label 0: they are always there."""
+    source, widths = args[0], args[1]
+    shadows = []
+    for shadow in walk.shadows(source):
+        full: list[int] = []
+        for k in range(len(widths) // 2):
+            along = shadow.shape[source.ndim - 1 - k] > 1
+            full += [widths[2 * k], widths[2 * k + 1]] if along else [0, 0]
+        if any(w < 0 for w in full):
+            walk.freeze([shadow], "channels are cut by a fixed amount")
+        shadows.append(aten.constant_pad_nd.default(shadow, full, 0))
+    walk.set(out, shadows)
+
+
+def cat(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    tensors = [t for t in args[0] if t.shape != (0,)]
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.ndim
+    walk.set(out, joined(walk, tensors, dim))
+
+
+def joined(walk: Walk, tensors: Sequence[Tensor], dim: int) -> list[Tensor]:
+    along: list[Tensor | None] = []
+    beside: list[Tensor] = []
+    others: list[list[Tensor]] = []
+    for t in tensors:
+        mine = [s for s in walk.shadows(t) if s.shape[dim] > 1]
+        if len(mine) > 1:
+            walk.freeze(mine[1:], "two channel axes share one dimension")
+        along.append(mine[0] if mine else None)
+        others.append([s for s in walk.shadows(t) if s.shape[dim] == 1])
+    if any(others):
+        beside = others[0]
+        for t, more in zip(tensors[1:], others[1:], strict=True):
+            flat = [1 if d == dim else n for d, n in enumerate(t.shape)]
+            beside = walk.together(beside, flat, more, flat)
+    if all(s is None for s in along):
+        return beside
+    width = max(len(varying(s)) for s in along if s is not None)
+    shape = [1] * tensors[0].ndim
+    if width > 1:
+        for s in along:
+            shape = (
+                [max(a, b) if d != dim else 1 for d, (a, b) in enumerate(zip(shape, s.shape, strict=True))]
+                if s is not None
+                else shape
+            )
+    parts = []
+    for t, s in zip(tensors, along, strict=True):
+        s = torch.zeros([1] * t.ndim, dtype=torch.int64) if s is None else s
+        parts.append(s.expand([t.shape[dim] if d == dim else n for d, n in enumerate(shape)]))
+    both = torch.cat(parts, dim)
+    if width > 1:
+        walk.table(both)
+    return [*beside, both]
+
+
+def stack(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.ndim
+    combined: list[Tensor] = []
+    shape = [1 if d == dim else n for d, n in enumerate(out.shape)]
+    for i, t in enumerate(args[0]):
+        mine = [s.unsqueeze(dim) for s in walk.shadows(t)]
+        combined = mine if i == 0 else walk.together(combined, shape, mine, shape)
+    walk.set(out, combined)
+
+
+def copy_into(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """A write into a tensor: what was there and what comes must agree."""
+    target, source = args[0], args[1]
+    before = walk.shadows(target)
+    if not before and walk.is_blank(target):
+        walk.set(
+            target, [s.reshape([1] * (target.ndim - s.ndim) + list(s.shape)) for s in walk.shadows(source)]
+        )
+        return
+    walk.set(target, walk.elementwise([target, source], target.shape))
+
+
+def index_put(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Rows written by number; the other dimensions of target and values are the same channels."""
+    target, indices, values = args[:3]
+    rows = len(indices)
+    if any(i is None for i in indices) or values.ndim != target.ndim - rows + 1:
+        walk.freeze([*walk.shadows(target), *walk.shadows(values)], "written by number in several dimensions")
+        return
+    for s in walk.shadows(target):
+        for d in range(rows):
+            walk.ledger.rigid(s, d, "channels are written by number", walk.where)
+    lead = [1] * rows
+    mine = [s for s in walk.shadows(target) if not any(s.shape[d] > 1 for d in range(rows))]
+    theirs = [s.reshape(lead + list(s.shape[1:])) for s in walk.shadows(values) if s.shape[0] == 1]
+    if not mine and walk.is_blank(target):
+        walk.set(out, theirs)
+        return
+    walk.set(out, walk.together(mine, (*lead, *target.shape[rows:]), theirs, (*lead, *values.shape[1:])))
