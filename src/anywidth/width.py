@@ -81,11 +81,13 @@ class Width(Mapping[str, int]):
 
 
 def round_units(units: float, *, size: int, quantum: int = 1, minimum: int = 1) -> int:
-    """Nearest multiple of `quantum`, halves up, not below `minimum`, and never under 90 % of `units`.
+    """Nearest multiple of `quantum`, halves up, never under 90 % of `units`, at least `minimum` and one quantum.
 
-    The rule of MobileNet's `make_divisible` (Howard et al. 2017), clipped to the group's size.
+    The rule of MobileNet's `make_divisible` (Howard et al. 2017), clipped to the group's size; all of it stays all of it.
     """
-    rounded = max(minimum, quantum * math.floor(units / quantum + 0.5))
+    if units >= size:
+        return size
+    rounded = max(minimum, quantum, quantum * math.floor(units / quantum + 0.5))
     if rounded < 0.9 * units:
         rounded += quantum
     return min(size, rounded)

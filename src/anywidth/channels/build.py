@@ -173,7 +173,9 @@ def _named(
     writers: list[list[str]] = [[] for _ in sizes]
     readers: list[list[str]] = [[] for _ in sizes]
     unit = [0] * len(sizes)
-    order = {m.module: i for i, m in enumerate(walk.contractions)}
+    order: dict[str, int] = {}
+    for m in walk.contractions:
+        order.setdefault(m.module, len(order))
     for block in sorted(blocks, key=lambda b: order.get((b.tensor or "").rpartition(".")[0], len(order))):
         names = coder.solution.part.name[block.start : block.start + block.size]
         owners, counts = np.unique(coder.group_of[names], return_counts=True)

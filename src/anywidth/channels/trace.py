@@ -158,7 +158,7 @@ def _paths(model: nn.Module, walk: Walk) -> Iterator[None]:
 
     hooks = [
         nn.modules.module.register_module_forward_pre_hook(enter),
-        nn.modules.module.register_module_forward_hook(leave, always_call=True),
+        nn.modules.module.register_module_forward_hook(leave),  # not after an error: its place is told
     ]
     try:
         yield

@@ -86,13 +86,13 @@ class Walk:
     # --- two operands on one grid ---------------------------------------------------------------------------------
 
     def elementwise(self, tensors: Sequence[Tensor], shape: Sequence[int]) -> list[Tensor]:
-        """Shadows of an elementwise result; operands broadcast as torch does."""
+        """Shadows of an elementwise result; operands broadcast as torch does, or were expanded before (stride 0)."""
         result: list[Tensor] = []
         so_far: list[int] = [1] * len(shape)
         for t in tensors:
             lead = [1] * (len(shape) - t.ndim)
             own = [s.reshape(lead + list(s.shape)) for s in self.shadows(t)]
-            full = lead + list(t.shape)
+            full = lead + [1 if step == 0 else n for n, step in zip(t.shape, t.stride(), strict=True)]
             result = self.together(result, so_far, own, full)
             so_far = [max(a, b) if 0 not in (a, b) else 0 for a, b in zip(so_far, full, strict=True)]
         return result

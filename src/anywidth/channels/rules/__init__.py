@@ -17,17 +17,22 @@ from anywidth.channels.rules.contraction import addmm, attention, bmm, convoluti
 from anywidth.channels.rules.movement import (
     as_strided,
     cat,
+    complex_view,
     copy_into,
     embedding,
+    fourier,
+    glu,
     index,
     index_along,
     index_put,
     move,
     move_as_float,
     pad,
+    pixel_shuffle,
     roll,
     same,
     select,
+    shuffle,
     slice_,
     stack,
 )
@@ -53,12 +58,18 @@ def nothing(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], 
 
 _TABLE: dict[Rule, str] = {
     move: "view _unsafe_view reshape permute transpose t expand squeeze unsqueeze repeat "
-    "unfold flip movedim diagonal split split_with_sizes chunk native_channel_shuffle _reshape_alias "
-    "view_as_real view_as_complex tril triu channel_shuffle rot90 swapaxes",
-    move_as_float: "pixel_shuffle pixel_unshuffle",
+    "unfold flip movedim diagonal split split_with_sizes chunk _reshape_alias "
+    "tril triu rot90 swapaxes",
+    move_as_float: "pixel_unshuffle",
+    pixel_shuffle: "pixel_shuffle",
+    shuffle: "channel_shuffle native_channel_shuffle",
+    fourier: "_fft_r2c _fft_c2r _fft_c2c",
+    complex_view: "view_as_real view_as_complex",
+    pointwise: "_prelu_kernel prelu",
     as_strided: "as_strided",
     slice_: "slice",
     select: "select unbind",
+    glu: "glu",
     index: "index _unsafe_index",
     index_along: "index_select gather scatter scatter_add index_add index_copy scatter_ index_add_ index_fill_ topk",
     roll: "roll",
@@ -68,7 +79,7 @@ _TABLE: dict[Rule, str] = {
     stack: "stack",
     copy_into: "copy_ copy",
     index_put: "index_put index_put_ _index_put_impl_",
-    same: "hardswish hardsigmoid hardtanh relu6 silu mish gelu elu celu selu leaky_relu softplus clone alias detach contiguous lift_fresh _softmax _log_softmax cumsum cumprod softmax log_softmax native_dropout _to_copy _conj _fft_r2c _fft_c2r "
+    same: "log_sigmoid_forward hardswish hardsigmoid hardtanh relu6 silu mish gelu elu celu selu leaky_relu softplus clone alias detach contiguous lift_fresh _softmax _log_softmax cumsum cumprod softmax log_softmax native_dropout _to_copy _conj "
     "_safe_softmax bernoulli bernoulli_ normal_ uniform_ fill_ zero_ logcumsumexp dropout sort clamp masked_fill masked_fill_ "
     "_fake_quantize_learnable_per_tensor_affine",
     reduce: "sum amax amin var std var_mean std_mean max min argmax argmin prod any all logsumexp linalg_vector_norm norm "

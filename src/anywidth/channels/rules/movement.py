@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -46,10 +46,63 @@ def move_as_float(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, 
 
 
 def same(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
-    """Shape and labels stay (copies, softmax, cumulative sums, normalisation of every kind)."""
+    """Labels stay (copies, softmax, cumulative sums); a dimension whose size changes keeps no channels."""
+    source = args[0]
     for t in outputs(out):
-        if t.shape == args[0].shape:
-            walk.set(t, walk.shadows(args[0]))
+        if t.ndim != source.ndim:
+            walk.freeze(walk.shadows(source), "a transform to another shape")
+            continue
+        walk.set(
+            t,
+            without(walk, walk.shadows(source), {d for d in range(t.ndim) if t.shape[d] != source.shape[d]}),
+        )
+
+
+def without(walk: Walk, shadows: Sequence[Tensor], dims: Iterable[int]) -> list[Tensor]:
+    """Shadows after an operation that mixes what lies along `dims`: those dimensions keep their size."""
+    kept = []
+    for s in shadows:
+        for d in dims:
+            if s.shape[d] > 1:
+                walk.ledger.rigid(s, d, "mixed along the channels", walk.where)
+                s = s.narrow(d, 0, 1)
+        kept.append(s)
+    return kept
+
+
+def fourier(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    walk.set(out, without(walk, walk.shadows(args[0]), [d % args[0].ndim for d in args[1]]))
+
+
+def complex_view(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Real and imaginary parts as a last dimension of size 2, or back."""
+    if out.ndim > args[0].ndim:
+        walk.set(out, [s.unsqueeze(-1) for s in walk.shadows(args[0])])
+    else:
+        walk.set(out, [s.squeeze(-1) for s in without(walk, walk.shadows(args[0]), [args[0].ndim - 1])])
+
+
+def shuffle(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Channels dealt out in groups: every group loses the same ones."""
+    for s in walk.shadows(args[0]):
+        if s.shape[1] > 1:
+            table = s.movedim(1, 0).reshape(args[1], s.shape[1] // args[1], -1)
+            walk.ledger.equate(table, table[:1])
+    move(walk, func, args, kwargs, out)
+
+
+def pixel_shuffle(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """(N, C r r, H, W) -> (N, C, H r, W r): the r r channels of an output channel go together."""
+    each = args[1] ** 2
+    shadows = []
+    for s in walk.shadows(args[0]):
+        dim = args[0].ndim - 3
+        if s.shape[dim] > 1:
+            table = s.unflatten(dim, (-1, each))
+            walk.ledger.equate(table, table.narrow(dim + 1, 0, 1))
+            s = table.select(dim + 1, 0)
+        shadows.append(s)
+    walk.set(out, without(walk, shadows, [args[0].ndim - 2, args[0].ndim - 1]))
 
 
 def as_strided(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
@@ -75,6 +128,19 @@ def select(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], o
     for shadow in walk.shadows(args[0]):
         walk.ledger.rigid(shadow, dim, "single channels are picked by number", walk.where)
     move(walk, func, args, kwargs, out)
+
+
+def glu(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """The first half times the gated second half: both lose the same channels."""
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % args[0].ndim
+    halves = []
+    for s in walk.shadows(args[0]):
+        if s.shape[dim] > 1:
+            first, second = s.chunk(2, dim)
+            walk.ledger.equate(first, second)
+            s = first
+        halves.append(s)
+    walk.set(out, halves)
 
 
 def index(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
