@@ -74,7 +74,9 @@ def fill_(compact: nn.Module, wide: nn.Module, where: Where) -> nn.Module:
 
 def scalar(out: Any) -> Tensor:
     """A loss with a different, fixed weight for every output element."""
-    return sum(((t * rand(*t.shape, seed=7).to(t)).sum() for t in tensors(out)), torch.zeros((), dtype=torch.float64))
+    return sum(
+        ((t * rand(*t.shape, seed=7).to(t)).sum() for t in tensors(out)), torch.zeros((), dtype=torch.float64)
+    )
 
 
 def expected_grads(wide: nn.Module, compact: nn.Module, where: Where) -> dict[str, Tensor]:
@@ -97,8 +99,13 @@ def assert_same_grads(wide: nn.Module, expected: Mapping[str, Tensor]) -> None:
 
 
 def assert_narrow(
-    net: Elastic, width: Width | Mapping[str, Any] | float, compact: nn.Module, example: Any, where: Where | None = None,
-    *, names: bool = True,
+    net: Elastic,
+    width: Width | Mapping[str, Any] | float,
+    compact: nn.Module,
+    example: Any,
+    where: Where | None = None,
+    *,
+    names: bool = True,
 ) -> None:
     """`net` at `width` is the network `compact`: same shapes and repr, outputs in training and evaluation, gradients.
 
@@ -108,7 +115,11 @@ def assert_narrow(
         names: also compare the text of the two networks (the sizes its modules state about themselves).
     """
     where = {} if where is None else where
-    w = net.space.width(width) if isinstance(width, Mapping) and not isinstance(width, Width) else net.width(width)
+    w = (
+        net.space.width(width)
+        if isinstance(width, Mapping) and not isinstance(width, Width)
+        else net.width(width)
+    )
     net.train()
     fill_(compact, net.model, where)
     view = net.at(w)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
-from oracles import Where
 from torch import Tensor, nn
+
+from oracles import Where
 
 MAKERS = ("plain", "residual", "dense", "gate")  # these make a group of channels
 FOLLOWERS = ("depthwise", "batchnorm", "groupnorm")  # these follow their input's
@@ -87,7 +88,9 @@ def where_kept(kinds: Kinds, wide: Sequence[int], units: Sequence[Sequence[int]]
 
 
 @st.composite
-def nets(draw: st.DrawFn, *, widths: int = 1, prefix: bool = True) -> tuple[list[str], list[int], list[list[list[int]]]]:
+def nets(
+    draw: st.DrawFn, *, widths: int = 1, prefix: bool = True
+) -> tuple[list[str], list[int], list[list[list[int]]]]:
     """Kinds of blocks, sizes of the wide groups, and `widths` choices of units for every group."""
     kinds = draw(st.lists(st.sampled_from(MAKERS + FOLLOWERS), max_size=4))
     count = len(group_names(kinds))

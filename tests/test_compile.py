@@ -9,14 +9,14 @@ import sys
 import pytest
 import torch
 import torchvision
-from oracles import rand, randomized
-from random_nets import RandomNet
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
 from anywidth import Elastic, errors
+from oracles import rand, randomized
+from random_nets import RandomNet
 
 IMAGE = (2, 3, 4, 4)
 KINDS, SIZES = ("residual", "dense", "gate", "plain"), (16, 12, 12, 8, 12)
@@ -76,6 +76,22 @@ def test_compiled_views_follow_updates_and_train():
         assert_close(net.at(0.5)(x), plain.at(0.5)(x), **TIGHT)
 
 
+def test_turns_of_training_and_evaluation_do_not_compile_again_and_again():
+    """Evaluation packs the weights; that may cost one graph per mode, not one per turn."""
+    net, plain, count, x = elastic(), elastic(), CompileCounter(), rand(*IMAGE)
+    net.compile([0.5], backend=count)
+    for _ in range(12):
+        for n in (net, plain):
+            n.train().at(0.5)(x).sum().backward()
+            with torch.no_grad():
+                for p in n.parameters():
+                    p.sub_(1e-4 * p.grad)
+            n.zero_grad()
+        with torch.no_grad():
+            assert_close(net.eval().at(0.5)(x), plain.eval().at(0.5)(x), **TIGHT)
+    assert count.frame_count <= 2
+
+
 def test_compiled_by_aot_autograd_gives_the_same_gradients():
     net, plain, x = elastic(), elastic(), rand(*IMAGE)
     net.compile([0.5], backend="aot_eager")
@@ -96,7 +112,7 @@ def test_a_compiled_stale_view_says_so():
     view = net.compile([0.5], backend="eager")[0.5]
     view(rand(*IMAGE))
     net.float()
-    with pytest.raises(errors.StaleViewError, match="Call net.at"):
+    with pytest.raises(errors.StaleViewError, match=r"Call net.at"):
         view(rand(*IMAGE))
 
 
@@ -119,7 +135,9 @@ def test_a_forward_that_is_no_function_cannot_be_compiled():
         forward = Callable_()
 
     net = Elastic(Odd(), torch.randn(1, 3))
-    with pytest.raises(errors.TraceError, match="Odd.forward is not a Python function and cannot be compiled per width"):
+    with pytest.raises(
+        errors.TraceError, match=r"Odd.forward is not a Python function and cannot be compiled per width"
+    ):
         net.compile([1.0])
 
 
@@ -129,7 +147,9 @@ def test_export_of_a_view(w):
     view, x = net.at(w), rand(*IMAGE)
     exported = torch.export.export(view, (x,))
     assert_close(exported.module()(x), view(x), **TIGHT)
-    assert {tuple(t.shape) for t in exported.state_dict.values()} == {tuple(p.shape) for p in view.parameters()}
+    assert {tuple(t.shape) for t in exported.state_dict.values()} == {
+        tuple(p.shape) for p in view.parameters()
+    }
 
 
 @pytest.mark.slow
@@ -140,7 +160,9 @@ def test_an_extracted_torchvision_model_runs_without_this_package(name, tmp_path
     x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     net = Elastic(model, x, norm="frozen")
     small = net.extract(0.25)
-    torch.save({"model": small, "x": x, "y": small(x).detach(), "state": small.state_dict()}, tmp_path / "small.pt")
+    torch.save(
+        {"model": small, "x": x, "y": small(x).detach(), "state": small.state_dict()}, tmp_path / "small.pt"
+    )
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
     assert (tmp_path / "small.pt").stat().st_size < 0.5 * buffer.tell()

@@ -4,20 +4,23 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from oracles import rand, randomized
-from random_nets import RandomNet, group_names, nets
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from anywidth import Elastic, errors
+from oracles import rand, randomized
+from random_nets import RandomNet, group_names, nets
 
 IMAGE = (2, 3, 6, 6)
 
 
 def counted(model: nn.Module, *inputs: Tensor) -> int:
     """Multiply-adds by torch's counter, which reports 2 for each."""
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # with gradients: no fused fast path
+    with (
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+    ):  # with gradients: no fused fast path
         model.eval()(*inputs)
     total = counter.get_total_flops()
     assert total % 2 == 0
@@ -49,9 +52,17 @@ class Attention(nn.Module):
 
 def convnet() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(16, 24, 3, groups=2),
-        nn.GroupNorm(2, 24), nn.ConvTranspose2d(24, 8, 2, 2), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(), nn.Linear(8, 5),
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(16, 24, 3, groups=2),
+        nn.GroupNorm(2, 24),
+        nn.ConvTranspose2d(24, 8, 2, 2),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
     )
 
 
@@ -72,7 +83,12 @@ def make(name: str) -> tuple[Elastic, Tensor]:
 def test_macs_are_half_of_torchs_flops_and_params_exact_at_every_width(name):
     net, x = make(name)
     generator = torch.Generator().manual_seed(1)
-    widths = [net.space.full, net.space.smallest, net.space.uniform(0.5), *(net.space.sample(generator) for _ in range(8))]
+    widths = [
+        net.space.full,
+        net.space.smallest,
+        net.space.uniform(0.5),
+        *(net.space.sample(generator) for _ in range(8)),
+    ]
     for w in widths:
         small = net.extract(w)
         assert net.macs(w) == counted(small, x), w
@@ -136,7 +152,9 @@ def test_an_array_needs_one_column_per_group():
 def test_chosen_units_cost_what_they_are():
     model = grown()
     net = Elastic(randomized(model), rand(*IMAGE))
-    w = net.space.width({"stem": [1, 3, 6], "blocks.0.0": [0, 5], "blocks.1.0": [4], "blocks.3.0": [0, 2, 4, 8]})
+    w = net.space.width(
+        {"stem": [1, 3, 6], "blocks.0.0": [0, 5], "blocks.1.0": [4], "blocks.3.0": [0, 2, 4, 8]}
+    )
     small = net.extract(w)
     assert net.macs(w) == counted(small, rand(*IMAGE))
     assert net.params(w) == params(small)
@@ -201,15 +219,22 @@ def test_tied_parameters_count_once():
 
 def test_a_shared_module_costs_once_per_call():
     layer = nn.Linear(6, 6)
-    net = Elastic(nn.Sequential(nn.Linear(3, 6), layer, nn.ReLU(), layer, nn.Linear(6, 2)).double(), rand(2, 3))
+    net = Elastic(
+        nn.Sequential(nn.Linear(3, 6), layer, nn.ReLU(), layer, nn.Linear(6, 2)).double(), rand(2, 3)
+    )
     for w in (0.5, 1.0):
         assert net.macs(w) == counted(net.extract(w), rand(2, 3))
 
 
 def test_costs_survive_large_numbers():
     """MACs beyond 32 bits are exact."""
-    model = nn.Sequential(nn.Conv2d(3, 4096, 1), nn.Conv2d(4096, 4096, 3, padding=1), nn.Conv2d(4096, 2, 1)).to("meta")
-    space = Elastic(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 2, 1)), torch.randn(1, 3, 64, 64))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4096, 1), nn.Conv2d(4096, 4096, 3, padding=1), nn.Conv2d(4096, 2, 1)
+    ).to("meta")
+    space = Elastic(
+        nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 2, 1)),
+        torch.randn(1, 3, 64, 64),
+    )
     assert space.macs(1.0) == 64 * 64 * (3 * 8 + 9 * 64 + 16)
     net = Elastic(model, torch.empty(1, 3, 64, 64, device="meta"))
     assert net.macs(1.0) == 64 * 64 * (3 * 4096 + 9 * 4096**2 + 2 * 4096)

@@ -6,13 +6,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from oracles import TIGHT, rand, randomized
-from random_nets import RandomNet
 from torch import nn
 from torch.testing import assert_close
 
 import anywidth as aw
 from anywidth import Elastic, errors
+from oracles import TIGHT, rand, randomized
+from random_nets import RandomNet
 
 X = rand(4, 3, 4, 4)
 KINDS, SIZES = ("residual", "batchnorm", "dense"), (8, 6, 4)
@@ -26,7 +26,9 @@ def elastic(**options) -> Elastic:
 
 
 def test_a_width_a_label_or_a_multiplier():
-    net = elastic(widths={"small": 0.25, 3: 0.375, "odd": aw.Width(names=elastic().space.names, kept=(1, 6, 2))})
+    net = elastic(
+        widths={"small": 0.25, 3: 0.375, "odd": aw.Width(names=elastic().space.names, kept=(1, 6, 2))}
+    )
     assert net.width(0.5) == net.space.uniform(0.5)
     assert net.width("small") == net.space.uniform(0.25)
     assert net.width(3) == net.space.uniform(0.375)
@@ -156,7 +158,9 @@ def test_forward_is_the_wide_network_and_passes_arguments():
 def test_parameters_are_the_models_own():
     net = elastic()
     assert {id(p) for p in net.parameters()} == {id(p) for p in net.model.parameters()}
-    assert [n.removeprefix("model.") for n, _ in net.named_parameters()] == [n for n, _ in net.model.named_parameters()]
+    assert [n.removeprefix("model.") for n, _ in net.named_parameters()] == [
+        n for n, _ in net.model.named_parameters()
+    ]
 
 
 def test_repr_says_groups_norm_and_widths():

@@ -89,7 +89,9 @@ def sources() -> list[tuple[str, Path]]:
     return found
 
 
-@pytest.mark.parametrize(("mine", "path"), sources(), ids=lambda v: str(v.relative_to(ROOT)) if isinstance(v, Path) else "")
+@pytest.mark.parametrize(
+    ("mine", "path"), sources(), ids=lambda v: str(v.relative_to(ROOT)) if isinstance(v, Path) else ""
+)
 def test_imports_point_one_way(mine, path):
     if mine in FRONT:
         return
@@ -127,9 +129,17 @@ def test_a_reversed_arrow_is_found(mine, source, package):
     ("mine", "source", "package"),
     [
         ("elastic", "def save():\n    from anywidth.store import save", "anywidth"),
-        ("train", "from anywidth.elastic import Elastic\nfrom anywidth.train.step import step", "anywidth.train"),
+        (
+            "train",
+            "from anywidth.elastic import Elastic\nfrom anywidth.train.step import step",
+            "anywidth.train",
+        ),
         ("cli", "from anywidth.recipe import read\nfrom anywidth.models import SmallResNet", "anywidth.cli"),
-        ("data", "from anywidth.errors import AnywidthError\nfrom anywidth.files import replacing\nimport torch", "anywidth.data"),
+        (
+            "data",
+            "from anywidth.errors import AnywidthError\nfrom anywidth.files import replacing\nimport torch",
+            "anywidth.data",
+        ),
         ("channels", "from .labels import Block\nfrom anywidth.width import Width", "anywidth.channels"),
     ],
 )

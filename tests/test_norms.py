@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from oracles import TIGHT, assert_same_grads, expected_grads, fill_, rand, randomized, scalar
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from anywidth import Elastic, errors
 from anywidth.norms import NormBank, batch_norms, inputs_of, width_key
+from oracles import TIGHT, assert_same_grads, expected_grads, fill_, rand, randomized, scalar
 
 
 class Net(nn.Module):
@@ -27,7 +27,9 @@ class Net(nn.Module):
 SIZES, X = (8, 6), rand(4, 3, 5, 5)
 BATCHES = [(rand(4, 3, 5, 5, seed=s), torch.zeros(4)) for s in range(5)]
 HALF = [0, 1, 2, 3, 8, 9, 10]  # channels of n2 when both groups are halved
-WHERE = {f"n2.{t}": {0: HALF} for t in ("weight", "bias", "running_mean", "running_var")} | {"head.weight": {1: HALF}}
+WHERE = {f"n2.{t}": {0: HALF} for t in ("weight", "bias", "running_mean", "running_var")} | {
+    "head.weight": {1: HALF}
+}
 
 
 def elastic(**options) -> Elastic:
@@ -52,7 +54,9 @@ def by_hand(model: nn.Module, batches: list[Tensor]) -> dict[str, Tensor]:
 
             def note(m: nn.Module, args: tuple[Tensor], out: Tensor, name: str = name) -> None:
                 x = args[0].transpose(0, 1).flatten(1)
-                seen.setdefault(name, []).append((x.mean(1), ((x - x.mean(1, keepdim=True)) ** 2).sum(1) / (x.shape[1] - 1)))
+                seen.setdefault(name, []).append(
+                    (x.mean(1), ((x - x.mean(1, keepdim=True)) ** 2).sum(1) / (x.shape[1] - 1))
+                )
 
             handles.append(m.register_forward_hook(note))
     model.train()
@@ -86,7 +90,10 @@ def test_calibration_starts_anew_each_time():
     net = elastic()
     net.calibrate(BATCHES[3:], widths=[0.5])
     net.calibrate(BATCHES[:2], widths=[0.5])
-    assert_close(statistics(net, 0.5)["n1.running_mean"], by_hand(half(net), [x for x, _ in BATCHES[:2]])["n1.running_mean"])
+    assert_close(
+        statistics(net, 0.5)["n1.running_mean"],
+        by_hand(half(net), [x for x, _ in BATCHES[:2]])["n1.running_mean"],
+    )
 
 
 def test_calibration_of_the_full_width_fills_the_models_own_statistics():
@@ -147,12 +154,16 @@ def test_calibrating_an_unlisted_width_lists_it():
 
 
 def test_calibration_without_data_is_an_error():
-    with pytest.raises(errors.StatisticsError, match="the loader is empty. Give a loader over training images"):
+    with pytest.raises(
+        errors.StatisticsError, match=r"the loader is empty. Give a loader over training images"
+    ):
         elastic().calibrate([], widths=[0.5])
 
 
 def test_calibration_of_frozen_norms_is_an_error():
-    with pytest.raises(errors.StatisticsError, match="norm='frozen' keeps the wide network's statistics.*norm='shared'"):
+    with pytest.raises(
+        errors.StatisticsError, match=r"norm='frozen' keeps the wide network's statistics.*norm='shared'"
+    ):
         elastic(norm="frozen").calibrate(BATCHES)
 
 
@@ -229,7 +240,9 @@ def test_extracting_a_width_without_statistics_slices_the_wide_ones():
 
 
 def test_batch_norms_without_statistics_need_none():
-    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8, track_running_stats=False), nn.Conv2d(8, 2, 1)).double()
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8, track_running_stats=False), nn.Conv2d(8, 2, 1)
+    ).double()
     net = Elastic(model, X).eval()
     assert batch_norms(model) == {}
     assert net.has_statistics(0.5)
@@ -298,7 +311,9 @@ def test_switchable_norms_train_like_independent_networks():
 
 def test_switchable_norms_have_only_listed_widths():
     net = elastic(norm="switchable", widths=[0.5, 1.0])
-    with pytest.raises(errors.WidthError, match="this width has no batch norms of its own.*only listed widths exist"):
+    with pytest.raises(
+        errors.WidthError, match=r"this width has no batch norms of its own.*only listed widths exist"
+    ):
         net.at(0.3)
     net.list_width_(0.3, 0.3)
     assert net.train().at(0.3)(X).shape == (4, 2)
@@ -352,7 +367,9 @@ def test_adding_a_width_never_breaks_loading():
     old.calibrate(BATCHES, widths=[0.5])
     new.load_state_dict(old.state_dict())
     state = old.norm_state()
-    with pytest.raises(errors.StatisticsError, match="12 of 18 batch-norm tensors are missing in the saved statistics"):
+    with pytest.raises(
+        errors.StatisticsError, match="12 of 18 batch-norm tensors are missing in the saved statistics"
+    ):
         new.load_norm_state_(state)
     assert not new.has_statistics(0.5)  # nothing was changed
     new.norms.load_state_(state, [new.width(0.5)])
@@ -385,7 +402,9 @@ def test_width_keys_are_stable():
 
 
 def test_an_unknown_policy_is_an_error():
-    with pytest.raises(ValueError, match="norm='batch' is no norm policy: use 'shared', 'switchable' or 'frozen'"):
+    with pytest.raises(
+        ValueError, match="norm='batch' is no norm policy: use 'shared', 'switchable' or 'frozen'"
+    ):
         elastic(norm="batch")
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from oracles import assert_narrow, assert_same_grads, expected_grads, fill_, rand, randomized
 from torch import nn
 
 from anywidth import Elastic
+from oracles import assert_narrow, assert_same_grads, expected_grads, fill_, rand, randomized
 
 
 def mlp(hidden: int = 6) -> nn.Module:
@@ -22,7 +22,9 @@ def test_the_right_network_passes():
 
 def test_wrong_positions_fail():
     with pytest.raises(AssertionError, match="not close"):
-        assert_narrow(net(), {"0": 4}, mlp(4), rand(3, 4), {"0.weight": {0: [1, 2, 3, 4]}, "0.bias": {0: [1, 2, 3, 4]}})
+        assert_narrow(
+            net(), {"0": 4}, mlp(4), rand(3, 4), {"0.weight": {0: [1, 2, 3, 4]}, "0.bias": {0: [1, 2, 3, 4]}}
+        )
 
 
 def test_a_wrong_size_fails():

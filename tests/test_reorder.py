@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import TIGHT, rand, randomized
-from random_nets import RandomNet, group_names, nets
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from anywidth import Elastic, errors, reorder_
+from oracles import TIGHT, rand, randomized
+from random_nets import RandomNet, group_names, nets
 
 IMAGE = (2, 3, 4, 4)
 
@@ -41,7 +41,11 @@ def test_chosen_units_become_a_prefix(drawn):
     expected = net.extract(chosen)(rand(*IMAGE))
     rest = {n: [*u, *sorted(set(range(s)) - set(u))] for n, u, s in zip(names, units, sizes, strict=True)}
     reorder_(net, rest)
-    assert_close(net.extract(net.space.width({n: len(u) for n, u in zip(names, units, strict=True)}))(rand(*IMAGE)), expected, **TIGHT)
+    assert_close(
+        net.extract(net.space.width({n: len(u) for n, u in zip(names, units, strict=True)}))(rand(*IMAGE)),
+        expected,
+        **TIGHT,
+    )
 
 
 class Attention(nn.Module):
@@ -60,8 +64,14 @@ class Attention(nn.Module):
     ("model", "shape"),
     [
         (Attention, (2, 5, 6)),
-        (lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 3, groups=2), nn.Conv2d(12, 2, 1)), IMAGE),
-        (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Flatten(), nn.Linear(32, 2)), IMAGE),
+        (
+            lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 3, groups=2), nn.Conv2d(12, 2, 1)),
+            IMAGE,
+        ),
+        (
+            lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Flatten(), nn.Linear(32, 2)),
+            IMAGE,
+        ),
         (lambda: nn.Sequential(nn.Linear(6, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 3)), (2, 5, 6)),
     ],
 )
@@ -92,7 +102,7 @@ def test_statistics_of_narrow_widths_are_dropped_and_views_made_anew():
     reorder_(net, {"stem": [5, 4, 3, 2, 1, 0]})
     assert not net.has_statistics(0.5)
     assert net.at(0.5) is not view
-    with pytest.raises(errors.StatisticsError, match="Call net.calibrate"):
+    with pytest.raises(errors.StatisticsError, match=r"Call net.calibrate"):
         net.eval().at(0.5)(rand(*IMAGE))
     net.calibrate([rand(*IMAGE)])
     net.eval().at(0.5)(rand(*IMAGE))
@@ -117,7 +127,11 @@ class Routed(nn.Module):
 
     def __init__(self, width: int = 8):
         super().__init__()
-        self.stem, self.conv, self.head = nn.Conv2d(3, width, 1), nn.Conv1d(1, 1, 3, padding=1), nn.Conv2d(width, 2, 1)
+        self.stem, self.conv, self.head = (
+            nn.Conv2d(3, width, 1),
+            nn.Conv1d(1, 1, 3, padding=1),
+            nn.Conv2d(width, 2, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.stem(x)
@@ -144,12 +158,17 @@ def test_bad_orders_change_nothing(order, message):
 
 def test_channels_routed_by_position_keep_their_order():
     net = Elastic(randomized(Routed()), rand(*IMAGE))
-    with pytest.raises(errors.WidthError, match="group 'stem' cannot be reordered: the model routes these channels by position"):
+    with pytest.raises(
+        errors.WidthError,
+        match="group 'stem' cannot be reordered: the model routes these channels by position",
+    ):
         reorder_(net, {"stem": list(range(8))[::-1]})
 
 
 def test_switchable_norms_cannot_be_reordered():
     net = Elastic(randomized(RandomNet(("batchnorm",), (6,))), rand(*IMAGE), norm="switchable", widths=[0.5])
-    with pytest.raises(errors.WidthError, match="cannot be reordered with switchable norms.*Use norm='shared'"):
+    with pytest.raises(
+        errors.WidthError, match=r"cannot be reordered with switchable norms.*Use norm='shared'"
+    ):
         reorder_(net, {"stem": [5, 4, 3, 2, 1, 0]})
     reorder_(net, {})

@@ -6,14 +6,14 @@ import struct
 import pytest
 import safetensors.torch
 import torch
-from oracles import TIGHT, rand, randomized
-from random_nets import RandomNet
 from torch import nn
 from torch.testing import assert_close
 
 import anywidth
 import anywidth.store
 from anywidth import Elastic, errors, load
+from oracles import TIGHT, rand, randomized
+from random_nets import RandomNet
 
 IMAGE = (4, 3, 4, 4)
 KINDS, SIZES = ("residual", "batchnorm", "dense"), (6, 5, 4)
@@ -141,7 +141,9 @@ def test_missing_files(saved):
     (path.parent / "net.norms.safetensors").unlink()
     refuses(path, r"net.norms.safetensors: no such file; a saved network is three files")
     (path.parent / "net.json").unlink()
-    refuses(path, r"no net.json beside it, so these are ordinary weights.*aw.Elastic\(model, example_inputs\)")
+    refuses(
+        path, r"no net.json beside it, so these are ordinary weights.*aw.Elastic\(model, example_inputs\)"
+    )
 
 
 @pytest.mark.parametrize("name", ["net.safetensors", "net.norms.safetensors"])
@@ -168,7 +170,10 @@ def test_files_of_two_saves_are_not_mixed(saved):
     old = (path.parent / "net.norms.safetensors").read_bytes()
     net.save(path)
     (path.parent / "net.norms.safetensors").write_bytes(old)
-    refuses(path, r"net.norms.safetensors: belongs to another save than its description.*restore all three files from one save")
+    refuses(
+        path,
+        r"net.norms.safetensors: belongs to another save than its description.*restore all three files from one save",
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "{}", "\x00\x01"])
@@ -204,9 +209,15 @@ def test_another_model(saved):
     _, path = saved
     model = RandomNet(("residual", "batchnorm", "plain"), (6, 5, 4))
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    with pytest.raises(errors.CheckpointError, match=r"does not fit RandomNet: 1 missing, e.g. blocks.2.0.bias; 1 of another shape, e.g. head.weight"):
+    with pytest.raises(
+        errors.CheckpointError,
+        match=r"does not fit RandomNet: 1 missing, e.g. blocks.2.0.bias; 1 of another shape, e.g. head.weight",
+    ):
         load(path, model)
-    with pytest.raises(errors.CheckpointError, match=r"does not fit Linear: 2 missing, e.g. weight; \d+ unexpected, e.g. \S+. Give the model that was saved"):
+    with pytest.raises(
+        errors.CheckpointError,
+        match=r"does not fit Linear: 2 missing, e.g. weight; \d+ unexpected, e.g. \S+. Give the model that was saved",
+    ):
         load(path, nn.Linear(2, 2))
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
 
@@ -225,7 +236,9 @@ def test_lost_norm_state(saved):
 
 
 def test_the_name_must_end_in_safetensors(tmp_path):
-    with pytest.raises(errors.CheckpointError, match=r"net.pt: elastic networks are saved as NAME.safetensors"):
+    with pytest.raises(
+        errors.CheckpointError, match=r"net.pt: elastic networks are saved as NAME.safetensors"
+    ):
         new_net().save(tmp_path / "net.pt")
     assert list(tmp_path.iterdir()) == []
 

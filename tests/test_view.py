@@ -9,6 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
+
+from anywidth import Elastic, errors
+from anywidth.view import AxisPlan, Cut, cut, link_of
 from oracles import (
     TIGHT,
     assert_narrow,
@@ -22,13 +29,6 @@ from oracles import (
     scalar,
 )
 from random_nets import RandomNet, group_names, nets, where_kept
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.testing import assert_close
-from torch.utils.checkpoint import checkpoint
-
-from anywidth import Elastic, errors
-from anywidth.view import AxisPlan, Cut, cut, link_of
 
 IMAGE = (2, 3, 4, 4)
 KINDS = ("residual", "batchnorm", "dense", "gate", "depthwise", "plain")  # with gathered and strided axes
@@ -73,7 +73,9 @@ def test_random_nets_at_random_widths_are_the_nets_built_narrow(drawn):
     net = Elastic(randomized(RandomNet(kinds, sizes)), rand(*IMAGE))
     assert {g.name: g.size for g in net.space.groups} == dict(zip(group_names(kinds), sizes, strict=True))
     kept = [len(u) for u in units]
-    assert_narrow(net, width(net, kept, kinds), RandomNet(kinds, kept), rand(*IMAGE), where_kept(kinds, sizes, units))
+    assert_narrow(
+        net, width(net, kept, kinds), RandomNet(kinds, kept), rand(*IMAGE), where_kept(kinds, sizes, units)
+    )
 
 
 @settings(max_examples=25)
@@ -85,7 +87,9 @@ def test_extraction_of_any_units_is_hand_slicing(drawn):
     net.eval()
     small = net.extract(w)
     other = fill_(RandomNet(kinds, [len(u) for u in units]), net.model, where_kept(kinds, sizes, units))
-    assert {n: t.shape for n, t in small.state_dict().items()} == {n: t.shape for n, t in other.state_dict().items()}
+    assert {n: t.shape for n, t in small.state_dict().items()} == {
+        n: t.shape for n, t in other.state_dict().items()
+    }
     for n, t in other.state_dict().items():
         assert torch.equal(small.state_dict()[n], t), n
     assert_close(small(rand(*IMAGE)), other(rand(*IMAGE)), **TIGHT)
@@ -104,7 +108,9 @@ def test_nested_widths_give_nested_views(drawn):
     narrow, wider = (width(net, [len(u) for u in units], kinds) for units in (small, a))
     assert narrow <= wider <= net.space.full
     inner, outer = net.at(narrow), net.at(wider)
-    for (n, p), q, r in zip(inner.named_parameters(), outer.parameters(), net.model.parameters(), strict=True):
+    for (n, p), q, r in zip(
+        inner.named_parameters(), outer.parameters(), net.model.parameters(), strict=True
+    ):
         mine, theirs = p.detach().flatten(), q.detach().flatten()
         assert torch.isin(mine, theirs).all(), n
         assert theirs[torch.isin(theirs, mine)].equal(mine), n  # in the same order
@@ -239,7 +245,9 @@ def test_gradients_of_inputs_pass_through():
 # --- weights that change -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimiser", [partial(torch.optim.SGD, lr=0.1), partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1)])
+@pytest.mark.parametrize(
+    "optimiser", [partial(torch.optim.SGD, lr=0.1), partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1)]
+)
 @pytest.mark.parametrize("foreach", [True, False])
 def test_optimiser_steps_are_seen_by_views(optimiser, foreach):
     net = elastic()
@@ -275,7 +283,9 @@ def test_load_state_dict_with_assign_makes_views_stale():
     net = elastic()
     view = net.at(width(net))
     net.model.load_state_dict(randomized(RandomNet(KINDS, WIDE), seed=9).state_dict(), assign=True)
-    with pytest.raises(errors.StaleViewError, match=r"this view of RandomNet aliases tensors.*Call net.at\(width\) again"):
+    with pytest.raises(
+        errors.StaleViewError, match=r"this view of RandomNet aliases tensors.*Call net.at\(width\) again"
+    ):
         view(rand(*IMAGE))
     fresh = net.at(width(net))
     assert fresh is not view
@@ -431,7 +441,7 @@ def test_copies_of_a_view_stand_alone():
             for p in made.parameters():
                 p.zero_()
         assert_is_compact(net, view)
-        assert not list(made.children())[0].weight.any()
+        assert not next(iter(made.children())).weight.any()
         again = copy.deepcopy(made)
         assert_close(again(rand(*IMAGE)), made(rand(*IMAGE)))
 
@@ -459,7 +469,9 @@ def test_a_copy_of_a_packed_view(ready):
 
 
 def big() -> Elastic:
-    return Elastic(nn.Sequential(nn.Linear(4, 1024), nn.Linear(1024, 1024), nn.Linear(1024, 4)), torch.randn(1, 4))
+    return Elastic(
+        nn.Sequential(nn.Linear(4, 1024), nn.Linear(1024, 1024), nn.Linear(1024, 4)), torch.randn(1, 4)
+    )
 
 
 def test_saved_views_are_small():
@@ -484,7 +496,9 @@ def test_extract_owns_its_tensors():
         small = net.extract(w)
         wide = {t.untyped_storage().data_ptr() for t in net.state_dict(keep_vars=True).values()}
         assert not wide & {t.untyped_storage().data_ptr() for t in small.state_dict(keep_vars=True).values()}
-        assert all(p.is_contiguous() and p.untyped_storage().nbytes() == p.numel() * 8 for p in small.parameters())
+        assert all(
+            p.is_contiguous() and p.untyped_storage().nbytes() == p.numel() * 8 for p in small.parameters()
+        )
 
 
 # --- the module tree ---------------------------------------------------------------------------------------------------------
@@ -613,12 +627,16 @@ def test_buffers_that_no_width_changes_are_shared():
 def test_channels_last_weights_stay_channels_last():
     net = elastic()
     net.model.to(memory_format=torch.channels_last)
-    assert_narrow(net, width(net), RandomNet(KINDS, NARROW), rand(*IMAGE).to(memory_format=torch.channels_last), where())
+    assert_narrow(
+        net, width(net), RandomNet(KINDS, NARROW), rand(*IMAGE).to(memory_format=torch.channels_last), where()
+    )
 
 
 def test_a_width_that_is_no_prefix_has_no_view():
     net = elastic()
-    with pytest.raises(errors.WidthError, match=r"needs nested widths.*but 'stem' keeps chosen units. Use net.extract"):
+    with pytest.raises(
+        errors.WidthError, match=r"needs nested widths.*but 'stem' keeps chosen units. Use net.extract"
+    ):
         net.at(net.space.width({"stem": [1, 3]}))
 
 
@@ -629,8 +647,13 @@ def test_cut_of_adds_and_slices_like_fancy_indexing():
     wide = rand(5, 6, 4)
     chosen = torch.tensor([0, 3, 4]), torch.tensor([1, 2, 5])
     for parts in (
-        (None, None, None), (slice(0, 2), None, slice(0, 3)), (chosen[0], None, None), (slice(0, 2), chosen[1], None),
-        (chosen[0], chosen[1], None), (chosen[0], slice(0, 2), torch.tensor([3])), (chosen[0], chosen[1], torch.tensor([0, 3])),
+        (None, None, None),
+        (slice(0, 2), None, slice(0, 3)),
+        (chosen[0], None, None),
+        (slice(0, 2), chosen[1], None),
+        (chosen[0], chosen[1], None),
+        (chosen[0], slice(0, 2), torch.tensor([3])),
+        (chosen[0], chosen[1], torch.tensor([0, 3])),
     ):
         index = [
             torch.arange(n) if p is None else torch.arange(p.stop) if isinstance(p, slice) else p

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from anywidth.view import Blueprint, compile_, link_of, standalone
 from anywidth.width import Width, unknown_name
 
 _VIEWS_KEPT = 64
+_log = logging.getLogger(__name__)
 
 
 class Elastic(nn.Module):
@@ -183,8 +185,12 @@ class Elastic(nn.Module):
         """
         width = self.width(w)
         overrides = None
-        if width not in self.norms.statistics and self.norms.policy == "shared":
+        if self.norms.policy == "shared" and not self.norms.ready(width):
             overrides = {}
+            _log.info(
+                "extract: width %s has no statistics of its own; it gets slices of the wide network's",
+                self._label(width),
+            )
         if not width.is_prefix and self.norms.policy == "switchable":
             raise WidthError(
                 "chosen units cannot be extracted with switchable norms: each listed width has its own. Use norm='shared'."

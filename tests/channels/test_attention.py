@@ -3,13 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from oracles import assert_narrow, groups, rand, randomized
 from timm.layers import Attention as TimmAttention
 from timm.layers import GluMlp, SwiGLU
 from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
 
 from anywidth import Elastic
+from oracles import assert_narrow, groups, rand, randomized
 
 TOKENS = (2, 5, 6)
 
@@ -70,10 +70,14 @@ def test_torch_cross_attention_with_other_key_sizes():
     net = Elastic(randomized(TorchCross(4, 3, 8)), example)
     assert groups(net) == {"stem": (4, 3), "keys": (8, 1), "attend.out_proj": (12, 1)}
     # The stem has no order of its own: torch ties its size to the heads', and the solver picks which channel goes with which.
-    units = [r.first + i for r in net.space.axes["stem.bias"][0] for i in range(r.count) for _ in range(r.each)]
+    units = [
+        r.first + i for r in net.space.axes["stem.bias"][0] for i in range(r.count) for _ in range(r.each)
+    ]
     stem = [position for position, unit in enumerate(units) if unit < 2]
     where = {
-        "attend.in_proj_bias": {0: thirds(12, 6)}, "stem.weight": {0: stem}, "stem.bias": {0: stem},
+        "attend.in_proj_bias": {0: thirds(12, 6)},
+        "stem.weight": {0: stem},
+        "stem.bias": {0: stem},
         "attend.q_proj_weight": {1: stem},
     }
     assert_narrow(net, {"stem": 6, "keys": 5, "attend.out_proj": 6}, TorchCross(2, 3, 5), example, where)
@@ -84,7 +88,9 @@ class Encoder(nn.Module):
         super().__init__()
         e = heads * dim
         self.stem = nn.Linear(6, e)
-        self.layer = nn.TransformerEncoderLayer(e, heads, hidden, dropout=0.0, batch_first=True, activation="gelu")
+        self.layer = nn.TransformerEncoderLayer(
+            e, heads, hidden, dropout=0.0, batch_first=True, activation="gelu"
+        )
         self.head = nn.Linear(e, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,7 +122,9 @@ def test_packed_qkv_loses_whole_heads():
     net = elastic(Packed(4, 3))
     assert groups(net) == {"qkv": (4, 9)}
     rows = thirds(12, 6)
-    assert_narrow(net, {"qkv": 18}, Packed(2, 3), rand(*TOKENS), {"qkv.weight": {0: rows}, "qkv.bias": {0: rows}})
+    assert_narrow(
+        net, {"qkv": 18}, Packed(2, 3), rand(*TOKENS), {"qkv.weight": {0: rows}, "qkv.bias": {0: rows}}
+    )
     assert net.at(net.space.width({"qkv": 18})).heads == 2
 
 
@@ -134,7 +142,10 @@ class Derived(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         b, n, c = x.shape
-        q, k, v = (m(x).view(b, n, self.num_heads, c // self.num_heads).transpose(1, 2) for m in (self.q, self.k, self.v))
+        q, k, v = (
+            m(x).view(b, n, self.num_heads, c // self.num_heads).transpose(1, 2)
+            for m in (self.q, self.k, self.v)
+        )
         y = F.scaled_dot_product_attention(q, k, v)
         return self.out(y.transpose(1, 2).reshape(b, n, c))
 
@@ -189,7 +200,9 @@ def test_einsum_attention_with_shared_keys():
     net = elastic(Grouped(4, 2, 3))
     assert groups(net) == {"q": (2, 6)}
     rows = [*range(3), *range(6, 9)]
-    assert_narrow(net, {"q": 6}, Grouped(2, 1, 3), rand(*TOKENS), {"kv.weight": {0: rows}, "kv.bias": {0: rows}})
+    assert_narrow(
+        net, {"q": 6}, Grouped(2, 1, 3), rand(*TOKENS), {"kv.weight": {0: rows}, "kv.bias": {0: rows}}
+    )
     assert (net.at(0.5).heads, net.at(0.5).shared) == (2, 1)
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from oracles import assert_narrow, groups, rand, randomized
 from torch import Tensor, nn
 
 from anywidth import Elastic
+from oracles import assert_narrow, groups, rand, randomized
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -88,10 +88,15 @@ def test_group_convolution_keeps_its_number_of_groups_and_narrows_each(number):
     assert groups(net) == {"stem": (8 // number, number), "grouped": (24 // number, number)}
     first, second = in_each(number, 8 // number, 1), in_each(number, 24 // number, 4)
     where = {
-        "stem.weight": {0: first}, "stem.bias": {0: first}, "grouped.weight": {0: second}, "grouped.bias": {0: second},
+        "stem.weight": {0: first},
+        "stem.bias": {0: first},
+        "grouped.weight": {0: second},
+        "grouped.bias": {0: second},
         "head.weight": {1: second},
     }
-    assert_narrow(net, {"stem": number, "grouped": 4 * number}, Grouped(number, 4 * number, number), rand(*IMAGE), where)
+    assert_narrow(
+        net, {"stem": number, "grouped": 4 * number}, Grouped(number, 4 * number, number), rand(*IMAGE), where
+    )
 
 
 class Concat(nn.Module):
@@ -160,7 +165,9 @@ def test_glu_gate_loses_the_same_channels_of_both_halves(how):
     net = elastic(Chunked(8, how))
     assert groups(net) == {"wide": (8, 2)}
     axis = in_each(2, 8, 5)
-    assert_narrow(net, {"wide": 10}, Chunked(5, how), rand(*IMAGE), {"wide.weight": {0: axis}, "wide.bias": {0: axis}})
+    assert_narrow(
+        net, {"wide": 10}, Chunked(5, how), rand(*IMAGE), {"wide.weight": {0: axis}, "wide.bias": {0: axis}}
+    )
     narrow = net.at(net.space.width({"wide": 10}))
     assert narrow.half == (5 if how in ("split", "slices") else 8)  # follows where the code reads it
 
@@ -234,7 +241,11 @@ def test_squeeze_and_excitation_ties_the_gate_to_what_it_scales():
 class Flattened(nn.Module):
     def __init__(self, width: int):
         super().__init__()
-        self.conv, self.pool, self.head = nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(2), nn.Linear(4 * width, 5)
+        self.conv, self.pool, self.head = (
+            nn.Conv2d(3, width, 3),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Linear(4 * width, 5),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(torch.flatten(self.pool(self.conv(x)), 1))
@@ -318,7 +329,9 @@ class StandardisedByNorm(nn.Conv2d):
     """The form of timm: a batch norm over the reshaped weight."""
 
     def forward(self, x: Tensor) -> Tensor:
-        w = F.batch_norm(self.weight.reshape(1, self.out_channels, -1), None, None, training=True).reshape_as(self.weight)
+        w = F.batch_norm(self.weight.reshape(1, self.out_channels, -1), None, None, training=True).reshape_as(
+            self.weight
+        )
         return F.conv2d(x, w, self.bias, padding=1)
 
 
@@ -388,7 +401,10 @@ def test_transposed_group_convolution_narrows_each_group():
     net = elastic(TransposedGroups(8, 12, 2))
     first, second = in_each(2, 4, 3), in_each(2, 6, 2)
     where = {
-        "stem.weight": {0: first}, "stem.bias": {0: first}, "up.weight": {0: first}, "up.bias": {0: second},
+        "stem.weight": {0: first},
+        "stem.bias": {0: first},
+        "up.weight": {0: first},
+        "up.bias": {0: second},
         "head.weight": {1: second},
     }
     assert {n: s for n, (s, _) in groups(net).items()} == {"stem": 4, "up": 6}
@@ -421,7 +437,11 @@ def test_norms_over_the_last_dimension(norm):
 class GroupNormed(nn.Module):
     def __init__(self, width: int, number: int):
         super().__init__()
-        self.stem, self.norm, self.head = nn.Conv2d(3, width, 3), nn.GroupNorm(number, width), nn.Conv2d(width, 2, 1)
+        self.stem, self.norm, self.head = (
+            nn.Conv2d(3, width, 3),
+            nn.GroupNorm(number, width),
+            nn.Conv2d(width, 2, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.norm(self.stem(x)))
@@ -471,7 +491,11 @@ class Scaled(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, width, 2)
         self.mix = nn.Conv2d(width, width, 3, padding=1, groups=width)
-        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.norm, self.up, self.down = (
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden),
+            nn.Linear(hidden, width),
+        )
         self.gamma = nn.Parameter(torch.ones(width))
         self.head = nn.Linear(width, 4)
 
@@ -491,7 +515,11 @@ def test_layer_scale_and_channels_last_blocks():
 class PixelShuffled(nn.Module):
     def __init__(self, width: int):
         super().__init__()
-        self.stem, self.shuffle, self.head = nn.Conv2d(3, 4 * width, 1), nn.PixelShuffle(2), nn.Conv2d(width, 2, 1)
+        self.stem, self.shuffle, self.head = (
+            nn.Conv2d(3, 4 * width, 1),
+            nn.PixelShuffle(2),
+            nn.Conv2d(width, 2, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.shuffle(self.stem(x)))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from oracles import assert_narrow, groups, rand, randomized
 from torch import Tensor, nn
 
 from anywidth import Elastic, errors
 from anywidth.channels.build import channel_space
 from anywidth.channels.trace import trace
+from oracles import assert_narrow, groups, rand, randomized
 
 
 class TwoInputs(nn.Module):
@@ -120,6 +120,44 @@ def test_a_head_that_runs_in_training_only_is_traced_but_not_counted():
     assert groups(net) == {"stem": (8, 1), "aux.0": (6, 1)}
     assert_narrow(net, {"stem": 5, "aux.0": 3}, Auxiliary(5, 3), rand(4, 3))
     assert net.macs(1.0) == 4 * (3 * 8 + 8 * 2)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, width: int, kind: type[nn.RNNBase]):
+        super().__init__()
+        self.a, self.layer, self.head = nn.Linear(3, width), kind(width, 5, batch_first=True), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(self.a(x))[0])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_narrow_in_what_they_read(kind):
+    """They also keep a list of their weights behind PyTorch's back."""
+    net = Elastic(randomized(Recurrent(8, kind)), rand(4, 6, 3))
+    assert groups(net)["a"] == (8, 1)
+    assert_narrow(net, {"a": 3}, Recurrent(3, kind), rand(4, 6, 3))
+    small = net.extract(0.5)
+    assert all(a is b for a, b in zip(small.layer._flat_weights, small.layer.parameters(), strict=True))
+
+
+class Reparametrised(nn.Module):
+    def __init__(self, width: int = 8):
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(3, width), nn.Linear(width, 6), nn.Linear(6, 2)
+        nn.utils.parametrizations.weight_norm(self.b)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.b(self.a(x)).relu())
+
+
+def test_parametrised_weights_are_followed_or_reported():
+    net = Elastic(randomized(Reparametrised()), rand(4, 3))
+    assert net.space.groups or net.space.unknown
+    for w in (0.3, 1.0):
+        torch.testing.assert_close(net.at(w)(rand(4, 3)), net.extract(w)(rand(4, 3)))
+    net.at(0.5)(rand(4, 3)).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
 
 
 # --- what cannot be followed ------------------------------------------------------------------------------------------
@@ -240,7 +278,10 @@ def test_freeze_by_module_parameter_or_pattern(pattern):
 
 
 def test_a_freeze_pattern_that_matches_nothing_is_an_error():
-    with pytest.raises(errors.WidthError, match=r"unknown module or parameter '0.wieght'; did you mean '0\.weight'.*glob patterns"):
+    with pytest.raises(
+        errors.WidthError,
+        match=r"unknown module or parameter '0.wieght'; did you mean '0\.weight'.*glob patterns",
+    ):
         Elastic(mlp(), torch.randn(4, 3), freeze=["0.wieght"])
 
 
@@ -249,7 +290,10 @@ def test_a_freeze_pattern_that_matches_nothing_is_an_error():
 
 def test_a_model_that_fails_on_its_example_is_an_error_with_the_place():
     model = nn.Sequential(nn.Linear(3, 8), nn.Sequential(nn.ReLU(), nn.Linear(9, 2)))
-    with pytest.raises(errors.TraceError, match=r"Sequential failed on its example inputs in module '1\.1'.*Give example_inputs"):
+    with pytest.raises(
+        errors.TraceError,
+        match=r"Sequential failed on its example inputs in module '1\.1'.*Give example_inputs",
+    ):
         Elastic(model, torch.randn(4, 3))
 
 
@@ -280,12 +324,16 @@ def test_tracing_leaves_no_trace():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(), nn.Flatten(), nn.Linear(72, 2))
     model[1].eval()
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    attributes = [{k: (type(v), v) for k, v in vars(m).items() if isinstance(v, int | tuple)} for m in model.modules()]
+    attributes = [
+        {k: (type(v), v) for k, v in vars(m).items() if isinstance(v, int | tuple)} for m in model.modules()
+    ]
     random = torch.random.get_rng_state()
     Elastic(model, torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(random, torch.random.get_rng_state())
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
-    assert attributes == [{k: (type(v), v) for k, v in vars(m).items() if isinstance(v, int | tuple)} for m in model.modules()]
+    assert attributes == [
+        {k: (type(v), v) for k, v in vars(m).items() if isinstance(v, int | tuple)} for m in model.modules()
+    ]
     assert [m.training for m in model.modules()] == [True, True, False, True, True, True]
     assert all(p.grad is None for p in model.parameters())
 
@@ -397,7 +445,9 @@ RIGHT_AT_ANY_SIZE = {
     "Fourier transform over tokens": lambda y: torch.fft.fft(y, dim=1).real,
     "log-sigmoid": F.logsigmoid,
     "prelu": lambda y: F.prelu(y, torch.full((1,), 0.3, dtype=y.dtype)),
-    "many activations": lambda y: F.mish(F.gelu(F.silu(F.elu(F.hardswish(F.softplus(F.leaky_relu(y, 0.2))))))),
+    "many activations": lambda y: F.mish(
+        F.gelu(F.silu(F.elu(F.hardswish(F.softplus(F.leaky_relu(y, 0.2))))))
+    ),
 }
 
 
