@@ -459,6 +459,30 @@ def test_operation_that_works_at_any_size(name):
     assert_narrow(net, {"a": 3}, Through(operation, 3), rand(4, 5, 3))
 
 
+def test_a_section_of_one_channel_freezes_what_it_splits_and_nothing_else():
+    """A single channel has no axis to carry a label, yet the sections must add up."""
+
+    class Uneven(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sections = [1, 1, 6]
+            self.before, self.a, self.b, self.head = (
+                nn.Linear(3, 5),
+                nn.Linear(5, 8),
+                nn.Linear(6, 7),
+                nn.Linear(7, 2),
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            p, q, r = self.a(self.before(x)).split(self.sections, -1)
+            return self.head(self.b(r * p + q))
+
+    net = Elastic(randomized(Uneven()), rand(4, 3))
+    assert not any("narrow forward" in f.reason for f in net.space.frozen)
+    assert {"before", "b"} <= set(groups(net))
+    assert net.at(0.5)(rand(4, 3)).shape == (4, 2)
+
+
 def test_a_flip_keeps_the_end_of_what_reads_it():
     net = Elastic(randomized(Through(lambda y: y.flip(-1))), rand(4, 5, 3))
     compact = Through(lambda y: y.flip(-1), 3)

@@ -156,11 +156,11 @@ def unbind(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) ->
 
 def bound(walk: Walk, source: Tensor, dim: int, given: Any) -> None:
     """A slice bound along a dimension: as many channels before it as the code says."""
-    if given is None or not walk.shadows(source):
+    if given is None or int(given) == 0 or not walk.shadows(source):
         return
     size = source.shape[dim]
     for s in walk.shadows(source):
-        if s.shape[dim] == 1 or (not isinstance(given, TracedInt) and (given == 0 or given >= size)):
+        if s.shape[dim] == 1 or (not isinstance(given, TracedInt) and given >= size):
             continue
         if given < 0:
             walk.ledger.rigid(s, dim, "sliced from the end by a number in the code", walk.where)

@@ -7,6 +7,7 @@ It is an ordinary run of real Python, so control flow, hooks and detectors are n
 
 from __future__ import annotations
 
+import logging
 import math
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from anywidth.channels.walk import Demand, Walk, outputs, tensors_in
 from anywidth.errors import TraceError
 
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
+_log = logging.getLogger(__name__)
 _GUARDS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 _GEOMETRY = {
     "stride",
@@ -57,12 +59,22 @@ class _Labels(TorchDispatchMode):
         self.walk.operation = func._schema.name.split("::")[-1]
         rule = rule_for(func)
         if rule is not None:
-            rule(self.walk, func, args, kwargs, out)
+            self._apply(rule, func, args, kwargs, out, inputs)
         elif any(self.walk.shadows(t) for t in inputs):
             self.walk.unknown[(self.walk.operation, self.walk.module)] = None
             for t in inputs:
                 self.walk.freeze(self.walk.shadows(t), "unknown operation")
         return out
+
+    def _apply(self, rule: Any, func: Any, args: Any, kwargs: Any, out: Any, inputs: list[Tensor]) -> None:
+        """A rule that cannot cope is like no rule: what it touches is frozen, and reported."""
+        try:
+            rule(self.walk, func, args, kwargs, out)
+        except Exception as error:
+            _log.warning("rule for %s failed: %s", self.walk.where, error)
+            self.walk.unknown[(self.walk.operation, self.walk.module)] = None
+            for t in [*inputs, *outputs(out)]:
+                self.walk.freeze(self.walk.shadows(t), f"the rule failed ({type(error).__name__})")
 
 
 class _Sizes(TorchFunctionMode):
@@ -89,8 +101,17 @@ class _Sizes(TorchFunctionMode):
             return sizes[0] if name == "__len__" else math.prod(sizes)
         self.walk.operation = name
         with _disable_current_modes():
-            observe(self.walk, name, args, kwargs, out)
+            self._observe(name, args, kwargs, out)
         return out
+
+    def _observe(self, name: str, args: Any, kwargs: Any, out: Any) -> None:
+        try:
+            observe(self.walk, name, args, kwargs, out)
+        except Exception as error:
+            _log.warning("sizes of %s not understood: %s", self.walk.where, error)
+            self.walk.unknown[(name, self.walk.module)] = None
+            for t in [*tensors_in(args), *tensors_in(out)]:
+                self.walk.freeze(self.walk.shadows(t), f"sizes not understood ({type(error).__name__})")
 
     def _sizes(self, t: Tensor, shape: torch.Size) -> torch.Size:
         if not self.walk.shadows(t):
@@ -169,6 +190,11 @@ def _paths(model: nn.Module, walk: Walk) -> Iterator[None]:
 
 def call(model: nn.Module, example: Any) -> Any:
     """The model's output: a tuple of examples is unpacked as arguments, a dict as keywords."""
+    if example is None:
+        raise TraceError(
+            f"example_inputs is missing: {type(model).__name__} must run once to be traced. Give a tensor, a tuple of "
+            "arguments or a dict of keyword arguments."
+        )
     if isinstance(example, tuple):
         return model(*example)
     return model(**example) if isinstance(example, dict) else model(example)
@@ -201,11 +227,14 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
         stack.enter_context(_Labels(walk, names))
         try:
             out = call(model, example)
+        except TraceError:
+            raise
         except Exception as error:
+            first = str(error).strip().splitlines()
             place = f"in module '{walk.module}'" if walk.module else "in the model itself"
             raise TraceError(
-                f"{type(model).__name__} failed on its example inputs {place}: {type(error).__name__}: {error}. "
-                "Give example_inputs with which model(*example_inputs) works (a tensor, a tuple of arguments or a dict)."
+                f"{type(model).__name__} failed on its example inputs {place}: {type(error).__name__}: "
+                f"{first[0] if first else ''}. Give example_inputs with which model(*example_inputs) works (a tensor, a tuple of arguments or a dict)."
             ) from error
     for d, before in dicts:  # caches filled on the way
         d.clear()

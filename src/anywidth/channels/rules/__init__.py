@@ -31,12 +31,14 @@ from anywidth.channels.rules.movement import (
     pixel_shuffle,
     roll,
     same,
+    scan,
     select,
     shuffle,
     slice_,
+    sort,
     stack,
 )
-from anywidth.channels.rules.norm import batch_norm, group_norm, layer_norm
+from anywidth.channels.rules.norm import batch_norm, group_norm, layer_norm, weight_norm
 from anywidth.channels.rules.reduction import col2im, im2col, mean, pointwise, reduce, spatial
 from anywidth.channels.walk import Walk, outputs
 
@@ -58,11 +60,14 @@ def nothing(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], 
 
 _TABLE: dict[Rule, str] = {
     move: "view _unsafe_view reshape permute transpose t expand squeeze unsqueeze repeat "
-    "unfold flip movedim diagonal split split_with_sizes chunk _reshape_alias "
+    "unfold flip movedim diagonal split split_with_sizes unsafe_split unsafe_split_with_sizes chunk _reshape_alias "
     "tril triu rot90 swapaxes",
     move_as_float: "pixel_unshuffle",
     pixel_shuffle: "pixel_shuffle",
     shuffle: "channel_shuffle native_channel_shuffle",
+    scan: "cumsum cumprod logcumsumexp cummax cummin",
+    sort: "sort argsort",
+    weight_norm: "_weight_norm_interface",
     fourier: "_fft_r2c _fft_c2r _fft_c2c",
     complex_view: "view_as_real view_as_complex",
     pointwise: "_prelu_kernel prelu",
@@ -79,8 +84,8 @@ _TABLE: dict[Rule, str] = {
     stack: "stack",
     copy_into: "copy_ copy",
     index_put: "index_put index_put_ _index_put_impl_",
-    same: "log_sigmoid_forward hardswish hardsigmoid hardtanh relu6 silu mish gelu elu celu selu leaky_relu softplus clone alias detach contiguous lift_fresh _softmax _log_softmax cumsum cumprod softmax log_softmax native_dropout _to_copy _conj "
-    "_safe_softmax bernoulli bernoulli_ normal_ uniform_ fill_ zero_ logcumsumexp dropout sort clamp masked_fill masked_fill_ "
+    same: "log_sigmoid_forward hardswish hardsigmoid hardtanh relu6 silu mish gelu elu celu selu leaky_relu softplus clone alias detach contiguous lift_fresh _softmax _log_softmax softmax log_softmax native_dropout _to_copy _conj "
+    "_safe_softmax bernoulli bernoulli_ normal_ uniform_ fill_ zero_ dropout clamp masked_fill masked_fill_ "
     "_fake_quantize_learnable_per_tensor_affine",
     reduce: "sum amax amin var std var_mean std_mean max min argmax argmin prod any all logsumexp linalg_vector_norm norm "
     "median count_nonzero",

@@ -70,6 +70,24 @@ def without(walk: Walk, shadows: Sequence[Tensor], dims: Iterable[int]) -> list[
     return kept
 
 
+def scan(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Running sums: along channels they depend on their order."""
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % max(args[0].ndim, 1)
+    for s in walk.shadows(args[0]):
+        if s.shape[dim] > 1:
+            walk.ledger.ordered.append(s.numpy().ravel())
+    for t in outputs(out):
+        walk.set(t, walk.shadows(args[0]))
+
+
+def sort(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Channels ordered by value are no longer anyone's."""
+    source = args[0]
+    dims = [a for a in args[1:] if isinstance(a, int) and not isinstance(a, bool)] or [kwargs.get("dim", -1)]
+    for t in outputs(out):
+        walk.set(t, without(walk, walk.shadows(source), [dims[0] % max(source.ndim, 1)]))
+
+
 def fourier(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     walk.set(out, without(walk, walk.shadows(args[0]), [d % args[0].ndim for d in args[1]]))
 

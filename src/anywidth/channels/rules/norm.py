@@ -43,3 +43,8 @@ def group_norm(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any
                 prefer=0 if groups >= 8 else 1,
             )
     walk.set(outputs(out)[0], shadows)
+
+
+def weight_norm(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Direction times gain: elementwise on the direction."""
+    walk.set(outputs(out)[0], walk.elementwise(args[:2], args[0].shape))
