@@ -63,10 +63,15 @@ def test_what_is_no_width(value):
         elastic().at(value)
 
 
-@pytest.mark.parametrize("value", [None, object(), 1j, True])
+@pytest.mark.parametrize("value", [None, object(), 1j])
 def test_other_objects_are_no_widths(value):
     with pytest.raises(errors.WidthError, match="unknown width label"):
         elastic(widths=[0.5]).at(value)
+
+
+def test_true_is_no_width():
+    with pytest.raises(errors.WidthError, match="True is no width"):
+        elastic(widths=[0.5, 1.0]).at(True)
 
 
 def test_a_width_of_another_network():

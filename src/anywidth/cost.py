@@ -124,5 +124,11 @@ def kept_rows(
             raise WidthError(
                 f"an array of widths has one column per channel group ({len(space.groups)}); got {widths.shape[1]}."
             )
+        sizes = np.array([g.size for g in space.groups])
+        if ((widths < 1) | (widths > sizes)).any():
+            row = int(np.flatnonzero(((widths < 1) | (widths > sizes)).any(axis=1))[0])
+            raise WidthError(
+                f"row {row} of the array of widths has units outside 1..size of a group: {widths[row].tolist()[:6]}..."
+            )
         return widths
     return np.array([resolve(w).kept for w in widths], np.int64).reshape(len(widths), len(space.groups))

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from anywidth.channels.space import ChannelSpace
 from anywidth.cost import Convention, CostModel, kept_rows, parameter_shapes
-from anywidth.errors import StatisticsError, WidthError
-from anywidth.norms import NormBank, NormPolicy, RequireStatistics, calibrate_, inputs_of
+from anywidth.errors import StatisticsError, TraceError, WidthError
+from anywidth.norms import NormBank, NormPolicy, RequireStatistics, calibrate_, inputs_of, keep_frozen
 from anywidth.probe import probed_space
 from anywidth.view import Blueprint, compile_, link_of, standalone
 from anywidth.width import Width, unknown_name
@@ -58,8 +58,12 @@ class Elastic(nn.Module):
         space: ChannelSpace | None = None,
     ) -> None:
         super().__init__()
+        _check_arguments(model, widths, divisor, minimum)
+        freeze = (freeze,) if isinstance(freeze, str) else freeze
         self.model = model
         self.space = probed_space(model, example_inputs, freeze, divisor, minimum) if space is None else space
+        self._shapes = parameter_shapes(model)
+        _check_fit(self.space, model)
         self.norms = NormBank(model, self.space, norm)
         self.widths: dict[Hashable, Width] = {}
         self._reset()
@@ -95,7 +99,11 @@ class Elastic(nn.Module):
             WidthError: none of these.
         """
         if isinstance(w, Width):
-            return w if w.names is self.space.names else self.space.check(w)
+            return self.space.check(w)
+        if isinstance(w, bool):
+            raise WidthError(
+                f"{w} is no width: give a Width, a multiplier in (0, 1] or a label of net.widths."
+            )
         try:
             if w in self.widths:
                 return self.widths[w]
@@ -124,6 +132,8 @@ class Elastic(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The wide network."""
+        if self.norms.policy == "frozen":
+            keep_frozen(self.model)
         return self.model(*args, **kwargs)
 
     def at(self, w: Any) -> nn.Module:
@@ -131,6 +141,10 @@ class Elastic(nn.Module):
 
         Gradients of the view arrive in this network's parameters. The view is in the mode (train or eval) that the
         network is in now; views are kept, so asking again is cheap.
+
+        Train with an optimiser over `net.parameters()`: the view's own parameters never hold a gradient. Updates through
+        optimisers, in-place operations and `load_state_dict` are noticed; after writing to `.data` in evaluation, call
+        `net.drop_views_()`. Threads may share a view for inference, not for training and inference at once.
 
         Args:
             w: a `Width`, a multiplier in (0, 1], or a label of `net.widths`.
@@ -233,8 +247,20 @@ class Elastic(nn.Module):
             )
         chosen = list(self.widths) if widths is None else list(widths)
         for w in chosen:
-            if self.width(w) not in self.widths.values():
-                self.list_width_(w if isinstance(w, Hashable) else repr(w), w)
+            self.norms.overrides(self.width(w))  # refuses widths that cannot have statistics
+        listed, snapshot = dict(self.widths), self.norms.snapshot()
+        try:
+            for w in chosen:
+                if self.width(w) not in self.widths.values():
+                    self.list_width_(w if isinstance(w, Hashable) else repr(w), w)
+            self._collect(loader, chosen, batches)
+        except BaseException:
+            self.norms.restore_(snapshot)
+            self.widths = listed
+            self.drop_views_()
+            raise
+
+    def _collect(self, loader: Iterable[Any], chosen: Sequence[Any], batches: int) -> None:
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         seen = 0
         for batch in loader:
@@ -266,8 +292,15 @@ class Elastic(nn.Module):
 
     @property
     def cost(self) -> CostModel:
+        shapes = parameter_shapes(self.model)
+        if shapes != self._shapes:
+            changed = next(n for n in {**shapes, **self._shapes} if shapes.get(n) != self._shapes.get(n))
+            raise TraceError(
+                f"'{changed}' is not what it was when the network was traced ({self._shapes.get(changed)}, now "
+                f"{shapes.get(changed)}), so costs are unknown. Make the network elastic again: aw.Elastic(model, example_inputs)."
+            )
         if self._cost is None:
-            self._cost = CostModel(self.space, parameter_shapes(self.model))
+            self._cost = CostModel(self.space, shapes)
         return self._cost
 
     def macs(self, w: Any, convention: Convention = "anywidth") -> Any:
@@ -305,15 +338,11 @@ class Elastic(nn.Module):
         return self
 
     def __deepcopy__(self, memo: dict) -> Elastic:
-        made = Elastic(copy.deepcopy(self.model, memo), norm=self.norms.policy, widths={}, space=self.space)
-        for label, w in self.widths.items():
-            made.list_width_(label, w)
-        made.norms.affine.load_state_dict(self.norms.affine.state_dict())
-        made.load_norm_state_(self.norm_state())
-        made.train(self.training)
-        for mine, other in zip(made.model.modules(), self.model.modules(), strict=True):
-            mine.training = other.training
+        made = type(self).__new__(type(self))
         memo[id(self)] = made
+        memo[id(self.space)] = self.space
+        made.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        made.norms.renew_()
         return made
 
     def __getstate__(self) -> dict[str, Any]:
@@ -323,3 +352,30 @@ class Elastic(nn.Module):
 
     def extra_repr(self) -> str:
         return f"groups={len(self.space.groups)}, norm={self.norms.policy!r}, widths={list(self.widths)}"
+
+
+def _check_arguments(model: Any, widths: Any, divisor: int, minimum: int) -> None:
+    if not isinstance(model, nn.Module):
+        raise TraceError(f"model is a {type(model).__name__}; aw.Elastic takes an nn.Module.")
+    if widths is not None and (isinstance(widths, str) or not isinstance(widths, Iterable)):
+        raise WidthError(
+            f"widths={widths!r}: give a list of multipliers, or a dict of label -> multiplier or Width."
+        )
+    if divisor < 1 or minimum < 1:
+        raise WidthError(f"divisor={divisor}, minimum={minimum}: both count channels and are at least 1.")
+
+
+def _check_fit(space: ChannelSpace, model: nn.Module) -> None:
+    """A space found elsewhere must be of this model."""
+    shapes = {n: tuple(t.shape) for n, t in (*model.named_parameters(), *model.named_buffers())}
+    for name, axes in space.axes.items():
+        size = tuple(None if a is None else sum(r.positions for r in a) for a in axes)
+        own = shapes.get(name)
+        if (
+            own is None
+            or len(own) < len(size)
+            or any(s not in (None, n) for s, n in zip(size, own, strict=False))
+        ):
+            raise TraceError(
+                f"the channel space is not of this {type(model).__name__}: it knows '{name}' as {size}, here it is {own}."
+            )

@@ -149,6 +149,43 @@ class NormBank(nn.Module):
         """Whether a view of this width must be watched before it runs."""
         return self.policy == "frozen" or (width != self.space.full and bool(self._plans))
 
+    def snapshot(self) -> dict[str, Any]:
+        """All statistics, the wide network's too, to go back to."""
+        wide = {
+            f"{p}.{n}": b.clone() for p, m in batch_norms(self.model).items() for n, b in m.named_buffers()
+        }
+        return {
+            "wide": wide,
+            "narrow": {w: {n: t.clone() for n, t in s.items()} for w, s in self.statistics.items()},
+        }
+
+    def restore_(self, snapshot: Mapping[str, Any]) -> None:
+        """Statistics as they were; widths listed since are forgotten."""
+        tensors = dict(self.model.named_buffers())
+        with torch.no_grad():
+            for name, t in snapshot["wide"].items():
+                tensors[name].copy_(t)
+            self.statistics = {w: s for w, s in self.statistics.items() if w in snapshot["narrow"]}
+            for w, found in self.statistics.items():
+                for name, t in found.items():
+                    t.copy_(snapshot["narrow"][w][name])
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Statistics of narrow widths belong to `state_dict` like any buffer."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.update({f"{prefix}statistics/{k}": t for k, t in self.state().items()})
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        unexpected = args[3]
+        for w, found in self.statistics.items():
+            for name, t in found.items():
+                key = f"{prefix}statistics/{width_key(w)}/{name}"
+                if key in state_dict:
+                    t.copy_(state_dict[key])
+                    if key in unexpected:
+                        unexpected.remove(key)
+
     def forget_(self, width: Width) -> None:
         """Drop statistics (channels were reordered, or statistics are to be collected anew)."""
         if width in self.statistics:
@@ -185,6 +222,12 @@ def _slot(key: str, path: str, name: str) -> str:
     return f"{key}/{path}/{name}".replace(".", ":")
 
 
+def keep_frozen(model: nn.Module) -> None:
+    """Batch norms in evaluation mode, whatever the mode of the network."""
+    for m in batch_norms(model).values():
+        m.training = False
+
+
 class RequireStatistics:
     """Checks, before a view's forward, that batch norms in evaluation mode have statistics."""
 
@@ -192,10 +235,8 @@ class RequireStatistics:
         self.bank, self.width, self.label, self.done = bank, width, label, False
 
     def __call__(self, view: nn.Module) -> None:
-        norms = None
         if self.bank.policy == "frozen":
-            for m in batch_norms(view).values():
-                m.training = False
+            keep_frozen(view)
             return
         if self.done:
             return

@@ -71,14 +71,16 @@ def _try(
     view = Blueprint(model, space).build(width, {})
     buffers = {n: b.clone() for n, b in view.named_buffers()}
     view.eval()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _innermost(view) as place:
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+        _innermost(view, _elastic_modules(model, space)) as place,
+    ):
         try:
             out = call(view, example)
         except Exception as error:
-            return [], (
-                place[-1],
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else error}",
-            )
+            text = str(error).strip().splitlines()
+            return [], (place[-1], f"{type(error).__name__}: {text[0] if text else ''}")
         finally:
             for n, b in view.named_buffers():
                 if n in buffers and b.shape == buffers[n].shape:
@@ -86,20 +88,31 @@ def _try(
     return [tuple(t.shape) for t in tensors_in(out)], None
 
 
+def _elastic_modules(model: nn.Module, space: ChannelSpace) -> dict[int, str]:
+    """Modules of the wide network that own elastic tensors."""
+    owners = {name.rpartition(".")[0] for name in space.axes}
+    return {id(m): path for path, m in model.named_modules() if path in owners}
+
+
+class _WideModuleRanError(RuntimeError):
+    """A view called a module of the wide network, through something that no remapping reaches."""
+
+
 @contextmanager
-def _innermost(view: nn.Module) -> Iterator[list[str]]:
+def _innermost(view: nn.Module, wide: dict[int, str]) -> Iterator[list[str]]:
     """The path of the innermost module that was running when an exception passed."""
     names = {id(m): path for path, m in view.named_modules()}
     stack = [""]
-    failed: list[str] = []
 
     def enter(module: nn.Module, args: Any) -> None:
-        if not failed:
-            stack.append(names.get(id(module), stack[-1]))
+        stack.append(wide.get(id(module), names.get(id(module), stack[-1])))
+        if id(module) in wide:
+            raise _WideModuleRanError(
+                f"the model calls '{wide[id(module)]}' of the wide network itself, whatever the width"
+            )
 
     def leave(module: nn.Module, args: Any, out: Any) -> None:
-        if torch.is_tensor(out) or out is not None:
-            stack.pop()
+        stack.pop()
 
     hooks = [
         nn.modules.module.register_module_forward_pre_hook(enter),
@@ -120,8 +133,7 @@ def _blame(walk: Walk, space: ChannelSpace, place: str, what: str) -> Freeze:
         if mine or not place:
             break
         place = place.rpartition(".")[0]
-    if not mine:
-        raise TraceError(f"the network fails when narrowed, and nothing in it is elastic: {what}")
+    assert mine, f"nothing is elastic, yet the narrow network differs: {what}"
     labels = [np.arange(b.start, b.start + b.size) for b in walk.ledger.blocks if b.tensor in mine]
     return Freeze(
         labels=np.concatenate(labels), reason=f"the narrow forward fails ({what})", where=place or "<root>"

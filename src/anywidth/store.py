@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from anywidth.channels.space import ChannelSpace
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
-from anywidth.files import replacing, write_text
+from anywidth.files import replacing
 from anywidth.width import Width
 
 FORMAT = 1
@@ -44,6 +44,8 @@ def save(net: Elastic, path: str | Path) -> None:
         raise CheckpointError(
             f"{path}: elastic networks are saved as NAME.safetensors; give a name with that ending."
         )
+    if not path.parent.is_dir():
+        raise CheckpointError(f"{path}: the folder {path.parent} does not exist; make it first.")
     for label in net.widths:
         if not isinstance(label, str | int | float | Width):
             raise CheckpointError(
@@ -63,15 +65,16 @@ def save(net: Elastic, path: str | Path) -> None:
         "norm": net.norms.policy,
         "widths": widths,
     }
-    _write(norms, {**net.norm_state(), **affine}, tag)
-    _write(path, net.model.state_dict(), tag)
-    write_text(description, json.dumps({**header, "space": json.loads(net.space.to_json())}) + "\n")
+    text = json.dumps({**header, "space": json.loads(net.space.to_json())}) + "\n"
+    with replacing(path) as weights, replacing(norms) as state, replacing(description) as about:
+        _write(weights, net.model.state_dict(), tag)  # all three are complete before the first gets its name
+        _write(state, {**net.norm_state(), **affine}, tag)
+        about.write_text(text, encoding="utf-8")
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], tag: str) -> None:
     own = {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(own, temporary, metadata={"format": "pt", "anywidth": tag})
+    save_file(own, path, metadata={"format": "pt", "anywidth": tag})
 
 
 def load(path: str | Path, model: nn.Module) -> Elastic:

@@ -493,7 +493,7 @@ ROUTED_BY_NUMBER = {
     "roll": (lambda y: y.roll(1, -1), "rolled"),
     "every second": (lambda y: torch.cat([y[..., ::2], y[..., 1::2]], -1), "every n-th"),
     "a stored table": (lambda y: y[..., torch.arange(7, -1, -1)], "stored table"),
-    "sorted by value": (lambda y: y.gather(-1, y.argsort(-1)), "stored table"),
+    "sorted by value": (lambda y: y.gather(-1, y.argsort(-1)), "mixed along"),
     "fixed matrix": (lambda y: y @ torch.eye(8, dtype=y.dtype), "not channels"),
     "fixed scale": (lambda y: y * torch.arange(8, dtype=y.dtype), "not channels"),
     "pooling along channels": (lambda y: F.max_pool1d(y, 3, 1, 1), "runs along channels"),

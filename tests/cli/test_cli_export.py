@@ -4,10 +4,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from anywidth.store import load
 from safetensors.torch import load_file
 
 from anywidth.models import SmallResNet
+from anywidth.store import load
 
 NAMES = {"model.safetensors", "model.pt2", "model.json"}
 

@@ -138,8 +138,13 @@ def split(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> 
     given: Any = args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_size"))
     dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % source.ndim
     if isinstance(given, list | tuple):
+        start = 0
         for part, size in zip(out, given, strict=True):
+            for s in walk.shadows(source):
+                if part.shape[dim] == 1 and s.shape[dim] > 1:
+                    walk.ledger.freeze(s.narrow(dim, start, 1), "a single channel is split off", walk.where)
             counted(walk, part, dim, size, "a section of split")
+            start += part.shape[dim]
         return
     pieces(walk, source, out, dim)
     counted(walk, out[0], dim, given, "the size of a split")

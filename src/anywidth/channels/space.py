@@ -197,6 +197,10 @@ class ChannelSpace:
     def _units(
         self, group: ChannelGroup, value: int | float | Sequence[int]
     ) -> tuple[int, tuple[int, ...] | None]:
+        if isinstance(value, str | bool):
+            raise WidthError(
+                f"group '{group.name}' cannot have {value!r} channels: give a number, a share or a list of units."
+            )
         if isinstance(value, float):
             return group.round(check_multiplier(value)), None
         if isinstance(value, int | np.integer):

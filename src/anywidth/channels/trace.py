@@ -159,10 +159,29 @@ def traced_attributes(model: nn.Module) -> Iterator[None]:
     finally:
         for module, name, value in saved:
             vars(module)[name] = value
-        for module in model.modules():
-            for name, value in list(vars(module).items()):
-                if isinstance(value, TracedInt):
-                    vars(module)[name] = int(value)
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Whatever the forward leaves behind (features kept by hooks, caches, running statistics) is undone."""
+    modules = list(model.modules())
+    before = [dict(vars(m)) for m in modules]
+    dicts = [
+        (d, dict(d)) for m in modules for k, d in vars(m).items() if type(d) is dict and not k.startswith("_")
+    ]
+    buffers = [(b, b.detach().clone()) for b in model.buffers()]
+    try:
+        yield
+    finally:
+        for m, state in zip(modules, before, strict=True):
+            vars(m).clear()
+            vars(m).update(state)
+        for d, content in dicts:
+            d.clear()
+            d.update(content)
+        for b, content in buffers:
+            if not torch.equal(b, content):
+                b.data.copy_(content)
 
 
 @contextmanager
@@ -209,18 +228,12 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
         for name, t in tensors.items():
             walk.parameter(t, name)
     names = {id(t): name for name, t in tensors.items()}
-    buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
-    dicts = [
-        (d, dict(d))
-        for m in model.modules()
-        for k, d in vars(m).items()
-        if type(d) is dict and not k.startswith("_")
-    ]
     TracedInt.compared = []
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(torch.no_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(untouched(model))
         stack.enter_context(traced_attributes(model))
         stack.enter_context(_paths(model, walk))
         stack.enter_context(_Sizes(walk))
@@ -236,12 +249,6 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
                 f"{type(model).__name__} failed on its example inputs {place}: {type(error).__name__}: "
                 f"{first[0] if first else ''}. Give example_inputs with which model(*example_inputs) works (a tensor, a tuple of arguments or a dict)."
             ) from error
-    for d, before in dicts:  # caches filled on the way
-        d.clear()
-        d.update(before)
-    for name, b in model.named_buffers():
-        if not torch.equal(b, buffers[name]):
-            b.data.copy_(buffers[name])
     walk.module, walk.operation = "", "the output"
     for t in tensors_in(out):
         walk.freeze(walk.shadows(t), "output of the model")

@@ -16,7 +16,7 @@ from anywidth.channels.space import AttributeRule, ChannelSpace
 from anywidth.errors import TraceError
 from anywidth.view.link import Link, leaf_of, link_of
 from anywidth.view.slices import AxisPlan, Cut, cut_by
-from anywidth.view.tree import pointing, remapped, set_attribute, shell, tidy
+from anywidth.view.tree import pointing, remapped, set_attribute, shell, tidy, with_functions
 from anywidth.width import Width
 
 _HOOKED = (
@@ -192,7 +192,17 @@ def standalone(view: nn.Module, memo: dict | None = None) -> nn.Module:
         memo[id(view)] = made  # bound methods of the root lead here, not to another copy of the view
         made.__dict__.update(copy.deepcopy(bare.__getstate__(), memo))
     memo[id(view)] = made
+    _rebind_functions(view, bare, made)
     return made
+
+
+def _rebind_functions(view: nn.Module, bare: nn.Module, made: nn.Module) -> None:
+    """Closures over modules of the view become closures over those of its copy."""
+    copies = {id(v): c for v, c in zip(view.modules(), made.modules(), strict=True)}
+    for v, c in zip(view.modules(), made.modules(), strict=True):
+        source = bare if v is view else v
+        for key in with_functions(source):
+            vars(c)[key] = remapped(vars(source)[key], copies)
 
 
 def compile_(view: nn.Module, **options: Any) -> nn.Module:

@@ -136,7 +136,7 @@ class Link:
     def enter(self, view: nn.Module, args: Any) -> None:
         """Before every forward of the view."""
         if torch.compiler.is_dynamo_compiling():
-            _outside(self, view)
+            _outside(self, view)  # pyright: ignore[reportCallIssue]
         elif torch.compiler.is_compiling():
             with _disable_current_modes():
                 self.check(view)

@@ -39,6 +39,20 @@ def _points(value: Any) -> bool:
     return isinstance(value, dict) and any(_points(v) for v in value.values())
 
 
+def with_functions(m: nn.Module) -> list[str]:
+    """Attributes and hooks that hold functions with closures, which `copy.deepcopy` does not copy."""
+    return [k for k in pointing(m) if _holds_function(vars(m)[k])]
+
+
+def _holds_function(value: Any) -> bool:
+    if isinstance(value, types.FunctionType):
+        return value.__closure__ is not None
+    if isinstance(value, partial):
+        return _holds_function(value.func)
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return any(_holds_function(v) for v in items)
+
+
 def remapped(
     value: Any, new: Mapping[int, Any], *, top: bool = True, seen: frozenset[int] = frozenset()
 ) -> Any:
