@@ -180,8 +180,8 @@ def _meet_demands(solution: Solution, walk: Walk) -> bool:
         waiting = later
     for demand in waiting:
         changed |= _give_up(solution, demand)
-    for demand in walk.compared:
-        _bind_compared(solution, demand)
+    for pair in walk.compared:
+        _bind_compared(solution, pair)
     return changed
 
 
@@ -272,9 +272,8 @@ def _give_up(solution: Solution, demand: Demand) -> bool:
     return changed
 
 
-def _bind_compared(solution: Solution, demand: Demand) -> None:
+def _bind_compared(solution: Solution, pair: tuple[Expression, Expression]) -> None:
     """The code checked that two numbers are equal: an attribute nobody else binds follows the other side."""
-    pair: tuple[Expression, Expression] = (demand.given, demand.needed)  # type: ignore[assignment]
     for mine, other in (pair, pair[::-1]):
         if (
             isinstance(mine, Attribute)

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from anywidth.channels.rules import rule_for
 from anywidth.channels.shapes import observe
 from anywidth.channels.sizes import Attribute, DimSize, TracedInt
-from anywidth.channels.walk import Demand, Walk, outputs, tensors_in
+from anywidth.channels.walk import Walk, outputs, tensors_in
 from anywidth.errors import TraceError
 
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
@@ -207,6 +207,17 @@ def _paths(model: nn.Module, walk: Walk) -> Iterator[None]:
             hook.remove()
 
 
+@contextmanager
+def _comparisons(walk: Walk) -> Iterator[None]:
+    """Equalities that the model's code checks while this context lasts."""
+    TracedInt.compared = found = []
+    try:
+        yield
+    finally:
+        TracedInt.compared = None
+        walk.compared += found
+
+
 def call(model: nn.Module, example: Any) -> Any:
     """The model's output: a tuple of examples is unpacked as arguments, a dict as keywords."""
     if example is None:
@@ -228,7 +239,6 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
         for name, t in tensors.items():
             walk.parameter(t, name)
     names = {id(t): name for name, t in tensors.items()}
-    TracedInt.compared = []
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(torch.no_grad())
@@ -236,6 +246,7 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
         stack.enter_context(untouched(model))
         stack.enter_context(traced_attributes(model))
         stack.enter_context(_paths(model, walk))
+        stack.enter_context(_comparisons(walk))
         stack.enter_context(_Sizes(walk))
         stack.enter_context(_Labels(walk, names))
         try:
@@ -252,9 +263,6 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
     walk.module, walk.operation = "", "the output"
     for t in tensors_in(out):
         walk.freeze(walk.shadows(t), "output of the model")
-    for left, right in TracedInt.compared:
-        walk.compared.append(Demand(given=left, needed=right, where="", what="a comparison"))  # type: ignore[arg-type]
-    TracedInt.compared = None
 
 
 def trace(model: nn.Module, example: Any) -> Walk:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from anywidth.channels.labels import Ledger, varying
+from anywidth.channels.labels import Ledger, Table, varying
 from anywidth.channels.sizes import DimSize, Expression
 
 
@@ -41,7 +41,7 @@ class Walk:
     ledger: Ledger = field(default_factory=Ledger)
     contractions: list[Contraction] = field(default_factory=list)
     demands: list[Demand] = field(default_factory=list)
-    compared: list[Demand] = field(default_factory=list)
+    compared: list[tuple[Expression, Expression]] = field(default_factory=list)
     unknown: dict[tuple[str, str], None] = field(default_factory=dict)
     relabel: frozenset[int] = frozenset()
     splits: list[tuple[str, list[Tensor]]] = field(default_factory=list)
@@ -76,8 +76,6 @@ class Walk:
             self.ledger.freeze(s, reason, self.where)
 
     def table(self, shadow: Tensor, prefer: int | None = None) -> None:
-        from anywidth.channels.labels import Table
-
         dims = varying(shadow)
         if len(dims) > 1:
             flat = shadow[tuple(slice(None) if d in dims else 0 for d in range(shadow.ndim))]
@@ -126,7 +124,7 @@ class Walk:
         """Dimensions where the other operand is spelled out but is no channel: they keep their size."""
         covered = {d for t in partners for d in varying(t)}
         for d in sorted(real - covered):
-            self.ledger.rigid(s, d, "meets values that are not channels", self.where)
+            self.ledger.rigid(s, d, "meets values that are not channels: an input or a constant", self.where)
 
     def _meet(self, s: Tensor, t: Tensor) -> Tensor:
         mine, theirs = set(varying(s)), set(varying(t))

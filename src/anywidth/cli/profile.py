@@ -84,15 +84,15 @@ def _costs(
 def _print(net: Elastic, facts: dict[str, Any]) -> None:
     typer.echo(net.space)
     rows = facts["widths"]
-    most = {key: max(row[key] for row in rows) for key in ("macs", "params")}
+    full = {"macs": net.macs(net.space.full), "params": net.params(net.space.full)}
     print_table(
         f"{facts['model']}: cost for one image of {'x'.join(map(str, facts['input']))}, latency of a batch "
-        f"of {facts['batch']} on {facts['threads']} CPU threads (in brackets: as a part of the largest)",
+        f"of {facts['batch']} on {facts['threads']} CPU threads (in brackets: as a part of the full width's; latency of the slowest)",
         [
             {
                 "width": str(row["width"]),
-                "MACs": f"{si(row['macs'])} ({row['macs'] / most['macs']:.3f})",
-                "params": f"{si(row['params'])} ({row['params'] / most['params']:.3f})",
+                "MACs": f"{si(row['macs'])} ({row['macs'] / full['macs']:.3f})",
+                "params": f"{si(row['params'])} ({row['params'] / full['params']:.3f})",
                 "latency": f"{1e3 * row['latency']:.2f} ms ({row['latency_ratio']:.2f})",
             }
             for row in rows

@@ -7,15 +7,14 @@ from anywidth.cli.console import si
 
 
 def rows_as_text(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Accuracy in per cent; MACs also as a part of the most expensive row."""
-    most = max(row["macs"] for row in rows)
+    """Accuracy in per cent; MACs also as a part of the full width's."""
     return [
         {
             "width": str(row["width"]),
             "accuracy": f"{100 * row['accuracy']:.2f} %",
             "loss": f"{row['loss']:.4f}",
             "MACs": si(row["macs"]),
-            "of the largest": f"{row['macs'] / most:.3f}",
+            "of the full": f"{row['macs_share']:.3f}",
             "params": si(row["params"]),
             "": "" if row["listed"] else "not listed",
         }

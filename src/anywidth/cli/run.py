@@ -51,6 +51,7 @@ class Run:
             "loss": score.loss,
             "images": score.images,
             "macs": int(net.macs(width)),
+            "macs_share": net.macs(width) / net.macs(net.space.full),
             "params": int(net.params(width)),
         }
 
@@ -144,6 +145,9 @@ def read_results(path: Path) -> dict[str, Any]:
         CheckpointError: if it is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path}: is not JSON ({error}); remove it and write it again") from error
+    if not isinstance(found, dict) or not isinstance(found.get("rows"), list) or not found["rows"]:
+        raise CheckpointError(f"{path}: holds no rows of results; remove it and write it again")
+    return found
