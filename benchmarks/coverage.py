@@ -19,6 +19,7 @@ import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +308,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", help="tv:NAME, timm:NAME or det:NAME (default: all)")
     parser.add_argument("--out", type=Path, help="write coverage.md and coverage.json into this folder")
     parser.add_argument("--only", choices=["anywidth", "torch-pruning"], help="run one tool")
+    parser.add_argument("--jobs", type=int, default=1, help="models at a time")
     parser.add_argument("--worker", choices=["anywidth", "torch-pruning"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -314,10 +316,13 @@ def main() -> None:
         return
     results: dict[str, dict[str, dict[str, Any]]] = {}
     tools = [args.only] if args.only else ["anywidth", "torch-pruning"]
-    for name in args.models or names():
-        results[name] = {tool: launch(tool, name) for tool in tools}
-        results[name].setdefault("anywidth", {"ok": False})
-        print(table({name: results[name]}).splitlines()[-1], flush=True)
+    chosen = args.models or names()
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for name, found in zip(
+            chosen, pool.map(lambda n: {tool: launch(tool, n) for tool in tools}, chosen), strict=True
+        ):
+            results[name] = {"anywidth": {"ok": False}, **found}
+            print(table({name: results[name]}).splitlines()[-1], flush=True)
     print(summary(results))
     if args.out:
         import timm

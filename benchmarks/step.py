@@ -193,7 +193,10 @@ def memory(name: str, batch: int, size: int) -> dict[str, float]:
         # A fixed threshold: freed blocks go back to the system, so that the peak is memory in use and not what the
         # allocator happens to hold (without it the same process differs by 10 % from run to run).
         environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-        runs = [subprocess.run(command, capture_output=True, text=True, check=True, env=environment) for _ in range(3)]
+        runs = [
+            subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+            for _ in range(3)
+        ]
         return statistics.median(int(run.stdout) for run in runs)
 
     wide, views = peak("wide"), peak("views")

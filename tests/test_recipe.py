@@ -46,6 +46,11 @@ def test_values_defaults_and_overrides(tmp_path):
     assert (recipe.seed, recipe.device, recipe.threads) == (0, "auto", None)
 
 
+def test_a_misspelt_key_is_named_before_the_missing_one(tmp_path):
+    message = refusal(tmp_path, text=TEXT.replace("epochs: 3", "epoch: 3"))
+    assert "unknown key 'train.epoch'; did you mean 'train.epochs'? (and 1 more)" in message
+
+
 def test_dump_is_the_inverse_of_load(tmp_path):
     recipe = recipes.load(write(tmp_path), ["threads=2", "train.lr=0.030000000000000002"])
     assert recipes.load(write(tmp_path, recipes.dump(recipe))) == recipe

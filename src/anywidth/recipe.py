@@ -191,7 +191,9 @@ def _override_(values: dict[str, Any], sources: dict[Keys, str], override: str) 
 
 
 def _describe(error: ValidationError, path: Path, sources: dict[Keys, str]) -> str:
-    details = error.errors()
+    details = sorted(
+        error.errors(), key=lambda d: d["type"] == "missing"
+    )  # a misspelt key is missing under its own name
     first = details[0]
     keys = tuple(first["loc"])
     where = next((sources[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in sources), str(path))

@@ -16,6 +16,7 @@ from anywidth.errors import StaleViewError
 from anywidth.view.slices import Cut
 
 _LEARNS = operator.attrgetter("requires_grad")
+_VERSION = operator.attrgetter("_version")
 _steps: list[int] = []  # optimiser steps of this process: fused ones do not count in a tensor's version
 
 
@@ -53,45 +54,60 @@ def leaf_of(wide: nn.Parameter, part: Cut | None) -> nn.Parameter:
     return leaf
 
 
-class Copy:
-    """The active part of a wide tensor held as a copy: gathered axes always, strided slices during inference."""
-
-    __slots__ = ("leaf", "mine", "packed", "part", "slice", "steps", "version", "wide")
+class Gathered:
+    """A leaf that holds a copy of the active part of a wide tensor, because that part is no slice."""
 
     def __init__(self, leaf: nn.Parameter, wide: nn.Parameter, part: Cut) -> None:
         self.leaf, self.wide, self.part = leaf, wide, part
-        self.slice = leaf.data
-        self.packed: Tensor | None = None
-        self.mark()
+        self._mark()
 
-    def mark(self) -> None:
+    def _mark(self) -> None:
         self.version, self.mine, self.steps = self.wide._version, self.leaf._version, _steps[0]
 
-    @property
-    def old(self) -> bool:
-        return self.version != self.wide._version or self.steps != _steps[0]
-
-    def gather(self, *, always: bool) -> None:
-        """Renew a gathered leaf; what was written into it goes to the wide tensor first."""
+    def renew(self, *, always: bool) -> None:
+        """Take the wide tensor's elements again if they may have changed; what was written here goes there first."""
         if self.mine != self.leaf._version:
             self.push()
-        elif always or self.old:
+        elif always or self.version != self.wide._version or self.steps != _steps[0]:
             self.leaf.data.copy_(self.part.of(self.wide.data))
-            self.mark()
+            self._mark()
 
     def push(self) -> None:
+        """Write the copy back."""
         self.part.write_(self.wide.data, self.leaf.data)
         torch.autograd.graph.increment_version(self.wide)
-        self.mark()
+        self._mark()
 
-    def pack(self) -> None:
-        if self.packed is None or self.old:
-            self.packed = self.slice.clone(memory_format=torch.preserve_format)
-            self.mark()
-        self.leaf.data = self.packed
 
-    def unpack(self) -> None:
-        self.leaf.data = self.slice
+class Packs:
+    """Contiguous copies of strided slices, lent to their leaves for the time of one forward in inference."""
+
+    def __init__(self) -> None:
+        self.leaves: list[nn.Parameter] = []
+        self.wides: list[Tensor] = []
+        self.slices: list[Tensor] = []
+        self.copies: list[Tensor] = []
+        self.state: list[int] = []
+        self.lent = False
+
+    def add(self, leaf: nn.Parameter, wide: nn.Parameter) -> None:
+        self.leaves.append(leaf)
+        self.wides.append(wide)
+        self.slices.append(leaf.data)
+
+    def lend(self) -> None:
+        now = [_steps[0], *map(_VERSION, self.wides)]
+        if now != self.state:
+            self.copies = [s.clone(memory_format=torch.preserve_format) for s in self.slices]
+            self.state = now
+        self.lent = True
+        for leaf, t in zip(self.leaves, self.copies, strict=True):
+            leaf.data = t
+
+    def take_back(self) -> None:
+        self.lent = False
+        for leaf, t in zip(self.leaves, self.slices, strict=True):
+            leaf.data = t
 
 
 class Link:
@@ -111,10 +127,9 @@ class Link:
         self.parameters = [t for t in self.tensors if isinstance(t, nn.Parameter)]
         self.pointers = list(map(Tensor.data_ptr, self.tensors))
         self.learning = list(map(_LEARNS, self.parameters))
-        self.gathered: list[Copy] = []
-        self.strided: list[Copy] = []
+        self.gathered: list[Gathered] = []
+        self.packs = Packs()
         self.before = before
-        self.packing = False
         self.plain_hooks: dict[str, Any] = {}
 
     @property
@@ -129,9 +144,9 @@ class Link:
     def keep(self, leaf: nn.Parameter, wide: nn.Parameter, part: Cut) -> None:
         """Remember a leaf that is, or may for a while be, a copy."""
         if not part.aliases:
-            self.gathered.append(Copy(leaf, wide, part))
+            self.gathered.append(Gathered(leaf, wide, part))
         elif not leaf.is_contiguous():
-            self.strided.append(Copy(leaf, wide, part))
+            self.packs.add(leaf, wide)
 
     def enter(self, view: nn.Module, args: Any) -> None:
         """Before every forward of the view."""
@@ -144,19 +159,15 @@ class Link:
             self.check(view)
             inference = not (view.training or torch.is_grad_enabled())
             self.renew(always=not inference)
-            if inference and self.strided:
+            if inference and self.packs.leaves:
                 with torch.inference_mode(False), torch.no_grad():
-                    self.packing = True
-                    for c in self.strided:
-                        c.pack()
+                    self.packs.lend()
 
     def leave(self, view: nn.Module, args: Any, out: Any) -> None:
         """After every forward, failed ones too: outside, a view aliases the wide network."""
-        if not torch.compiler.is_compiling() and self.packing:
-            self.packing = False
+        if not torch.compiler.is_compiling() and self.packs.lent:
             with torch.inference_mode(False), torch.no_grad():
-                for c in self.strided:
-                    c.unpack()
+                self.packs.take_back()
 
     def check(self, view: nn.Module) -> None:
         if not self.fresh:
@@ -170,7 +181,7 @@ class Link:
     def renew(self, *, always: bool = True) -> None:
         """Gathered copies that hold older weights than the wide network."""
         for c in self.gathered:
-            c.gather(always=always)
+            c.renew(always=always)
 
     def push(self) -> None:
         """What was loaded into gathered copies, written to the wide network; slices are there already."""
