@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anywidth.channels.build import Policy
 from anywidth.channels.space import ChannelSpace
 from anywidth.cost import Convention, CostModel, kept_rows, parameter_shapes
 from anywidth.errors import StatisticsError, TraceError, WidthError
@@ -33,8 +34,9 @@ class Elastic(nn.Module):
             counted for exactly these inputs: give a batch of one for per-image MACs.
         norm: `"shared"`, `"switchable"` or `"frozen"` batch norms (see `anywidth.norms`).
         widths: the listed widths: multipliers, or label -> multiplier or `Width`. Default: the full width.
-        divisor, minimum: rounding of `space.uniform`, in channels.
-        freeze: names or glob patterns of modules or parameters whose channels stay.
+        divisor, minimum: rounding of `space.uniform`, in channels: a number, or group name or glob pattern -> number. The
+            hidden channels of MobileNet v2 (expansion t, divisor 8) have the divisor 8 t.
+        freeze: names or glob patterns of modules or parameters; the channels they make stay.
         space: a channel space found earlier, instead of tracing.
 
     Raises:
@@ -52,8 +54,8 @@ class Elastic(nn.Module):
         *,
         norm: NormPolicy = "shared",
         widths: Iterable[float] | Mapping[Hashable, float | Width] | None = None,
-        divisor: int = 1,
-        minimum: int = 1,
+        divisor: Policy = 1,
+        minimum: Policy = 1,
         freeze: Sequence[str] = (),
         space: ChannelSpace | None = None,
     ) -> None:
@@ -354,14 +356,14 @@ class Elastic(nn.Module):
         return f"groups={len(self.space.groups)}, norm={self.norms.policy!r}, widths={list(self.widths)}"
 
 
-def _check_arguments(model: Any, widths: Any, divisor: int, minimum: int) -> None:
+def _check_arguments(model: Any, widths: Any, divisor: Policy, minimum: Policy) -> None:
     if not isinstance(model, nn.Module):
         raise TraceError(f"model is a {type(model).__name__}; aw.Elastic takes an nn.Module.")
     if widths is not None and (isinstance(widths, str) or not isinstance(widths, Iterable)):
         raise WidthError(
             f"widths={widths!r}: give a list of multipliers, or a dict of label -> multiplier or Width."
         )
-    if divisor < 1 or minimum < 1:
+    if any(isinstance(p, int) and p < 1 for p in (divisor, minimum)):
         raise WidthError(f"divisor={divisor}, minimum={minimum}: both count channels and are at least 1.")
 
 

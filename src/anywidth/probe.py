@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from anywidth.channels.build import build, frozen_by_name
+from anywidth.channels.build import Policy, build, frozen_by_name
 from anywidth.channels.labels import Freeze
 from anywidth.channels.space import ChannelSpace
 from anywidth.channels.trace import call, trace
@@ -27,11 +27,15 @@ _ATTEMPTS = 25
 
 
 def probed_space(
-    model: nn.Module, example: Any, freeze: Sequence[str] = (), divisor: int = 1, minimum: int = 1
+    model: nn.Module,
+    example: Any,
+    freeze: Sequence[str] = (),
+    divisor: Policy = 1,
+    minimum: Policy = 1,
 ) -> ChannelSpace:
     """The channel space of `model`, tried out at narrow widths."""
     walk = trace(model, example)
-    frozen = frozen_by_name(walk, freeze)
+    frozen = frozen_by_name(walk, model, freeze)
     wide: list[tuple[int, ...]] | None = None
     for _ in range(_ATTEMPTS):
         space = build(walk, frozen, divisor=divisor, minimum=minimum)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,33 +21,69 @@ from anywidth.width import unknown_name
 _TRIVIAL = {"output of the model", "a kernel keeps its spatial size"}
 
 
+Policy = int | Mapping[str, int]
+"""A number for all groups, or group name or glob pattern -> number (later patterns win, 1 where none matches)."""
+
+
 def channel_space(
-    model: nn.Module, example: Any, *, freeze: Sequence[str] = (), divisor: int = 1, minimum: int = 1
+    model: nn.Module,
+    example: Any,
+    *,
+    freeze: Sequence[str] = (),
+    divisor: Policy = 1,
+    minimum: Policy = 1,
 ) -> ChannelSpace:
-    """Trace `model` on `example` and find its channel groups.
+    """Trace `model` on `example` and find its channel groups, without trying them out.
 
     Raises:
         TraceError: the model does not run on the example.
-        WidthError: a freeze pattern that matches nothing.
+        WidthError: a freeze pattern or a rounding policy that matches nothing.
     """
     walk = trace(model, example)
-    return build(walk, frozen_by_name(walk, freeze), divisor=divisor, minimum=minimum)
+    return build(walk, frozen_by_name(walk, model, freeze), divisor=divisor, minimum=minimum)
 
 
-def frozen_by_name(walk: Walk, patterns: Sequence[str], reason: str = "frozen by name") -> list[Freeze]:
-    """Labels of all parameters whose name or module path matches a pattern."""
+def frozen_by_name(
+    walk: Walk, model: nn.Module, patterns: Sequence[str], reason: str = "frozen by name"
+) -> list[Freeze]:
+    """Labels of the channels made by all modules or parameters whose name matches a pattern.
+
+    Layers make the channels of their output; what they read is made elsewhere, and stays elastic.
+
+    Raises:
+        WidthError: a pattern that matches nothing.
+    """
     found = []
     names = sorted({b.tensor for b in walk.ledger.blocks if b.tensor is not None})
+    made = _made_axes(model)
     for pattern in patterns:
         hits = [n for n in names if any(fnmatch.fnmatchcase(part, pattern) for part in _prefixes(n))]
         if not hits:
             raise WidthError(
                 unknown_name("module or parameter", pattern, names) + "; freeze takes names or glob patterns."
             )
-        labels = [np.arange(b.start, b.start + b.size) for b in walk.ledger.blocks if b.tensor in hits]
-        if labels:
-            found.append(Freeze(labels=np.concatenate(labels), reason=reason, where=pattern))
+        mine = [b for b in walk.ledger.blocks if b.tensor in hits and b.axis == made.get(b.tensor, b.axis)]
+        if mine:
+            labels = np.concatenate([np.arange(b.start, b.start + b.size) for b in mine])
+            found.append(Freeze(labels=labels, reason=reason, where=pattern))
     return found
+
+
+def _made_axes(model: nn.Module) -> dict[str, int]:
+    """Weights with an input and an output axis -> the output axis."""
+    made = {}
+    for path, m in model.named_modules():
+        prefix = f"{path}." if path else ""
+        if isinstance(m, nn.modules.conv._ConvTransposeNd | nn.Embedding):
+            made[f"{prefix}weight"] = 1
+        elif isinstance(m, nn.modules.conv._ConvNd | nn.Linear | nn.Bilinear):
+            made[f"{prefix}weight"] = 0
+        elif isinstance(m, nn.MultiheadAttention):
+            made |= {
+                f"{prefix}{n}": 0
+                for n in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+            }
+    return made
 
 
 def _prefixes(name: str) -> list[str]:
@@ -55,7 +91,9 @@ def _prefixes(name: str) -> list[str]:
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
-def build(walk: Walk, frozen: Sequence[Freeze] = (), *, divisor: int = 1, minimum: int = 1) -> ChannelSpace:
+def build(
+    walk: Walk, frozen: Sequence[Freeze] = (), *, divisor: Policy = 1, minimum: Policy = 1
+) -> ChannelSpace:
     """Solve the walk and describe the result."""
     solution = solve(walk, frozen)
     blocks = [b for b in walk.ledger.blocks if b.tensor is not None and b.tensor in walk.used]
@@ -167,7 +205,7 @@ def _axes(walk: Walk, coder: _Coder) -> dict[str, tuple[Axis | None, ...]]:
 
 
 def _named(
-    walk: Walk, coder: _Coder, blocks: Sequence[Block], sizes: Sequence[int], divisor: int, minimum: int
+    walk: Walk, coder: _Coder, blocks: Sequence[Block], sizes: Sequence[int], divisor: Policy, minimum: Policy
 ) -> tuple[ChannelGroup, ...]:
     """Groups, named after the first module that makes them."""
     writers: list[list[str]] = [[] for _ in sizes]
@@ -206,14 +244,30 @@ def _named(
                 name=name,
                 size=size,
                 unit=max(1, unit[g]),
-                divisor=divisor,
-                minimum=minimum,
+                divisor=_policy(divisor, name),
+                minimum=_policy(minimum, name),
                 permutable=not bool(fixed_order[g]),
                 writers=makes,
                 readers=reads,
             )
         )
+    _check_policies((divisor, minimum), taken)
     return tuple(groups)
+
+
+def _policy(policy: Policy, name: str) -> int:
+    if isinstance(policy, int):
+        return policy
+    return next((v for p, v in reversed(list(policy.items())) if fnmatch.fnmatchcase(name, p)), 1)
+
+
+def _check_policies(policies: Iterable[Policy], names: Iterable[str]) -> None:
+    for policy in policies:
+        for pattern, value in ({} if isinstance(policy, int) else policy).items():
+            if value < 1:
+                raise WidthError(f"rounding policy '{pattern}': {value} counts channels and is at least 1.")
+            if not any(fnmatch.fnmatchcase(n, pattern) for n in names):
+                raise WidthError(unknown_name("channel group in a rounding policy", pattern, names))
 
 
 def _reasons(walk: Walk, solution: Solution, coder: _Coder) -> tuple[Frozen, ...]:
