@@ -25,7 +25,7 @@ tests: .venv/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 benchmarks: .venv/dev.stamp
-	$(BIN)/python benchmarks/coverage.py --out docs/coverage
+	$(BIN)/python benchmarks/coverage.py --jobs 2 --out docs/coverage
 	$(BIN)/python benchmarks/step.py --out docs/step
 
 # torch and torchvision are installed together, by their plain names: only so do their builds match.

@@ -1,7 +1,7 @@
 """Which models can be made elastic, and is the result right? Beside Torch-Pruning, in the same run.
 
     python benchmarks/coverage.py                      # all models, table to the terminal
-    python benchmarks/coverage.py --out docs/coverage  # writes coverage.md and coverage.json there
+    python benchmarks/coverage.py --jobs 2 --out docs/coverage  # writes coverage.md and coverage.json there
     python benchmarks/coverage.py tv:resnet50 timm:deit_tiny_patch16_224
 
 Every model runs in its own process with a limit of 60 CPU-seconds per tool. For anywidth, at uniform 0.5 and at three
@@ -147,8 +147,10 @@ def check_width(net: Any, width: Any, example: Any) -> dict[str, float]:
 
     torch.backends.mha.set_fastpath_enabled(False)  # its fused kernel is unknown to the FLOP counter
     if net.norms.needs_check(width):
-        net.list_width_(width, width)
-        net.norms.statistics[width] = {n: t.fill_(1) for n, t in net.norms.statistics[width].items()}
+        generator = torch.Generator().manual_seed(2)
+        images = torch.randn(4, *example.shape[1:], generator=generator)
+        net.train().calibrate([images], [width], batches=1)
+        net.eval()
     small = net.extract(width).eval().requires_grad_(False)
     with torch.no_grad():
         seen, own = flatten(call(net.at(width), example)), flatten(call(small, example))
@@ -165,6 +167,8 @@ def check_width(net: Any, width: Any, example: Any) -> dict[str, float]:
     ]
     got = torch.cat([a.double().flatten() for a, _ in pairs] or [torch.zeros(1)])
     want = torch.cat([b.double().flatten() for _, b in pairs] or [torch.zeros(1)])
+    if not float(want.norm()) > 0:
+        raise ArithmeticError("all gradients are zero: nothing was compared")
     missing = [n for n, p in net.model.named_parameters() if (p.grad is None) != (oracle[n] is None)]
     return {
         "finite": float(torch.isfinite(seen).all()),
@@ -344,7 +348,7 @@ def page(results: dict[str, dict[str, dict[str, Any]]], versions: str) -> str:
         for reason in a.get("unknown", []) + a.get("frozen", []):
             frozen.append(f"| {name} | {reason} |")
     return (
-        f"# Coverage\n\nMade by `python benchmarks/coverage.py --out docs/coverage` ({versions}).\n\n```\n{summary(results)}\n```\n\n"
+        f"# Coverage\n\nMade by `python benchmarks/coverage.py --jobs 2 --out docs/coverage` ({versions}).\n\n```\n{summary(results)}\n```\n\n"
         f"{table(results)}\n\n## What stays frozen, and why\n\n| model | reason |\n|---|---|\n"
         + "\n".join(frozen)
         + "\n"

@@ -217,7 +217,7 @@ def test_state_dict_holds_statistics():
     torch.testing.assert_close(other.eval().at(0.5)(images), net.eval().at(0.5)(images))
 
 
-def test_lstm_narrows():
+def test_a_network_with_an_lstm_runs_at_any_width():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
