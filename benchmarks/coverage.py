@@ -62,7 +62,7 @@ def make(name: str) -> tuple[Any, Any]:
     if source == "timm":
         import timm
 
-        net = timm.create_model(model, num_classes=1000).eval()
+        net = alive(timm.create_model(model, num_classes=1000).eval())
         size = net.pretrained_cfg.get("input_size", (3, 224, 224))  # type: ignore[union-attr]
         return net, image(net, size[-1])
     import torchvision
@@ -72,8 +72,18 @@ def make(name: str) -> tuple[Any, Any]:
             weights=None, weights_backbone=None, min_size=160, max_size=160
         )
         return net.eval(), ([torch.rand(3, 160, 160)],)
-    net = getattr(torchvision.models, model)(weights=None).eval()
+    net = alive(getattr(torchvision.models, model)(weights=None).eval())
     return net, image(net, 299 if model == "inception_v3" else 224)
+
+
+def alive(net: Any) -> Any:
+    """Heads that are initialised with zeros would make every gradient zero."""
+    import torch
+
+    for p in net.parameters():
+        if p.ndim > 1 and not bool(p.any()):
+            torch.nn.init.normal_(p, std=0.02)
+    return net
 
 
 def image(net: Any, size: int) -> Any:

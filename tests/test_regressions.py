@@ -179,6 +179,28 @@ def test_a_calibration_that_fails_leaves_everything_as_it_was():
     assert all(torch.equal(t, after[n]) for n, t in before.items())
 
 
+class Auxiliary(nn.Module):
+    """A head that runs in training only, with a batch norm of its own (GoogLeNet, Inception v3)."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm, self.head = nn.Linear(10, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)
+        self.aux, self.aux_norm, self.aux_head = nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        y = self.norm(self.stem(x)).relu()
+        return (self.head(y), self.aux_head(self.aux_norm(self.aux(y)))) if self.training else self.head(y)
+
+
+def test_norms_of_training_heads_do_not_keep_a_calibrated_width_from_evaluation():
+    net = Elastic(Auxiliary(), X)
+    assert {"stem", "aux"} <= {g.name for g in net.space.groups}
+    net.calibrate([X], widths=[0.5])
+    net.eval()
+    torch.testing.assert_close(net.at(0.5)(X), net.extract(0.5)(X))
+    assert len(net.train().at(0.5)(X)) == 2
+
+
 def test_costs_of_a_model_that_changed_are_refused():
     net = Elastic(nn.Sequential(nn.Linear(10, 20), nn.Linear(20, 4)), X[:1])
     net.params(0.5)

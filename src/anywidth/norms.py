@@ -141,7 +141,8 @@ class NormBank(nn.Module):
         if width == self.space.full or self.policy == "frozen" or not self._plans:
             return True
         known = self.statistics.get(width)
-        return known is not None and all(
+        # Not all: norms of auxiliary heads that run in training only are never reached in evaluation.
+        return known is not None and any(
             int(t) > 0 for n, t in known.items() if n.endswith("num_batches_tracked")
         )
 

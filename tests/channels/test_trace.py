@@ -271,7 +271,9 @@ def test_freeze_by_module_parameter_or_pattern(pattern):
 
     net = Elastic(randomized(Two()), rand(4, 3), freeze=[pattern])
     left = {"layer1.up": (8, 1), "layer1.down": (3, 1), "up": (6, 1)}
-    del left["layer1.up" if pattern.startswith("layer") else "up"]  # what a layer makes stays, not what it reads
+    del left[
+        "layer1.up" if pattern.startswith("layer") else "up"
+    ]  # what a layer makes stays, not what it reads
     assert groups(net) == left
     assert any(f.reason == f"frozen by name ({pattern})" for f in net.space.frozen)
 
