@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import nn
 
 from anywidth import Elastic, Width, errors, reorder_
@@ -296,3 +297,13 @@ def test_models_and_examples_that_are_none():
 def test_one_name_to_freeze():
     net = Elastic(nn.Sequential(nn.Linear(10, 20), nn.Linear(20, 8), nn.Linear(8, 2)), X[:1], freeze="0")
     assert [g.name for g in net.space.groups] == ["1"]
+
+
+def test_twelve_widths_of_a_class_of_torch_compile_to_twelve_graphs():
+    """Dynamo skips frames under torch's own file names and would compile one shared wrapper instead."""
+    counter = torch._dynamo.testing.CompileCounter()
+    net = Elastic(nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 4)), X[:1])
+    views = net.compile([i / 12 for i in range(1, 13)], backend=counter)
+    for w, view in views.items():
+        torch.testing.assert_close(view(X), net.extract(w)(X))
+    assert counter.frame_count == 12
