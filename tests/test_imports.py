@@ -18,6 +18,7 @@ ROWS = (
     ("channels",),
     ("view",),
     ("norms", "cost", "latency"),
+    ("calibration",),
     ("probe",),
     ("elastic",),
     ("store", "reorder"),
@@ -28,7 +29,7 @@ ROWS = (
 LEVEL = {part: i for i, row in enumerate(ROWS) for part in row}
 WIDTHLESS = ("models", "data")  # these know nothing of width
 LAZY = {("elastic", "store")}  # inside a function only: `net.save` is a convenience on top
-FRONT = ("__init__",)  # the public surface imports everything
+FRONT = ("__init__", "__main__")  # the public surface imports everything
 
 
 def part_of(module: str) -> str | None:

@@ -6,17 +6,19 @@ import copy
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anywidth.calibration import collect_
 from anywidth.channels.build import Policy
 from anywidth.channels.space import ChannelSpace
 from anywidth.cost import Convention, CostModel, kept_rows, parameter_shapes
 from anywidth.errors import StatisticsError, TraceError, WidthError
-from anywidth.norms import NormBank, NormPolicy, RequireStatistics, calibrate_, inputs_of, keep_frozen
+from anywidth.norms import NormBank, NormPolicy, RequireStatistics, keep_frozen
 from anywidth.probe import probed_space
 from anywidth.view import Blueprint, compile_, link_of, standalone
 from anywidth.width import Width, unknown_name
@@ -33,7 +35,8 @@ class Elastic(nn.Module):
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments on which `model` runs. Costs are
             counted for exactly these inputs: give a batch of one for per-image MACs.
         norm: `"shared"`, `"switchable"` or `"frozen"` batch norms (see `anywidth.norms`).
-        widths: the listed widths: multipliers, or label -> multiplier or `Width`. Default: the full width.
+        widths: the listed widths: multipliers, or label -> multiplier, `Width`, or channels as `space.width` takes them.
+            Default: the full width.
         divisor, minimum: rounding of `space.uniform`, in channels: a number, or group name or glob pattern -> number. The
             hidden channels of MobileNet v2 (expansion t, divisor 8) have the divisor 8 t.
         freeze: names or glob patterns of modules or parameters; the channels they make stay.
@@ -53,7 +56,7 @@ class Elastic(nn.Module):
         example_inputs: Any = None,
         *,
         norm: NormPolicy = "shared",
-        widths: Iterable[float] | Mapping[Hashable, float | Width] | None = None,
+        widths: Iterable[float] | Mapping[Hashable, Any] | None = None,
         divisor: Policy = 1,
         minimum: Policy = 1,
         freeze: Sequence[str] = (),
@@ -86,7 +89,7 @@ class Elastic(nn.Module):
         """Add a width to the listed ones, under a label: it gets statistics (and, if switchable, affine pairs)."""
         found = (
             self.space.width(width)
-            if isinstance(width, Mapping) and not isinstance(width, Width)
+            if isinstance(width, Mapping | list | tuple) and not isinstance(width, Width)
             else self.width(width)
         )
         self.widths[label] = found
@@ -230,13 +233,21 @@ class Elastic(nn.Module):
 
     # --- batch norms --------------------------------------------------------------------------------------------
 
-    def calibrate(self, loader: Iterable[Any], widths: Iterable[Any] | None = None, batches: int = 8) -> None:
+    def calibrate(
+        self,
+        loader: Iterable[Any],
+        widths: Iterable[Any] | None = None,
+        batches: int = 8,
+        *,
+        total: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         """Collect batch-norm statistics: the cumulative average over `batches` batches, all widths on the same ones.
 
         Args:
             loader: yields inputs, or tuples whose first entry is the input (N, C, ...); use training images.
             widths: widths, labels or multipliers (default: all listed); new ones are listed.
             batches: how many batches to average over, each with equal weight.
+            total: sums a tensor over processes that each see other batches; None for one process.
 
         Raises:
             StatisticsError: the loader yields nothing, or norms are frozen.
@@ -255,28 +266,17 @@ class Elastic(nn.Module):
             for w in chosen:
                 if self.width(w) not in self.widths.values():
                     self.list_width_(w if isinstance(w, Hashable) else repr(w), w)
-            self._collect(loader, chosen, batches)
+            device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+            views = [partial(self.at, w) for w in chosen]
+            if collect_(views, loader, batches, device=device, total=total) == 0:
+                raise StatisticsError(
+                    "calibration got no batch: the loader is empty. Give a loader over training images."
+                )
         except BaseException:
             self.norms.restore_(snapshot)
             self.widths = listed
             self.drop_views_()
             raise
-
-    def _collect(self, loader: Iterable[Any], chosen: Sequence[Any], batches: int) -> None:
-        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-        seen = 0
-        for batch in loader:
-            if seen == batches:
-                break
-            x = inputs_of(batch)
-            x = x.to(device) if isinstance(x, Tensor) else x
-            for w in chosen:
-                calibrate_(self.at(w), x, first=seen == 0)
-            seen += 1
-        if seen == 0:
-            raise StatisticsError(
-                "calibration got no batch: the loader is empty. Give a loader over training images."
-            )
 
     def has_statistics(self, w: Any) -> bool:
         """Whether the network can be evaluated at this width."""

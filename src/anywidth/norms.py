@@ -1,4 +1,4 @@
-"""Batch norm, the one layer whose state depends on the width: shared, switchable or frozen; and calibration.
+"""Batch norm, the one layer whose state depends on the width: shared, switchable or frozen.
 
 - `shared`: one affine pair, sliced; statistics per width, filled by training listed widths or by `calibrate`.
   (Universally Slimmable Networks, arXiv 1903.05134, sec. 3.2, "post-statistics of BN".)
@@ -250,28 +250,3 @@ class RequireStatistics:
                 f"numbers that were never measured). Call net.calibrate(loader, widths=[{self.label}]) first, or train at this width."
             )
         self.done = True
-
-
-def inputs_of(batch: Any) -> Any:
-    """The model's input in a batch: the first entry of a tuple or list, or the batch itself."""
-    return batch[0] if isinstance(batch, tuple | list) else batch
-
-
-@torch.no_grad()
-def calibrate_(view: nn.Module, x: Any, *, first: bool) -> None:
-    """Add one batch to the cumulative average of a view's batch-norm statistics; `first` starts anew."""
-    norms = batch_norms(view)
-    saved = [(m, m.training) for m in view.modules()]
-    momenta = {p: m.momentum for p, m in norms.items()}
-    try:
-        view.eval()
-        for m in norms.values():
-            if first:
-                m.reset_running_stats()
-            m.training, m.momentum = True, None  # momentum None: the cumulative average
-        view(x)
-    finally:
-        for p, m in norms.items():
-            m.momentum = momenta[p]
-        for m, mode in saved:
-            m.training = mode

@@ -4,15 +4,18 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from anywidth.data import DataConfig
 from anywidth.errors import RecipeError
 from anywidth.train import FitConfig
 
-Ratio = Annotated[float, Field(gt=0, le=1)]
+Ratio = Annotated[float, Field(gt=0, le=1, strict=False)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Label = int | float | str
 Keys = tuple[str | int, ...]
 
 
@@ -21,44 +24,55 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """Which network: a class of `anywidth.models`, "torchvision:NAME" or "timm:NAME"; weights start fresh."""
+    """Which network: a class of `anywidth.models`, "torchvision:NAME" or "timm:NAME".
+
+    Weights start fresh, or from the file `weights`: an ordinary checkpoint of this model, whose important channels
+    `sort` brings to the front.
+    """
 
     name: str
     kwargs: dict[str, Any] = {}
+    weights: str | None = None
+    sort: bool = True
 
 
 class ElasticSection(_Section):
-    """Arguments of `Elastic`: norm policy, rounding of channel numbers, name patterns of what stays full."""
+    """Arguments of `Elastic`: norm policy, rounding of channel numbers, name patterns of what stays full.
+
+    `divisor` and `minimum` are numbers of channels, or group name or glob pattern -> number.
+    """
 
     norm: Literal["shared", "switchable", "frozen"] = "shared"
-    divisor: int = Field(default=1, ge=1)
+    divisor: Count | dict[str, Count] = 1
+    minimum: Count | dict[str, Count] = 1
     freeze: tuple[str, ...] = ()
-
-
-class DataSection(_Section):
-    """Which images; `seed` fixes the split into training and test images."""
-
-    name: Literal["digits"]
-    batch_size: int = Field(default=64, ge=2)
-    test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    seed: int = Field(default=0, ge=0)
 
 
 class WidthsSection(_Section):
     """Which widths are trained, and which are listed: calibrated, evaluated and saved at the end.
 
-    With the rule "sandwich" each step trains `max`, `min` and `random` ratios drawn between them; with
-    "listed" each step trains every listed ratio, widest first.
+    Listed are ratios; or label -> ratio, channels of every group in the order of `anywidth profile`, or group
+    name or pattern -> channels (a whole number) or share; or the file of a Pareto front that `anywidth search` wrote.
+
+    The rule "listed" trains every listed width at each step, "sandwich" `max`, `min` and `random` ratios between
+    them, "random" `max` and `random` ratios, "min_max" only these two, "progressive" a sandwich whose narrow end
+    falls during the training; "package.module:function" is your own. Random ratios lie on a `grid`, or are drawn
+    for each channel group (`per_group`); `options` are further arguments of the rule.
     """
 
-    listed: tuple[Ratio, ...] = Field(min_length=1)
-    rule: Literal["sandwich", "listed"] = "sandwich"
+    listed: tuple[Ratio, ...] | dict[Label, Ratio | tuple[Count, ...] | dict[str, Count | Ratio]] | str
+    rule: str = "sandwich"
     min: Ratio = 0.25
     max: Ratio = 1.0
     random: int = Field(default=2, ge=0)
+    grid: Ratio | None = None
+    per_group: bool = False
+    options: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _ordered(self) -> "WidthsSection":
+        if not self.listed:
+            raise ValueError("widths.listed is empty: name at least one width")
         if self.min >= self.max:
             raise ValueError(f"expected min < max, got min={self.min}, max={self.max}")
         return self
@@ -79,7 +93,7 @@ class Recipe(_Section):
 
     model: ModelSection
     elastic: ElasticSection = ElasticSection()
-    data: DataSection
+    data: DataConfig
     widths: WidthsSection
     train: FitConfig
     calibration: CalibrationSection = CalibrationSection()
@@ -93,6 +107,16 @@ class Recipe(_Section):
             raise ValueError(
                 "elastic.norm = 'switchable' keeps a batch norm for each listed width only: expected "
                 f"widths.rule = 'listed', got {self.widths.rule!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_widths_are_few(self) -> "Recipe":
+        drawn = self.widths.rule in ("sandwich", "random", "progressive") and self.widths.random > 0
+        if self.train.compile and drawn and (self.widths.grid is None or self.widths.per_group):
+            raise ValueError(
+                "train.compile = true compiles a graph for every width: expected a grid of uniform ratios "
+                "(widths.grid = 0.05, widths.per_group = false), or a rule without random widths"
             )
         return self
 
@@ -229,13 +253,18 @@ def _nearest(key: str) -> str:
     return f"known here: {', '.join(siblings)}"
 
 
-def _known_keys(schema: Any, prefix: str = "") -> list[str]:
+def _fields(schema: Any) -> dict[str, Any]:
+    """Name -> type of every key."""
     if dataclasses.is_dataclass(schema):
-        return [prefix + field.name for field in dataclasses.fields(schema)]
+        hints = get_type_hints(schema)
+        return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
+    return {name: field.annotation for name, field in schema.model_fields.items()}
+
+
+def _known_keys(schema: Any, prefix: str = "") -> list[str]:
     known = []
-    for name, field in schema.model_fields.items():
+    for name, inner in _fields(schema).items():
         known.append(prefix + name)
-        inner = field.annotation
         if dataclasses.is_dataclass(inner) or (isinstance(inner, type) and issubclass(inner, BaseModel)):
             known += _known_keys(inner, f"{prefix}{name}.")
     return known

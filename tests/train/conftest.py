@@ -2,9 +2,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import TensorDataset
 
-from anywidth.data import loader
 from anywidth.elastic import Elastic
 from anywidth.models import SmallResNet
 
@@ -29,9 +28,24 @@ def images() -> TensorDataset:
     return TensorDataset(x, labels)
 
 
+class Shuffled:
+    """Batches of 16 in an order of the epoch; the share of one process, in micro-batches."""
+
+    def __init__(self, images, epoch, first, rank=0, world=1, micro=1):
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(epoch))
+        self.images, self.parts = images, order.view(-1, world, micro, 16 // world // micro)[first:, rank]
+
+    def __len__(self):
+        return self.parts.shape[0] * self.parts.shape[1]
+
+    def __iter__(self):
+        x, y = self.images.tensors
+        return ((x[i], y[i]) for i in self.parts.flatten(0, 1))
+
+
 @pytest.fixture
-def batches(images) -> Callable[[torch.Generator], DataLoader]:
-    return lambda generator: loader(images, batch_size=16, generator=generator)
+def batches(images) -> Callable[..., Shuffled]:
+    return lambda epoch, first, **options: Shuffled(images, epoch, first, **options)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from anywidth.train import FitConfig
 
 
 def test_defaults_are_valid():
-    assert FitConfig(epochs=1, lr=0.1).distill
+    assert FitConfig(epochs=1, lr=0.1).target == "widest"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader
 
-from anywidth.data import loader
 from anywidth.errors import StatisticsError
 from anywidth.train import evaluate
 
@@ -12,7 +12,7 @@ def test_equals_a_count_over_the_extracted_network(new_net, images):
     net.calibrate([images.tensors[:1]], widths=[0.5], batches=1)
     x, labels = images.tensors
     logits = net.extract(0.5).eval().double()(x.double())
-    score = evaluate(net, loader(images, batch_size=20), 0.5)
+    (score,) = evaluate(net, DataLoader(images, batch_size=20), [0.5])
     assert score.images == 48
     assert (
         score.accuracy
@@ -27,18 +27,18 @@ def test_the_network_keeps_its_mode_and_statistics(new_net, images, training):
     net.calibrate([images.tensors[:1]], widths=[0.5], batches=1)
     net.train(training)
     before = {key: value.clone() for key, value in net.norm_state().items()}
-    evaluate(net, loader(images, batch_size=20), 0.5)
+    evaluate(net, DataLoader(images, batch_size=20), [0.5])
     assert net.training is training
     assert all(torch.equal(before[key], value) for key, value in net.norm_state().items())
 
 
 def test_a_width_without_statistics_is_refused(new_net, images):
     with pytest.raises(StatisticsError):
-        evaluate(new_net(), loader(images, batch_size=20), 0.5)
+        evaluate(new_net(), DataLoader(images, batch_size=20), [0.5])
 
 
 def test_an_empty_loader_is_refused(new_net, images):
     net = new_net()
     net.calibrate([images.tensors[:1]], widths=[0.5], batches=1)
     with pytest.raises(ValueError, match="the loader yields no images"):
-        evaluate(net, [], 0.5)
+        evaluate(net, [], [0.5])

@@ -3,14 +3,15 @@ import torch
 from torch import nn
 
 from anywidth.models import SmallResNet
-from anywidth.train.optim import lr_factor, set_lr_, sgd
+from anywidth.train.optim import optimizer as new_optimizer
+from anywidth.train.schedule import set_lr_
 
 OPTIONS = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
 
 
 def decays(net: nn.Module) -> dict[str, float]:
     names = {id(parameter): name for name, parameter in net.named_parameters()}
-    groups = sgd(net, **OPTIONS).param_groups
+    groups = new_optimizer(net, **OPTIONS).param_groups
     return {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
 
 
@@ -42,7 +43,7 @@ def test_two_steps_equal_the_formula_of_nesterov_sgd():
     torch.manual_seed(0)
     net = nn.Linear(3, 2).double()
     weight, bias = net.weight.detach().clone(), net.bias.detach().clone()
-    optimizer = sgd(net, **OPTIONS)
+    optimizer = new_optimizer(net, **OPTIONS)
     velocity, bias_velocity = torch.zeros_like(weight), torch.zeros_like(bias)
     for lr in (0.1, 0.02):
         gradient, bias_gradient = torch.randn_like(weight), torch.randn_like(bias)
@@ -56,40 +57,3 @@ def test_two_steps_equal_the_formula_of_nesterov_sgd():
         bias = bias - lr * (bias_gradient + 0.9 * bias_velocity)
     torch.testing.assert_close(net.weight.detach(), weight)
     torch.testing.assert_close(net.bias.detach(), bias)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]),
-        ("cosine", [0.5, 1.0, 1.0, 0.8535533905932737, 0.5, 0.14644660940672627]),
-        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
-    ],
-)
-def test_schedules_by_hand(schedule, expected):
-    found = [lr_factor(step, steps=6, warmup=2, schedule=schedule) for step in range(6)]
-    assert found == pytest.approx(expected, abs=1e-15)
-
-
-def test_cosine_equals_torch():
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
-    expected = []
-    for _ in range(10):
-        expected.append(scheduler.get_last_lr()[0])
-        optimizer.step()
-        scheduler.step()
-    assert [lr_factor(s, steps=10, warmup=0, schedule="cosine") for s in range(10)] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_the_rate_falls_and_stays_positive(schedule):
-    factors = [lr_factor(step, steps=100, warmup=7, schedule=schedule) for step in range(7, 100)]
-    assert factors == sorted(factors, reverse=True)
-    assert factors[-1] > 0
-
-
-@pytest.mark.parametrize("step", [-1, 6])
-def test_a_step_outside_the_training_is_refused(step):
-    with pytest.raises(ValueError, match=f"step {step} is outside a training of 6 steps"):
-        lr_factor(step, steps=6, warmup=0, schedule="linear")

@@ -7,7 +7,8 @@ from torch import nn
 
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.train import accumulate_, fixed, sandwich
+from anywidth.train import accumulate_, listed, sandwich, widest
+from anywidth.train import labels as hard
 
 WIDTHS = (1.0, 0.25, 0.75, 0.5)
 
@@ -56,7 +57,7 @@ def test_losses_and_gradients_equal_hand_sliced_widths(distill):
     sum(expected).backward()
 
     net = Elastic(model, images).train()
-    losses = accumulate_(net, images, labels, WIDTHS, distill=distill, smoothing=0.1)
+    losses = accumulate_(net, images, labels, WIDTHS, target=(widest if distill else hard)(smoothing=0.1))
 
     torch.testing.assert_close(losses, torch.stack(expected).detach())
     assert not losses.requires_grad
@@ -74,43 +75,3 @@ def test_gradients_of_two_calls_add_up():
         torch.testing.assert_close(value.grad, 2 * gradient)
 
 
-def test_sandwich_is_the_widest_the_narrowest_and_random_ones_between():
-    draw = sandwich(low=0.25, high=0.75, random=500)
-    high, low, *others = draw(torch.Generator().manual_seed(0))
-    assert (high, low) == (0.75, 0.25)
-    assert len(others) == len(set(others)) == 500
-    assert 0.25 <= min(others) < 0.26
-    assert 0.74 < max(others) < 0.75
-    assert torch.tensor(others).mean().item() == pytest.approx(0.5, abs=0.02)
-
-
-def test_sandwich_follows_its_generator_alone():
-    draw = sandwich(low=0.25, high=1.0, random=2)
-    first = draw(torch.Generator().manual_seed(3))
-    torch.manual_seed(99)
-    assert draw(torch.Generator().manual_seed(3)) == first
-    assert draw(torch.Generator().manual_seed(4)) != first
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"low": 0.0, "high": 1.0, "random": 2},
-        {"low": 0.5, "high": 0.5, "random": 2},
-        {"low": 0.5, "high": 1.5, "random": 2},
-        {"low": 0.5, "high": 1.0, "random": -1},
-    ],
-)
-def test_an_impossible_sandwich_is_refused(options):
-    with pytest.raises(WidthError, match="expected 0 < low < high <= 1 and random >= 0, got low="):
-        sandwich(**options)
-
-
-def test_fixed_widths_are_drawn_every_time():
-    draw = fixed([1.0, "small"])
-    assert draw(torch.Generator()) == (1.0, "small")
-
-
-def test_no_fixed_widths_are_refused():
-    with pytest.raises(WidthError, match="the list is empty"):
-        fixed([])

@@ -165,17 +165,28 @@ class ChannelSpace:
         return Width(names=self.names, kept=tuple(g.round(share) for g in self.groups))
 
     def width(
-        self, channels: Mapping[str, int | float | Sequence[int]], *, default: float | Width = 1.0
+        self,
+        channels: Mapping[str, int | float | Sequence[int]] | Sequence[int],
+        *,
+        default: float | Width = 1.0,
     ) -> Width:
         """A width from channels (int), shares (float) or lists of units, per group name or glob pattern.
 
         Args:
-            channels: later entries win; groups not named take `default`.
+            channels: later entries win; groups not named take `default`. Or a list with the channels of every group, in
+                the order of `groups`.
             default: a multiplier or a Width.
 
         Raises:
             WidthError: unknown group, or a number the group cannot take.
         """
+        if not isinstance(channels, Mapping):
+            if len(channels) != len(self.groups):
+                raise WidthError(
+                    f"a list of channels needs one number for each of the {len(self.groups)} channel groups of this network; "
+                    f"got {len(channels)}. print(net.space) shows the groups in their order."
+                )
+            channels = dict(zip(self.names, channels, strict=True))
         base = default if isinstance(default, Width) else self.uniform(default)
         kept = list(base.kept)
         indices: list[tuple[int, ...] | None] = list(base.indices or [None] * len(kept))

@@ -1,5 +1,6 @@
 """What the command line prints: tables to stdout, progress and errors to stderr."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,22 +13,29 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from anywidth import train
+from anywidth.errors import CheckpointError, RecipeError, WidthError
 
 PLAIN_SECONDS = 5.0
 
 
 def fail(error: Exception) -> NoReturn:
-    """One line on stderr, exit code 2."""
+    """One line on stderr, exit code 2; of several processes that fail alike only the first speaks."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    typer.echo(f"error: {' '.join(text.split())}", err=True)
+    number = int(os.environ.get("RANK", "0"))
+    if number:
+        time.sleep(1.0)  # the first process has the word; this one may be stopped meanwhile
+        text = f"process {number}: {text}"
+    if not number or not isinstance(error, RecipeError | WidthError | CheckpointError | FloatingPointError):
+        typer.echo(f"error: {' '.join(text.split())}", err=True)
     raise typer.Exit(2)
 
 
 def say(text: str) -> None:
-    """One line on stderr, beside the results on stdout."""
-    typer.echo(text, err=True)
+    """One line on stderr, beside the results on stdout; of several processes only the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(text, err=True)
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
@@ -51,6 +59,9 @@ def si(value: float) -> str:
 @contextmanager
 def training_progress() -> Iterator[Callable[[train.Progress], None]]:
     """A bar with the time left on a terminal, else a plain line every few seconds; both on stderr."""
+    if os.environ.get("RANK", "0") != "0":
+        yield lambda progress: None
+        return
     if not sys.stderr.isatty():
         yield _PlainProgress()
         return

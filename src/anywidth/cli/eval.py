@@ -1,28 +1,66 @@
 """anywidth eval: test accuracy at any widths."""
 
 from pathlib import Path
+from typing import Any
 
+import torch
 import typer
 
 from anywidth.cli import names
 from anywidth.cli.console import print_table, say
 from anywidth.cli.results import rows_as_text
-from anywidth.cli.run import EVALUATION, finished_run, saved_net
+from anywidth.cli.run import EVALUATION, example, finished_run, saved_net
+from anywidth.elastic import Elastic
+from anywidth.errors import WidthError
 from anywidth.files import write_json
+from anywidth.latency import measure_all
+from anywidth.search.front import read_front
+from anywidth.train import distributed
 
 
 def evaluate(
     run: Path = typer.Argument(metavar="RUN", help="Run directory."),
-    widths: str = typer.Option(..., help="Ratios or labels, like 0.25,0.4,1.0."),
+    widths: str = typer.Option(None, help="Ratios or labels, like 0.25,0.4,1.0, or `listed`."),
+    front: Path = typer.Option(None, help="File of a Pareto front: its widths too."),
+    latency: bool = typer.Option(False, "--latency", help="Measure the latency of one image too."),
     json: Path = typer.Option(None, help="File for the results.  [default: RUN/eval.json]"),
 ) -> None:
-    """Evaluate a finished RUN; a width without batch-norm statistics is calibrated first."""
+    """Evaluate a finished RUN in one pass over the test images; a width without batch-norm statistics is calibrated first."""
+    if widths is None and front is None:
+        raise WidthError("anywidth eval: say which widths: --widths 0.25,0.5,1.0, --widths listed, or --front FILE")
     directory = finished_run(run)
-    net = saved_net(directory)
-    wanted = list(dict.fromkeys(names.widths(widths)))
-    if missing := [width for width in wanted if not net.has_statistics(width)]:
-        say(f"calibrating {', '.join(map(str, missing))}")
-        directory.calibrate_(net, missing)
-    rows = [directory.result(net, width) for width in wanted]
+    with distributed.processes(directory.device):
+        net = saved_net(directory)
+        wanted = _wanted(net, widths, front)
+        if missing := [width for width in wanted if not net.has_statistics(width)]:
+            say(f"calibrating {', '.join(map(str, missing))}")
+            directory.calibrate_(net, missing)
+        rows = directory.results(net, wanted)
+        if distributed.rank() != 0:
+            return
+    if latency:
+        _measure_(rows, net, wanted, example(directory))
     write_json(json or run / EVALUATION, {"model": directory.recipe.model.name, "rows": rows})
     print_table(f"{run}", rows_as_text(rows))
+
+
+def _wanted(net: Elastic, text: str | None, front: Path | None) -> list[Any]:
+    """Labels and ratios; the members of a front are listed under their labels."""
+    wanted: list[Any] = []
+    if text is not None:
+        wanted += list(net.widths) if text == "listed" else names.widths(text)
+    for member in read_front(front).members if front is not None else ():
+        label = f"{front.stem}:{member.label}" if front is not None else member.label
+        net.list_width_(label, member.width)
+        wanted.append(label)
+    return list(dict.fromkeys(wanted))
+
+
+@torch.inference_mode()
+def _measure_(rows: list[dict[str, Any]], net: Elastic, widths: list[Any], x: torch.Tensor) -> None:
+    """Seconds of the extracted networks for one image, all timed in turns."""
+    image = x.to(next(net.parameters()).device)
+    small = {str(i): net.extract(width).eval() for i, width in enumerate(widths)}
+    times = measure_all({name: (lambda m=module: m(image)) for name, module in small.items()}, repeats=20)
+    for i, row in enumerate(rows):
+        row["latency"] = times[str(i)].median

@@ -1,23 +1,24 @@
 """The run directory: what is in it, and how a verb opens it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from anywidth import data
+from anywidth import data, interop
 from anywidth import recipe as recipes
 from anywidth.cli import names
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, RecipeError
 from anywidth.files import write_text
 from anywidth.recipe import Recipe
+from anywidth.search.front import read_front
 from anywidth.store import load
-from anywidth.train import CHECKPOINT, evaluate
+from anywidth.train import CHECKPOINT, distributed, evaluate
 
 RECIPE, NET, RESULTS, EVALUATION = "recipe.yaml", "net.safetensors", "results.json", "eval.json"
 
@@ -31,45 +32,85 @@ class Run:
     splits: data.Splits
     device: torch.device
 
-    def train_batches(self, generator: torch.Generator) -> DataLoader[tuple[Tensor, ...]]:
-        """Training images in an order given by `generator`."""
-        return data.loader(self.splits.train, batch_size=self.recipe.data.batch_size, generator=generator)
+    def train_batches(self, epoch: int, first: int) -> data.Batches:
+        """This process's share of the training images of an epoch, without its first steps."""
+        return data.train_batches(
+            self.splits,
+            self.recipe.data,
+            seed=self.recipe.seed,
+            epoch=epoch,
+            rank=distributed.rank(),
+            world=distributed.world(),
+            micro=self.recipe.train.accumulate,
+            first=first,
+        )
 
-    def calibrate_(self, net: Elastic, widths: list[Any]) -> None:
-        """Give `widths` their batch-norm statistics, always from the same training images."""
-        generator = torch.Generator().manual_seed(self.recipe.seed)
-        batches = ((x.to(self.device),) for x, _ in self.train_batches(generator))
-        net.calibrate(batches, widths=widths, batches=self.recipe.calibration.batches)
+    def calibrate_(self, net: Elastic, widths: Sequence[Any], batches: int | None = None) -> None:
+        """Give `widths` their batch-norm statistics, always from the same training images, dealt to all processes."""
+        rank, world = distributed.rank(), distributed.world()
+        images = data.calibration_batches(
+            self.splits, self.recipe.data, seed=self.recipe.seed, rank=rank, world=world
+        )
+        mine = len(range(rank, batches or self.recipe.calibration.batches, world))
+        net.calibrate(images, widths=widths, batches=mine, total=distributed.total if world > 1 else None)
 
-    def result(self, net: Elastic, width: Any) -> dict[str, Any]:
-        """One row of results: the test accuracy of a width, and its cost."""
-        score = evaluate(net, data.loader(self.splits.test, batch_size=256), width)
-        return {
-            "width": width,
-            "listed": width in self.recipe.widths.listed,
-            "accuracy": score.accuracy,
-            "loss": score.loss,
-            "images": score.images,
-            "macs": int(net.macs(width)),
-            "macs_share": net.macs(width) / net.macs(net.space.full),
-            "params": int(net.params(width)),
-        }
+    def test_batches(self, images: Any = None) -> data.Batches:
+        """This process's share of the test images, or of others."""
+        chosen = self.splits.test if images is None else images
+        return data.test_batches(
+            chosen, self.recipe.data, rank=distributed.rank(), world=distributed.world()
+        )
+
+    def accuracies(self, net: Elastic) -> dict[str, float]:
+        """Label -> accuracy of the listed widths on the held-out images (without any: the test images), for choosing an epoch."""
+        snapshot = net.norms.snapshot()
+        training = net.training
+        try:
+            if net.norms.policy == "shared":
+                self.calibrate_(net, list(net.widths))
+            scores = evaluate(net, self.test_batches(self.splits.held_out), list(net.widths))
+        finally:
+            net.norms.restore_(snapshot)
+            net.train(training)
+        return {str(label): score.accuracy for label, score in zip(net.widths, scores, strict=True)}
+
+    def results(self, net: Elastic, widths: Sequence[Any]) -> list[dict[str, Any]]:
+        """One row per width: its accuracy on the test images, from one pass over them, and its cost."""
+        listed = list(net.widths)
+        scores = evaluate(net, self.test_batches(), widths)
+        full = net.macs(net.space.full)
+        return [
+            {
+                "width": str(width) if not isinstance(width, int | float) else width,
+                "listed": width in listed,
+                "accuracy": score.accuracy,
+                "error": 1 - score.accuracy,
+                "top5": score.top5,
+                "top5_error": 1 - score.top5,
+                "loss": score.loss,
+                "images": score.images,
+                "macs": int(net.macs(width)),
+                "macs_slimmable": int(net.macs(width, convention="slimmable")),
+                "macs_share": net.macs(width) / full,
+                "params": int(net.params(width)),
+                "channels": net.width(width).to_json(),
+            }
+            for width, score in zip(widths, scores, strict=True)
+        ]
 
 
 def open_run(path: Path, recipe: Recipe) -> Run:
     """Prepare data, device and threads of a recipe; touches no file.
 
     Raises:
-        RecipeError: for data or a device that cannot be had.
+        RecipeError: for a device that cannot be had.
+        DataError: for data that cannot be had.
     """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    try:
-        splits = data.digits(test_fraction=recipe.data.test_fraction, seed=recipe.data.seed)
-        run = Run(path=path, recipe=recipe, splits=splits, device=names.device(recipe.device))
-        run.train_batches(torch.Generator())
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
+    device = distributed.local_device(names.device(recipe.device))
+    run = Run(path=path, recipe=recipe, splits=data.load(recipe.data), device=device)
+    run.train_batches(0, 0)
     return run
 
 
@@ -110,20 +151,34 @@ def finished_run(path: Path) -> Run:
     return open_run(path, recipes.load(path / RECIPE))
 
 
+def listed_widths(recipe: Recipe) -> dict[Any, Any]:
+    """Label -> what `Elastic` takes for a listed width."""
+    listed = recipe.widths.listed
+    if isinstance(listed, str):
+        return {member.label: member.width for member in read_front(Path(listed)).members}
+    if isinstance(listed, dict):
+        return dict(listed)
+    return {ratio: ratio for ratio in listed}
+
+
 def new_net(run: Run) -> Elastic:
-    """The elastic network of a recipe with fresh weights, fixed by its seed."""
+    """The elastic network of a recipe, its weights fixed by its seed or read from a file."""
+    chosen = run.recipe.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.recipe.seed)
-        model = names.build_model(run.recipe.model.name, run.recipe.model.kwargs)
+        model = names.build_model(chosen.name, chosen.kwargs)
     elastic = run.recipe.elastic
     net = Elastic(
         model,
         example(run),
         norm=elastic.norm,
-        widths=list(run.recipe.widths.listed),
+        widths=listed_widths(run.recipe),
         divisor=elastic.divisor,
+        minimum=elastic.minimum,
         freeze=elastic.freeze,
     )
+    if chosen.weights is not None:
+        interop.load_wide_(net, Path(chosen.weights), sort=chosen.sort)
     return net.to(run.device)
 
 
@@ -134,8 +189,8 @@ def saved_net(run: Run) -> Elastic:
 
 
 def example(run: Run) -> Tensor:
-    """(1, C, H, W): one training image, so that costs are those of one image."""
-    return run.splits.train[0][0].unsqueeze(0)
+    """(1, C, H, W): one image, so that costs are those of one image."""
+    return next(iter(data.test_batches(run.splits.test, run.recipe.data, batch_size=1)))[0][:1]
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -10,11 +10,13 @@ import typer
 
 from anywidth import recipe as recipes
 from anywidth import train as training
+from anywidth.cli import names
 from anywidth.cli.console import print_table, say, training_progress
 from anywidth.cli.results import rows_as_text
 from anywidth.cli.run import NET, RESULTS, Run, check_free, claim, new_net, open_run, read_results
 from anywidth.elastic import Elastic
 from anywidth.files import write_json
+from anywidth.train import distributed, policies
 
 
 def train(
@@ -29,43 +31,61 @@ def train(
     path = run or Path("runs") / recipe.stem
     check_free(path, settings)
     results = path / RESULTS
-    if results.exists():
-        say(f"{path}: already trained; these are its results")
-    else:
-        write_json(results, _train(open_run(path, settings)))
-    print_table(f"{path}", rows_as_text(read_results(results)["rows"]))
+    with distributed.processes(names.device(settings.device)):
+        if distributed.from_first(results.exists):
+            say(f"{path}: already trained; these are its results")
+        else:
+            found = _train(open_run(path, settings))
+            if distributed.rank() == 0:
+                write_json(results, found)
+        distributed.barrier()
+    if distributed.rank() == 0:
+        print_table(f"{path}", rows_as_text(read_results(results)["rows"]))
 
 
 def _train(run: Run) -> dict[str, Any]:
-    net = new_net(run)
-    claim(run)
-    widths = run.recipe.widths
-    if widths.rule == "listed":
-        draw = training.fixed(sorted(widths.listed, reverse=True))
-    else:
-        draw = training.sandwich(low=widths.min, high=widths.max, random=widths.random)
     if run.device.type == "cuda":
+        torch.cuda.set_device(run.device)
         torch.backends.cudnn.deterministic = True
+    net = new_net(run)
+    if distributed.rank() == 0:
+        claim(run)
+    distributed.barrier()
+    widths, settings = run.recipe.widths, run.recipe.train
+    draw = policies.make(
+        widths.rule,
+        net,
+        low=widths.min,
+        high=widths.max,
+        random=widths.random,
+        grid=widths.grid,
+        per_group=widths.per_group,
+        options=widths.options,
+    )
+    scores = run.accuracies if settings.eval_every else None
     with training_progress() as report:
         seconds = training.fit_(
-            net, run.train_batches, draw, run.recipe.train, seed=run.recipe.seed, run=run.path, report=report
+            net, run.train_batches, draw, settings, seed=run.recipe.seed, run=run.path, report=report, scores=scores
         )
     return _finish(run, net, seconds)
 
 
 def _finish(run: Run, net: Elastic, seconds: float) -> dict[str, Any]:
-    listed = list(run.recipe.widths.listed)
+    listed = list(net.widths)
     if run.recipe.elastic.norm != "frozen":
         run.calibrate_(net, listed)
-    rows = [run.result(net, width) for width in listed]
-    net.save(run.path / NET)
+    rows = run.results(net, listed)
+    if distributed.rank() == 0:
+        net.save(run.path / NET)
     return {
         "model": run.recipe.model.name,
         "rows": rows,
         "seconds": seconds,
         "seed": run.recipe.seed,
         "device": str(run.device),
+        "processes": distributed.world(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
+        "corrupt_images": run.splits.corrupt(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }

@@ -3,17 +3,28 @@
 from anywidth.train.config import FitConfig, Progress
 from anywidth.train.evaluate import Score, evaluate
 from anywidth.train.loop import CHECKPOINT, DivergenceError, fit_
-from anywidth.train.step import accumulate_, fixed, sandwich
+from anywidth.train.policies import Draw, listed, min_max, progressive, random_only, sandwich
+from anywidth.train.step import accumulate_
+from anywidth.train.targets import alpha, ema, labels, next_wider, widest
 
 __all__ = [
     "CHECKPOINT",
     "DivergenceError",
+    "Draw",
     "FitConfig",
     "Progress",
     "Score",
     "accumulate_",
+    "alpha",
+    "ema",
     "evaluate",
     "fit_",
-    "fixed",
+    "labels",
+    "listed",
+    "min_max",
+    "next_wider",
+    "progressive",
+    "random_only",
     "sandwich",
+    "widest",
 ]

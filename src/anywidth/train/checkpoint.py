@@ -1,5 +1,8 @@
 """The state from which an interrupted training goes on."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,51 +12,66 @@ from torch.optim import Optimizer
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
 from anywidth.files import replacing
+from anywidth.train.ema import Ema
 
-_FORMAT = "anywidth.train/1"
+_FORMAT = "anywidth.train/2"
 
 
-def save(path: Path, net: Elastic, optimizer: Optimizer, progress: dict[str, Any]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Everything that training changes: the network, the optimiser, the loss scale, the moving average."""
+
+    net: Elastic
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler  # pyright: ignore[reportPrivateImportUsage]
+    ema: Ema | None = None
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": {} if self.ema is None else self.ema.net.state_dict(),
+        }
+
+    def load_(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.net.load_state_dict(state["ema"])
+
+
+def save(path: Path, parts: Parts, progress: dict[str, Any]) -> None:
     """Write weights, statistics of every width, optimiser and `progress` to `path`, whole or not at all.
 
     Args:
         path: file to write.
-        net: its weights and norms are saved.
-        optimizer: its state is saved.
+        parts: what is saved.
         progress: plain numbers, strings, lists and dictionaries.
     """
-    state = {
-        "format": _FORMAT,
-        "net": net.state_dict(),
-        "norms": net.norm_state(),
-        "optimizer": optimizer.state_dict(),
-        "progress": progress,
-    }
     with replacing(path) as temporary:
-        torch.save(state, temporary)
+        torch.save({"format": _FORMAT, **parts.state(), "progress": progress}, temporary)
 
 
-def load_(path: Path, net: Elastic, optimizer: Optimizer, *, expected: dict[str, Any]) -> dict[str, Any]:
-    """Restore what `save` wrote; nothing is unpickled but tensors and plain values.
+def load_(path: Path, state: dict[str, Any], parts: Parts, *, expected: dict[str, Any]) -> dict[str, Any]:
+    """Restore what `read` gave.
 
     Args:
-        path: file to read.
-        net: an elastic network of the same model, changed in place.
-        optimizer: over the parameters of `net`, changed in place.
+        path: where it came from, for messages.
+        state: from `read`.
+        parts: of the same model, changed in place.
         expected: entries of the saved progress that must be equal, for the training to be the same one.
 
     Returns:
         The saved progress.
 
     Raises:
-        CheckpointError: if the file is damaged, foreign, or of another training.
+        CheckpointError: if the file is of another training.
     """
-    state = _read(path)
     _compare(path, state["progress"], expected)
     try:
-        net.load_state_dict(state["net"])
-        net.load_norm_state_(state["norms"])
-        optimizer.load_state_dict(state["optimizer"])
+        parts.load_(state)
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{path}: the saved state does not fit this model: {' '.join(str(error).split())}; "
@@ -62,7 +80,12 @@ def load_(path: Path, net: Elastic, optimizer: Optimizer, *, expected: dict[str,
     return state["progress"]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint; nothing is unpickled but tensors and plain values.
+
+    Raises:
+        CheckpointError: if the file is damaged or foreign.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:

@@ -2,9 +2,14 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from anywidth.train.optim import Schedule
-from anywidth.train.step import Widths
+from anywidth.train.optim import NoDecay
+from anywidth.train.policies import Widths
+from anywidth.train.schedule import Schedule
+from anywidth.train.targets import Smoothing
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,15 +19,30 @@ class FitConfig:
     Attributes:
         epochs: passes over the training images.
         lr: peak learning rate.
-        momentum: of SGD.
-        nesterov: Nesterov's form of the momentum.
-        weight_decay: of linear layers and ordinary convolutions; norms, biases and depthwise convolutions
-            have none.
-        schedule: how the learning rate falls after the warm-up.
+        optimizer: "sgd", "adamw", "torch:NAME" or "timm:NAME"; `optimizer_options` are further arguments.
+        momentum, nesterov: of "sgd".
+        weight_decay: of the parameters that decay.
+        no_decay: "depthwise": vectors, scalars and depthwise convolutions do not decay; "vectors": vectors and
+            scalars do not; "nothing": all parameters decay.
+        schedule: how the learning rate falls after the warm-up; `milestones` (epochs) and `gamma` belong to
+            "multistep", `gamma` to "exponential" (per epoch).
         warmup_epochs: epochs of linear warm-up; may be a fraction.
-        distill: in-place distillation from the widest width; else every width learns from the labels.
-        label_smoothing: of the losses that use labels.
+        target: what each width learns from: "widest" (in-place distillation), "next_wider", "ema", "alpha",
+            "labels", or "package.module:function"; `target_options` are its further arguments.
+        label_smoothing: of the losses that use labels, spread over "all" classes or the "others"
+            (`smoothing_over`).
+        precision: of the forward passes; weights stay float32. "float16" scales the loss.
+        channels_last: memory format of images and weights.
+        compile: compile each width's network; random widths need a `grid` then.
+        accumulate: micro-batches per step; the batch is cut, the step stays the same.
+        clip: largest norm of the gradient of a step, 0 for no limit.
+        ema: decay of a moving average of the weights, which is then the result; 0 for none.
+        sync_norm: batch norms use the batch of all processes.
+        eval_every: epochs between evaluations while training, 0 for none; then the best epoch is the result.
+        best: what the best epoch is best in: "mean" accuracy over the listed widths, "min", or a width's label.
+        save_every: steps between checkpoints within an epoch; 0 for one after each epoch.
         log_every: steps between two lines of the log.
+        tensorboard: write the log for TensorBoard too.
 
     Raises:
         ValueError: for a number out of its range.
@@ -30,26 +50,52 @@ class FitConfig:
 
     epochs: int
     lr: float
+    optimizer: str = "sgd"
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-4
+    no_decay: NoDecay = "depthwise"
     schedule: Schedule = "cosine"
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
     warmup_epochs: float = 0.0
-    distill: bool = True
+    target: str = "widest"
+    target_options: dict[str, Any] = field(default_factory=dict)
     label_smoothing: float = 0.0
+    smoothing_over: Smoothing = "all"
+    precision: Precision = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    accumulate: int = 1
+    clip: float = 0.0
+    ema: float = 0.0
+    sync_norm: bool = True
+    eval_every: int = 0
+    best: str = "mean"
+    save_every: int = 0
     log_every: int = 50
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        rising = all(0 < a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
         ranges = {
             "epochs": (self.epochs >= 1, "at least 1"),
             "lr": (0 < self.lr < math.inf, "a number above 0"),
             "momentum": (0 <= self.momentum < 1, "0 <= momentum < 1"),
             "nesterov": (self.momentum > 0 or not self.nesterov, "false where momentum is 0"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "a number from 0"),
+            "milestones": (rising and bool(self.milestones) == (self.schedule == "multistep"), "rising epochs for the schedule 'multistep', none for others"),
+            "gamma": (0 < self.gamma <= 1, "0 < gamma <= 1"),
             "warmup_epochs": (0 <= self.warmup_epochs < self.epochs, f"from 0 to below {self.epochs} epochs"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "0 <= label_smoothing < 1"),
+            "accumulate": (self.accumulate >= 1, "at least 1 micro-batch"),
+            "clip": (0 <= self.clip < math.inf, "a number from 0"),
+            "ema": (0 <= self.ema < 1, "0 <= ema < 1"),
+            "eval_every": (self.eval_every >= 0, "a number of epochs from 0"),
+            "save_every": (self.save_every >= 0, "a number of steps from 0"),
             "log_every": (self.log_every >= 1, "at least 1 step"),
-        }
+        }  # fmt: skip
         for name, (holds, expected) in ranges.items():
             if not holds:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: expected {expected}")

@@ -1,13 +1,20 @@
-"""Accuracy of one width."""
+"""Accuracy of many widths in one pass over the images."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from anywidth.elastic import Elastic
+from anywidth.errors import StatisticsError
+from anywidth.norms import batch_norms
+from anywidth.train.distributed import total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,42 +23,95 @@ class Score:
 
     Attributes:
         accuracy: part of the images whose label has the largest logit, 0..1.
+        top5: part of the images whose label is among the five largest logits (all, with fewer classes).
         loss: cross-entropy, mean over images, in nats.
         images: how many.
     """
 
     accuracy: float
+    top5: float
     loss: float
     images: int
 
 
 @torch.no_grad()
-def evaluate(net: Elastic, loader: Iterable[Sequence[Tensor]], width: Hashable) -> Score:
-    """Run one width in evaluation mode once over `loader`; `net` keeps its mode.
+def evaluate(
+    net: Elastic,
+    batches: Iterable[Sequence[Tensor]],
+    widths: Sequence[Any],
+    *,
+    norm: Literal["running", "batch"] = "running",
+) -> list[Score]:
+    """Run every width in evaluation mode on every batch, once; `net` keeps its mode.
 
     Args:
-        net: must have statistics for `width`.
-        loader: yields (images, labels).
-        width: ratio, label or `Width`.
+        net: must have statistics for the widths, unless `norm` is "batch".
+        batches: yields (images, labels); with several processes each has a share, and the scores are of all.
+        widths: ratios, labels or `Width`s.
+        norm: "running": batch norms use the statistics of the width; "batch": those of each batch, and no
+            statistics change (to compare widths that were never calibrated, as a search does).
+
+    Returns:
+        One score per width.
 
     Raises:
-        StatisticsError: if the width was neither listed and trained nor calibrated.
-        ValueError: if the loader is empty.
+        StatisticsError: if a width was neither listed and trained nor calibrated.
+        ValueError: if there are no images.
     """
     device = next(net.parameters()).device
+    sums = torch.zeros(len(widths), 3, dtype=torch.float64, device=device)
+    images = torch.zeros((), dtype=torch.float64, device=device)
+    for w in widths:
+        if norm == "running" and not net.has_statistics(w):
+            raise StatisticsError(
+                f"width {w} has no batch-norm statistics. Call net.calibrate(loader, widths=[{w}]) first, or train at this width."
+            )
     training = net.training
     net.eval()
     try:
-        module = net.at(width)
-        correct = loss = torch.zeros((), dtype=torch.float64, device=device)
-        images = 0
-        for x, labels in loader:
-            logits, labels = module(x.to(device)), labels.to(device)
-            correct = correct + (logits.argmax(1) == labels).sum()
-            loss = loss + F.cross_entropy(logits, labels, reduction="sum")
+        for x, labels in batches:
+            x, labels = x.to(device, non_blocking=True), labels.to(device, non_blocking=True)
             images += len(labels)
+            for row, width in enumerate(widths):
+                sums[row] += _sums(_logits(net.at(width), x, norm), labels)
     finally:
         net.train(training)
-    if not images:
+    sums, images = total(sums), total(images)
+    count = int(images)
+    if not count:
         raise ValueError("evaluation: the loader yields no images")
-    return Score(accuracy=correct.item() / images, loss=loss.item() / images, images=images)
+    return [
+        Score(accuracy=a / count, top5=b / count, loss=c / count, images=count) for a, b, c in sums.tolist()
+    ]
+
+
+def score(net: Elastic, batches: Iterable[Sequence[Tensor]], width: Hashable) -> Score:
+    """`evaluate` of one width."""
+    return evaluate(net, batches, [width])[0]
+
+
+def _sums(logits: Tensor, labels: Tensor) -> Tensor:
+    """Images right at the first guess, right within five guesses, and the summed loss."""
+    guesses = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    return torch.stack([guesses[:, 0].sum().double(), guesses.any(1).sum().double(), loss.double()])
+
+
+def _logits(view: nn.Module, x: Tensor, norm: str) -> Tensor:
+    if norm == "running":
+        return view(x)
+    with _batch_statistics(view):
+        return view(x)
+
+
+@contextmanager
+def _batch_statistics(view: nn.Module) -> Iterator[None]:
+    """Batch norms normalise with the statistics of each batch, and remember nothing."""
+    norms = [(m, m.running_mean, m.running_var) for m in batch_norms(view).values()]
+    try:
+        for m, _, _ in norms:
+            m.running_mean = m.running_var = None
+        yield
+    finally:
+        for m, mean, variance in norms:
+            m.running_mean, m.running_var = mean, variance

@@ -1,10 +1,18 @@
 """The log of a run: one JSON object per line."""
 
+from __future__ import annotations
+
+import importlib.util
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from anywidth.errors import RecipeError
 from anywidth.files import write_text
+
+LOG = "log.jsonl"
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
@@ -17,6 +25,8 @@ def append(path: Path, record: dict[str, Any]) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, float) and value - value != 0:
         return str(value)
     return value
@@ -39,3 +49,72 @@ def rewind_(path: Path, *, step: int) -> None:
         return
     kept = [json.dumps(record) for record in read(path) if record.get("step", 0) <= step]
     write_text(path, "".join(line + "\n" for line in kept))
+
+
+class Log:
+    """The log of a training: `log.jsonl`, and event files for TensorBoard if wanted.
+
+    Args:
+        run: directory; events go to its folder `tensorboard`.
+        tensorboard: write events too.
+        silent: write nothing (processes other than the first).
+
+    Raises:
+        RecipeError: TensorBoard is wanted and not installed.
+    """
+
+    def __init__(self, run: Path, *, tensorboard: bool = False, silent: bool = False) -> None:
+        self.path, self.events, self.silent = run / LOG, run / "tensorboard", silent
+        self.wanted = tensorboard and not silent
+        self.writer: Any = None
+        if self.wanted and importlib.util.find_spec("tensorboard") is None:
+            raise RecipeError("train.tensorboard needs tensorboard: pip install 'anywidth[tensorboard]'")
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+    def __call__(self, event: str, step: int, **values: Any) -> None:
+        """Write one record."""
+        if self.silent:
+            return
+        append(self.path, {"event": event, "step": step, **values})
+        if self.wanted:
+            self._open(step)
+            for name, value in _scalars(event, values):
+                self.writer.add_scalar(name, value, step)
+
+    def _open(self, step: int) -> None:
+        if self.writer is None:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.events), purge_step=step)
+
+    def restart_(self) -> None:
+        """Forget an earlier training."""
+        if not self.silent:
+            self.path.unlink(missing_ok=True)
+            shutil.rmtree(self.events, ignore_errors=True)
+
+    def rewind_(self, *, step: int) -> None:
+        """Forget what came after `step`."""
+        if not self.silent:
+            rewind_(self.path, step=step)
+
+
+def _scalars(event: str, values: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Names and numbers of a record; entries of a list are numbered, of a dictionary named."""
+    if event in ("start", "resume"):
+        return
+    for name, value in values.items():
+        parts = {name: value}
+        if isinstance(value, list | tuple):
+            parts = {f"{name}/{i}": v for i, v in enumerate(value)}
+        elif isinstance(value, dict):
+            parts = {f"{name}/{key}": v for key, v in value.items()}
+        for label, number in parts.items():
+            if isinstance(number, int | float):
+                yield f"{event}/{label}", float(number)

@@ -1,27 +1,32 @@
-"""The training loop: epochs, log, checkpoints, and going on after an interruption."""
+"""The training loop: epochs, log, checkpoints, the best epoch, and going on after an interruption."""
+
+from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from anywidth.elastic import Elastic
-from anywidth.errors import AnywidthError
-from anywidth.train import checkpoint, log
+from anywidth.errors import AnywidthError, CheckpointError
+from anywidth.train import checkpoint, distributed
+from anywidth.train.best import Best, Scores
 from anywidth.train.config import FitConfig, Progress
-from anywidth.train.optim import lr_factor, set_lr_, sgd
-from anywidth.train.step import Draw, Widths, accumulate_
+from anywidth.train.engine import Engine, new_engine
+from anywidth.train.log import Log
+from anywidth.train.policies import Draw, Widths
+from anywidth.train.schedule import lr_factor
+from anywidth.train.sync_norm import synchronised_
 
 CHECKPOINT = "checkpoint.pt"
-LOG = "log.jsonl"
-_IMAGES, _WIDTHS, _DROPOUT = range(3)
+_WIDTHS, _DROPOUT = 1, 2
 
 
 class DivergenceError(AnywidthError, FloatingPointError):
@@ -41,116 +46,151 @@ def generator(seed: int, *stream: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """What stays the same over a training."""
+@dataclass(kw_only=True)
+class _Fit:
+    """A training under way: what stays the same, and how far it is."""
 
-    net: Elastic
-    optimizer: Optimizer
+    engine: Engine
     draw: Draw
     config: FitConfig
     seed: int
     epoch_steps: int
     run: Path
+    log: Log
     report: Callable[[Progress], None]
+    best: Best
+    step: int = 0
+    seconds: float = 0.0
+    sums: list[float] = field(default_factory=list)
+    shown: tuple[float, ...] = ()
 
     @property
     def steps(self) -> int:
         return self.config.epochs * self.epoch_steps
 
     @property
-    def device(self) -> torch.device:
-        return next(self.net.parameters()).device
+    def epoch(self) -> int:
+        return self.step // self.epoch_steps
+
+    def identity(self) -> dict[str, object]:
+        """What must be the same for a checkpoint to be of this training."""
+        listed = [str(label) for label in self.engine.parts.net.widths]
+        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()}
+        return {**settings, "seed": self.seed, "epoch_steps": self.epoch_steps, "listed": listed}
+
+    def lr(self) -> float:
+        config = self.config
+        return config.lr * lr_factor(
+            self.step,
+            steps=self.steps,
+            warmup=round(config.warmup_epochs * self.epoch_steps),
+            schedule=config.schedule,
+            epoch_steps=self.epoch_steps,
+            milestones=config.milestones,
+            gamma=config.gamma,
+        )
 
 
-def _diverged(job: _Job, where: str, what: str) -> DivergenceError:
-    path = job.run / CHECKPOINT
-    kept = f"the state after the last good epoch is kept in {path}; train in another directory"
+def _diverged(fit: _Fit, where: str, what: str) -> DivergenceError:
+    path = fit.run / CHECKPOINT
+    kept = f"the last good state is kept in {path}; train in another directory"
     return DivergenceError(
-        f"training, {where}: {what}; lower the learning rate (now at most {job.config.lr:g}) or lengthen the "
-        f"warm-up (now {job.config.warmup_epochs:g} epochs); {kept if path.exists() else 'nothing was saved'}"
+        f"training, {where}: {what}; lower the learning rate (now at most {fit.config.lr:g}) or lengthen the "
+        f"warm-up (now {fit.config.warmup_epochs:g} epochs); {kept if path.exists() else 'nothing was saved'}"
     )
 
 
-def _step_(job: _Job, step: int, images: Tensor, labels: Tensor, widths: Widths) -> Progress:
-    config = job.config
-    warmup = round(config.warmup_epochs * job.epoch_steps)
-    lr = config.lr * lr_factor(step, steps=job.steps, warmup=warmup, schedule=config.schedule)
-    set_lr_(job.optimizer, lr)
-    job.optimizer.zero_grad()
-    losses = accumulate_(
-        job.net, images, labels, widths, distill=config.distill, smoothing=config.label_smoothing
-    ).tolist()
-    epoch = step // job.epoch_steps
+def _check_losses(fit: _Fit, widths: Widths, losses: Sequence[float]) -> None:
+    where = f"epoch {fit.epoch + 1}, step {fit.step + 1}"
     for width, loss in zip(widths, losses, strict=True):
         if not math.isfinite(loss):
-            raise _diverged(
-                job, f"epoch {epoch + 1}, step {step + 1}", f"the loss of width {width} is {loss}"
-            )
-    job.optimizer.step()
-    return Progress(
-        epoch=epoch,
-        epochs=config.epochs,
-        step=step + 1,
-        steps=job.steps,
+            raise _diverged(fit, where, f"the loss of width {width} is {loss}")
+
+
+def _step_(fit: _Fit, batches: Sequence[Sequence[Tensor]]) -> None:
+    widths = fit.draw(generator(fit.seed, fit.step, _WIDTHS), fit.step / fit.steps)
+    lr = fit.lr()
+    torch.manual_seed(generator(fit.seed, fit.step, _DROPOUT, distributed.rank()).initial_seed())
+    losses = fit.engine.step_(batches, widths, lr)
+    number = fit.step + 1
+    # Reading a number back makes a GPU wait: there only now and then.
+    if fit.engine.device.type == "cpu" or not fit.shown or 0 in (number % fit.config.log_every, number % fit.epoch_steps):
+        fit.shown = tuple(losses.tolist())
+        _check_losses(fit, widths, fit.shown)
+        fit.sums = [a + b for a, b in zip(fit.sums or [0.0, 0.0, 0.0], (1.0, fit.shown[0], sum(fit.shown)), strict=True)]
+    done = Progress(
+        epoch=fit.epoch,
+        epochs=fit.config.epochs,
+        step=fit.step + 1,
+        steps=fit.steps,
         widths=widths,
-        losses=tuple(losses),
+        losses=fit.shown,
         lr=lr,
     )
+    fit.step += 1
+    if fit.step % fit.config.log_every == 0:
+        fit.log("step", fit.step, widths=[str(w) for w in widths], losses=fit.shown, lr=lr)
+    fit.report(done)
 
 
-def _epoch_(job: _Job, epoch: int, batches: Batches) -> None:
-    job.net.train()
-    widths = generator(job.seed, epoch, _WIDTHS)
-    history = []
-    start = time.perf_counter()
-    for index, (images, labels) in enumerate(batches):
-        step = epoch * job.epoch_steps + index
-        done = _step_(job, step, images.to(job.device), labels.to(job.device), job.draw(widths))
-        history.append(done.losses)
-        if done.step % job.config.log_every == 0:
-            _log(job, "step", done.step, widths=[str(w) for w in done.widths], losses=done.losses, lr=done.lr)
-        job.report(done)
-    seconds = time.perf_counter() - start
-    losses = np.mean(history, axis=0).tolist()
-    _log(job, "epoch", (epoch + 1) * job.epoch_steps, epoch=epoch + 1, losses=losses, seconds=seconds)
+def _epoch_(fit: _Fit, batches: Batches) -> None:
+    net, start, before = fit.engine.parts.net, time.perf_counter(), fit.seconds
+    net.train()
+    items = iter(batches)
+    while micro := list(islice(items, fit.config.accumulate)):
+        _step_(fit, micro)
+        fit.seconds = before + time.perf_counter() - start
+        inside = fit.step % fit.epoch_steps
+        if inside and fit.config.save_every and inside % fit.config.save_every == 0:
+            _save(fit)
+    count, widest, every = fit.sums
+    fit.log("epoch", fit.step, epoch=fit.epoch, widest=widest / count, total=every / count, seconds=fit.seconds)
+    fit.sums = []
 
 
-def _log(job: _Job, event: str, step: int, **values: object) -> None:
-    log.append(job.run / LOG, {"event": event, "step": step, **values})
-
-
-def _check_finite(job: _Job, epoch: int) -> None:
-    for name, tensor in (job.net.state_dict() | job.net.norm_state()).items():
+def _check_finite(fit: _Fit) -> None:
+    for name, tensor in fit.engine.parts.net.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise _diverged(job, f"end of epoch {epoch + 1}", f"{name} holds a number that is not finite")
+            raise _diverged(fit, f"after step {fit.step}", f"{name} holds a number that is not finite")
+
+
+def _save(fit: _Fit) -> None:
+    _check_finite(fit)
+    if distributed.rank() == 0:
+        progress = {"step": fit.step, "seconds": fit.seconds, "sums": fit.sums, "best_epoch": fit.best.state()}
+        checkpoint.save(fit.run / CHECKPOINT, fit.engine.parts, {**fit.identity(), **progress})
+    distributed.barrier()
 
 
 def fit_(
     net: Elastic,
-    batches: Callable[[torch.Generator], Batches],
+    batches: Callable[[int, int], Batches],
     draw: Draw,
     config: FitConfig,
     *,
     seed: int,
     run: Path,
     report: Callable[[Progress], None] = lambda progress: None,
+    scores: Scores | None = None,
 ) -> float:
     """Train `net` at many widths, on the device it is on; go on if a training was interrupted in `run`.
 
-    Each epoch is a function of the state before it, the seed and the epoch's number, and the state is saved
-    after every epoch. A training that is stopped at any moment and called again with the same arguments
-    therefore ends with the same weights as an uninterrupted one (bit for bit on a CPU with the same number
-    of threads).
+    Each step is a function of the state before it, the seed and the step's number. A training that is stopped at
+    any moment and called again with the same arguments therefore ends with the same weights as an uninterrupted
+    one (bit for bit on a CPU with the same number of threads). In several processes (`torchrun`) each has its share
+    of every batch, and the weights are those that one process would find, up to the order of summation.
 
     Args:
-        net: changed in place, left in training mode.
-        batches: generator -> loader of (images, labels) in an order that depends on the generator only.
-        draw: generator -> widths of a step, widest first.
+        net: changed in place, left in training mode: the last weights, their moving average, or those of the best
+            epoch, as the settings say.
+        batches: epoch, steps of it to leave out -> loader of this process's share of each batch, cut into
+            `config.accumulate` micro-batches, as (images, labels).
+        draw: generator, progress -> widths of a step, widest first.
         config: the settings.
-        seed: of the order of the images, the random widths and dropout.
+        seed: of the random widths and dropout.
         run: existing directory for `log.jsonl` and `checkpoint.pt`.
         report: is told about every step.
+        scores: network -> label of each listed width and its accuracy; for `config.eval_every`.
 
     Returns:
         Seconds of training, those before an interruption included.
@@ -158,59 +198,46 @@ def fit_(
     Raises:
         DivergenceError: if a loss or a weight is not finite; the last checkpoint stays.
         CheckpointError: if `run` holds a damaged checkpoint, or one of other settings.
+        RecipeError: a name in the settings that does not exist.
     """
-    optimizer = sgd(
-        net,
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-    )
-    job = _Job(
-        net=net,
-        optimizer=optimizer,
+    engine = new_engine(net, config)
+    fit = _Fit(
+        engine=engine,
         draw=draw,
         config=config,
         seed=seed,
-        epoch_steps=len(batches(generator(seed, 0, _IMAGES))),
+        epoch_steps=len(batches(0, 0)) // config.accumulate,
         run=run,
+        log=Log(run, tensorboard=config.tensorboard, silent=distributed.rank() > 0),
         report=report,
+        best=Best(run, config, scores),
     )
-    first, seconds = _resume_(job)
-    for epoch in range(first, config.epochs):
-        start = time.perf_counter()
-        with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []):
-            torch.manual_seed(generator(seed, epoch, _DROPOUT).initial_seed())
-            _epoch_(job, epoch, batches(generator(seed, epoch, _IMAGES)))
-        _check_finite(job, epoch)
-        seconds += time.perf_counter() - start
-        progress = {**_identity(job), "epoch": epoch + 1, "seconds": seconds}
-        checkpoint.save(run / CHECKPOINT, net, optimizer, progress)
-    return seconds
+    _resume_(fit)
+    devices = [engine.device] if engine.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), synchronised_(net, config.sync_norm), fit.log:
+        while fit.step < fit.steps:
+            _epoch_(fit, batches(fit.epoch, fit.step % fit.epoch_steps))
+            if fit.best.due(fit.epoch):
+                fit.log("scores", fit.step, epoch=fit.epoch, **fit.best.look_(fit.epoch, engine.parts))
+            _save(fit)
+    fit.best.finish_(engine.parts)
+    net.train()
+    return fit.seconds
 
 
-def _identity(job: _Job) -> dict[str, object]:
-    listed = [str(label) for label in job.net.widths]
-    return {**asdict(job.config), "seed": job.seed, "epoch_steps": job.epoch_steps, "listed": listed}
-
-
-def _resume_(job: _Job) -> tuple[int, float]:
-    """Epochs done and their seconds."""
-    path = job.run / CHECKPOINT
-    if not path.exists():
-        (job.run / LOG).unlink(missing_ok=True)
-        _log(
-            job,
-            "start",
-            0,
-            **_identity(job),
-            steps=job.steps,
-            device=str(job.device),
-            torch=torch.__version__,
-        )
-        return 0, 0.0
-    progress = checkpoint.load_(path, job.net, job.optimizer, expected=_identity(job))
-    step = progress["epoch"] * job.epoch_steps
-    log.rewind_(job.run / LOG, step=step)
-    _log(job, "resume", step, epoch=progress["epoch"], device=str(job.device), torch=torch.__version__)
-    return progress["epoch"], progress["seconds"]
+def _resume_(fit: _Fit) -> None:
+    """Go to where a training in this directory stopped, if one was begun."""
+    path = fit.run / CHECKPOINT
+    state = distributed.from_first(lambda: checkpoint.read(path) if path.exists() else None)
+    if len({repr(identity) for identity in distributed.gathered(fit.identity())}) > 1:
+        raise CheckpointError("training: the processes were started with different settings; start them alike")
+    facts = {"device": str(fit.engine.device), "processes": distributed.world(), "torch": torch.__version__}
+    if state is None:
+        fit.log.restart_()
+        fit.log("start", 0, **fit.identity(), steps=fit.steps, **facts)
+        return
+    progress = checkpoint.load_(path, state, fit.engine.parts, expected=fit.identity())
+    fit.step, fit.seconds, fit.sums = progress["step"], progress["seconds"], progress["sums"]
+    fit.best.load_(progress["best_epoch"])
+    fit.log.rewind_(step=fit.step)
+    fit.log("resume", fit.step, **facts)

@@ -1,74 +1,87 @@
-"""The optimiser and the learning rate at each iteration."""
+"""The optimiser, and which parameters it decays."""
 
-import math
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
+import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
-Schedule = Literal["cosine", "linear", "constant"]
+from anywidth.errors import RecipeError
+from anywidth.width import unknown_name
+
+NoDecay = Literal["depthwise", "vectors", "nothing"]
 
 
 def _is_depthwise(module: nn.Module) -> bool:
     return isinstance(module, _ConvNd) and 1 < module.groups == module.in_channels
 
 
-def _undecayed(net: nn.Module) -> Iterator[nn.Parameter]:
+def _undecayed(net: nn.Module, spare: NoDecay) -> Iterator[nn.Parameter]:
     for module in net.modules():
         for parameter in module.parameters(recurse=False):
-            if parameter.ndim < 2 or _is_depthwise(module):
+            if parameter.ndim < 2 or (spare == "depthwise" and _is_depthwise(module)):
                 yield parameter
 
 
-def sgd(net: nn.Module, *, lr: float, momentum: float, nesterov: bool, weight_decay: float) -> SGD:
-    """SGD that decays the weights of linear layers and ordinary convolutions only.
+def parameter_groups(net: nn.Module, *, weight_decay: float, spare: NoDecay) -> list[dict[str, Any]]:
+    """Two groups: the parameters that decay and those that do not.
 
-    Vectors and scalars (biases, affine parameters of norms, layer scales) and depthwise convolutions are not
-    decayed.
-
-    Source: the recipes of arXiv 1812.08928 and 1903.05134.
+    Args:
+        net: the network.
+        weight_decay: of those that decay.
+        spare: "depthwise": vectors and scalars (biases, affine parameters of norms, layer scales) and depthwise
+            convolutions do not decay (the recipes of arXiv 1812.08928 and 1903.05134); "vectors": only vectors
+            and scalars do not; "nothing": all decay.
     """
-    spared = {id(parameter) for parameter in _undecayed(net)}
+    spared = set() if spare == "nothing" else {id(parameter) for parameter in _undecayed(net, spare)}
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if id(p) not in spared], "weight_decay": weight_decay},
         {"params": [p for p in parameters if id(p) in spared], "weight_decay": 0.0},
     ]
-    return SGD([group for group in groups if group["params"]], lr=lr, momentum=momentum, nesterov=nesterov)
+    return [group for group in groups if group["params"]]
 
 
-def lr_factor(step: int, *, steps: int, warmup: int, schedule: Schedule) -> float:
-    """Learning rate of one iteration as a part of the peak.
-
-    Rises linearly, (step + 1) / warmup, during the warm-up; then, with t from 0 towards 1 over the remaining
-    iterations, is (1 + cos(pi t)) / 2, 1 - t, or 1. Positive at every iteration.
+def optimizer(
+    net: nn.Module,
+    name: str = "sgd",
+    *,
+    lr: float,
+    weight_decay: float,
+    spare: NoDecay = "depthwise",
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> Optimizer:
+    """An optimiser over the parameters of `net`.
 
     Args:
-        step: iteration, 0 .. steps - 1.
-        steps: iterations of the whole training.
-        warmup: iterations of the warm-up.
-        schedule: "cosine", "linear" or "constant".
+        name: "sgd", "adamw", "torch:NAME" (a class of torch.optim) or "timm:NAME" (as timm's optimiser factory
+            calls it).
+        momentum, nesterov: of "sgd".
+        options: further arguments of the optimiser, like {"betas": [0.9, 0.95]}.
 
     Raises:
-        ValueError: for a step that is not part of the training.
+        RecipeError: unknown name, or arguments that the optimiser refuses.
     """
-    if not 0 <= step < steps:
-        raise ValueError(f"learning rate: step {step} is outside a training of {steps} steps")
-    if step < warmup:
-        return (step + 1) / warmup
-    t = (step - warmup) / (steps - warmup)
-    match schedule:
-        case "cosine":
-            return (1 + math.cos(math.pi * t)) / 2
-        case "linear":
-            return 1 - t
-        case "constant":
-            return 1.0
+    groups = parameter_groups(net, weight_decay=weight_decay, spare=spare)
+    arguments: dict[str, Any] = {"lr": lr, **(options or {})}
+    source, _, short = name.rpartition(":")
+    try:
+        if name == "sgd":
+            return torch.optim.SGD(groups, **{"momentum": momentum, "nesterov": nesterov, **arguments})
+        if name == "adamw":
+            return torch.optim.AdamW(groups, **arguments)
+        if source == "timm":
+            from timm.optim import create_optimizer_v2
 
-
-def set_lr_(optimizer: Optimizer, lr: float) -> None:
-    """Give every parameter group the same learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+            return create_optimizer_v2(groups, opt=short, weight_decay=weight_decay, filter_bias_and_bn=False, **arguments)
+        kinds = {k: v for k, v in vars(torch.optim).items() if isinstance(v, type) and issubclass(v, Optimizer)}
+        if source == "torch" and short in kinds:
+            return kinds[short](groups, **arguments)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise RecipeError(f"optimiser {name!r} cannot be made with {arguments}: {error}") from error
+    known = ["sgd", "adamw", *(f"torch:{kind}" for kind in kinds)]
+    raise RecipeError(f"{unknown_name('optimiser', name, known)}; timm's are named 'timm:NAME'")

@@ -1,58 +1,36 @@
-"""One training step: which widths, and the gradients they leave in the wide network."""
+"""One training step: the gradients that several widths leave in the wide network."""
 
-from collections.abc import Callable, Hashable, Sequence
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anywidth.elastic import Elastic
-from anywidth.errors import WidthError
-from anywidth.train.distill import distillation_loss, label_loss, soft_targets
-
-Widths = Sequence[Hashable]
-"""Widths of one step, the widest first: ratios, labels or `Width`s, whatever `Elastic.at` takes."""
-
-Draw = Callable[[torch.Generator], Widths]
+from anywidth.train.policies import Widths
+from anywidth.train.targets import Context, Target, widest
 
 
-def sandwich(*, low: float, high: float, random: int) -> Draw:
-    """The sandwich rule: at each step the widest, the narrowest and some random uniform widths between them.
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """How forward and backward passes of a step are run.
 
-    Args:
-        low: the narrowest ratio.
-        high: the widest ratio.
-        random: how many widths are drawn from [low, high) at each step.
-
-    Returns:
-        A function generator -> (high, low, random ratios ...).
-
-    Raises:
-        WidthError: unless 0 < low < high <= 1 and random >= 0.
-
-    Source: Yu and Huang, arXiv 1903.05134, section 3.2.
+    Attributes:
+        autocast: makes the context of a forward pass.
+        scale: loss -> what is differentiated (a gradient scaler, the share of a micro-batch).
+        view: network, width -> the module that runs.
+        before_last: is told about the last view before its backward pass.
+        teacher: images -> logits of the moving average of the widest network, or None.
     """
-    if not 0 < low < high <= 1 or random < 0:
-        raise WidthError(
-            f"sandwich rule: expected 0 < low < high <= 1 and random >= 0, "
-            f"got low={low}, high={high}, random={random}"
-        )
 
-    def draw(generator: torch.Generator) -> Widths:
-        uniform = torch.rand(random, generator=generator, dtype=torch.float64)
-        return (high, low, *(low + (high - low) * uniform).tolist())
-
-    return draw
-
-
-def fixed(widths: Widths) -> Draw:
-    """The same widths at every step, widest first (slimmable networks, arXiv 1812.08928).
-
-    Raises:
-        WidthError: if there is none.
-    """
-    if not widths:
-        raise WidthError("training widths: the list is empty; name at least one width")
-    return lambda generator: tuple(widths)
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    scale: Callable[[Tensor], Tensor] = lambda loss: loss
+    view: Callable[[Elastic, Any], nn.Module] = Elastic.at
+    before_last: Callable[[nn.Module], None] = lambda view: None
+    teacher: Callable[[Tensor], Tensor] | None = None
 
 
 def accumulate_(
@@ -61,34 +39,48 @@ def accumulate_(
     labels: Tensor,
     widths: Widths,
     *,
-    distill: bool = True,
-    smoothing: float = 0.0,
+    target: Target | None = None,
+    how: Pass = Pass(),  # noqa: B008 - frozen
 ) -> Tensor:
     """Run every width forward and backward; the gradients add up in the parameters of `net`.
 
-    The first width learns from the labels. With `distill` the others learn from its softmax in the same
-    forward pass, else from the labels too. The losses are summed, not averaged, over widths.
+    The losses are summed, not averaged, over widths.
 
     Args:
         net: in training mode.
         images: (N, ...).
-        labels: (N,) class numbers.
-        widths: widest first.
-        distill: in-place distillation.
-        smoothing: label smoothing of the losses that use labels.
+        labels: (N,) class numbers, or (N, classes) probabilities.
+        widths: the widest first.
+        target: what each width learns from; by default the widest from the labels, the others from the widest.
+        how: precision, compilation, reduction over processes.
 
     Returns:
         (len(widths),) losses, detached, on the device of the network.
     """
-    losses = []
-    targets: Tensor | None = None
-    for width in widths:
-        logits = net.at(width)(images)
-        if targets is None:
-            loss = label_loss(logits, labels, smoothing=smoothing)
-            targets = soft_targets(logits) if distill else None
-        else:
-            loss = distillation_loss(logits, targets)
-        loss.backward()
-        losses.append(loss.detach())
-    return torch.stack(losses)
+    target = widest() if target is None else target
+    order = list(range(len(widths)))
+    if getattr(target, "descending", False):
+        order.sort(key=lambda i: -net.macs(widths[i]))
+    losses: dict[int, Tensor] = {}
+    context = Context(teacher=_once(how.teacher, images))
+    for index in order:
+        view = how.view(net, widths[index])
+        with how.autocast():
+            logits = _in_full(view(images))
+        loss = target(logits, labels, context)
+        if index == order[-1]:
+            how.before_last(view)
+        how.scale(loss).backward()
+        losses[index] = loss.detach()
+        context.seen.append(logits.detach())
+    return torch.stack([losses[index] for index in range(len(widths))])
+
+
+def _in_full(logits: Tensor) -> Tensor:
+    """Losses are taken in float32 at least."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+def _once(teacher: Callable[[Tensor], Tensor] | None, images: Tensor) -> Callable[[], Tensor] | None:
+    """The teacher's logits, computed when first asked for and then kept for the step."""
+    return None if teacher is None else functools.cache(lambda: _in_full(teacher(images)))

@@ -1,6 +1,6 @@
 import torch
 
-from anywidth.train.distill import distillation_loss, label_loss, soft_targets
+from anywidth.train.targets import distillation_loss, label_loss, soft_targets
 
 LOGITS = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[0.3, 0.1, 2.0], [1.0, 1.0, -1.0]], dtype=torch.float64)

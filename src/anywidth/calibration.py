@@ -1,0 +1,91 @@
+"""Batch-norm statistics of a width: the cumulative average over batches, merged over processes.
+
+Source: Universally Slimmable Networks, arXiv 1903.05134, sec. 3.2 ("post-statistics of BN").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anywidth.norms import batch_norms
+
+
+def inputs_of(batch: Any) -> Any:
+    """The model's input in a batch: the first entry of a tuple or list, or the batch itself."""
+    return batch[0] if isinstance(batch, tuple | list) else batch
+
+
+@torch.no_grad()
+def collect_(
+    views: Sequence[Callable[[], nn.Module]],
+    loader: Iterable[Any],
+    batches: int,
+    *,
+    device: torch.device,
+    total: Callable[[Tensor], Tensor] | None = None,
+) -> int:
+    """Replace the batch-norm statistics of views by the average over batches, all views on the same ones.
+
+    Args:
+        views: each gives a view (made anew at every batch, so that no more are held than the network keeps).
+        loader: yields inputs, or tuples whose first entry is the input (N, C, ...).
+        batches: at most so many of `loader`, each with equal weight.
+        device: where inputs go.
+        total: sums a tensor over processes, each of which saw other batches; None for one process.
+
+    Returns:
+        How many batches were seen, by all processes.
+    """
+    for view in views:
+        for m in batch_norms(view()).values():
+            m.reset_running_stats()
+    seen = torch.zeros((), dtype=torch.float64, device=device)
+    for batch in islice(loader, batches):
+        x = inputs_of(batch)
+        x = x.to(device) if isinstance(x, Tensor) else x
+        for view in views:
+            _add_(view(), x)
+        seen += 1
+    if total is not None:
+        seen = total(seen)
+        for view in views:
+            _merge_(view(), total)
+    return int(seen)
+
+
+def _add_(view: nn.Module, x: Any) -> None:
+    """One more batch in the cumulative average of a view's statistics; everything else is in evaluation mode."""
+    norms = batch_norms(view)
+    saved = [(m, m.training) for m in view.modules()]
+    momenta = {p: m.momentum for p, m in norms.items()}
+    try:
+        view.eval()
+        for m in norms.values():
+            m.training, m.momentum = True, None  # momentum None: the cumulative average
+        view(x)
+    finally:
+        for p, m in norms.items():
+            m.momentum = momenta[p]
+        for m, mode in saved:
+            m.training = mode
+
+
+def _merge_(view: nn.Module, total: Callable[[Tensor], Tensor]) -> None:
+    """The average over all batches of all processes."""
+    norms = list(batch_norms(view).values())
+    counts = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
+    parts = [t * n.to(t) for m, n in zip(norms, counts, strict=True) for t in (m.running_mean, m.running_var) if t is not None]  # fmt: skip
+    sums = total(torch.cat([*parts, torch.stack(counts).to(parts[0])])) if parts else torch.zeros(0)
+    sizes = [p.numel() for p in parts]
+    *merged, all_counts = sums.split([*sizes, len(counts)]) if parts else [sums]
+    rest = iter(merged)
+    for m, n, count in zip(norms, counts, all_counts, strict=True):
+        for t in (m.running_mean, m.running_var):
+            if t is not None:
+                t.copy_(next(rest) / count.clamp(min=1))
+        n.fill_(int(count))

@@ -1,0 +1,80 @@
+"""The best epoch: evaluations while training, and the weights that did best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anywidth.elastic import Elastic
+from anywidth.errors import RecipeError
+from anywidth.files import replacing
+from anywidth.train import distributed
+from anywidth.train.checkpoint import Parts
+from anywidth.train.config import FitConfig
+from anywidth.width import unknown_name
+
+BEST = "best.pt"
+Scores = Callable[[Elastic], Mapping[str, float]]
+"""Network -> label of each listed width and its accuracy; leaves the network as it was."""
+
+
+class Best:
+    """Keeps the weights of the best epoch in a file.
+
+    Args:
+        run: directory of the file.
+        config: `eval_every` and `best` say when and by what.
+        scores: measures a network.
+    """
+
+    def __init__(self, run: Path, config: FitConfig, scores: Scores | None) -> None:
+        if config.eval_every and scores is None:
+            raise ValueError("training: eval_every is set, but nothing measures the network (scores=None)")
+        self.path, self.config, self.scores = run / BEST, config, scores
+        self.value, self.epoch = -1.0, 0
+
+    def state(self) -> dict[str, Any]:
+        return {"value": self.value, "epoch": self.epoch}
+
+    def load_(self, state: Mapping[str, Any]) -> None:
+        self.value, self.epoch = state["value"], state["epoch"]
+
+    def due(self, epoch: int) -> bool:
+        """Whether to look after so many epochs."""
+        every = self.config.eval_every
+        return bool(every) and (epoch % every == 0 or epoch == self.config.epochs)
+
+    def look_(self, epoch: int, parts: Parts) -> dict[str, Any]:
+        """Measure the network (its moving average where there is one), and keep it if it is the best so far."""
+        assert self.scores is not None
+        net = parts.net if parts.ema is None else parts.ema.net
+        found = dict(self.scores(net))
+        value = self._value(found)
+        if value > self.value:
+            self.value, self.epoch = value, epoch
+            if distributed.rank() == 0:
+                with replacing(self.path) as temporary:
+                    torch.save({"epoch": epoch, "value": value, "net": net.state_dict()}, temporary)
+        return {"scores": found, "value": value, "best_epoch": self.epoch}
+
+    def _value(self, found: Mapping[str, float]) -> float:
+        by = self.config.best
+        if by == "mean":
+            return sum(found.values()) / len(found)
+        if by == "min":
+            return min(found.values())
+        if by not in found:
+            raise RecipeError(f"train.best: {unknown_name('metric', by, ['mean', 'min', *found])}")
+        return found[by]
+
+    def finish_(self, parts: Parts) -> None:
+        """Give the network its final weights: of the best epoch, the moving average, or the last."""
+        distributed.barrier()
+        if self.config.eval_every and self.epoch:
+            state = distributed.from_first(lambda: torch.load(self.path, map_location="cpu", weights_only=True))
+            parts.net.load_state_dict(state["net"])
+        elif parts.ema is not None:
+            parts.net.load_state_dict(parts.ema.net.state_dict())

@@ -1,0 +1,45 @@
+"""A moving average of the weights, as an elastic network of its own."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from anywidth.elastic import Elastic
+
+
+class Ema:
+    """An exponential moving average of a network.
+
+    Args:
+        net: copied; its parameters and floating-point buffers are averaged, statistics of narrow widths too.
+        decay: share of the average that stays at each step, in [0, 1).
+    """
+
+    def __init__(self, net: Elastic, decay: float) -> None:
+        self.decay = decay
+        self.net = copy.deepcopy(net).eval()
+        self.net.requires_grad_(False)
+
+    @torch.no_grad()
+    def update_(self, net: Elastic) -> None:
+        """Move towards `net`: average = decay x average + (1 - decay) x net."""
+        mine, theirs = _tensors(self.net), _tensors(net)
+        average = [t for t in mine.values() if t.is_floating_point()]
+        torch._foreach_lerp_(average, [theirs[k] for k, t in mine.items() if t.is_floating_point()], 1 - self.decay)
+        for key, t in mine.items():
+            if not t.is_floating_point():
+                t.copy_(theirs[key])
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Of the widest network, in evaluation mode."""
+        return self.net(images)
+
+
+def _tensors(net: Elastic) -> dict[str, Tensor]:
+    """Parameters, buffers, and statistics of listed widths; not copies."""
+    found = dict(net.named_parameters()) | dict(net.named_buffers())
+    for number, width in enumerate(dict.fromkeys(net.widths.values())):
+        found |= {f"{number}/{name}": t for name, t in net.norms.statistics.get(width, {}).items()}
+    return found

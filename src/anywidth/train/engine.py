@@ -1,0 +1,139 @@
+"""One optimiser step: micro-batches, the reduction over processes, clipping, the moving average."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anywidth.elastic import Elastic
+from anywidth.errors import RecipeError
+from anywidth.train import distributed
+from anywidth.train.checkpoint import Parts
+from anywidth.train.config import FitConfig
+from anywidth.train.ema import Ema
+from anywidth.train.optim import optimizer
+from anywidth.train.policies import Widths
+from anywidth.train.precision import autocast, scaler
+from anywidth.train.step import Pass, accumulate_
+from anywidth.train.targets import Target, make
+
+Batch = Sequence[Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What a step needs, and what it changes."""
+
+    parts: Parts
+    config: FitConfig
+    device: torch.device
+    target: Target
+    reducer: distributed.Reducer
+    compiled: set[int] = field(default_factory=set)
+
+    @cached_property
+    def how(self) -> Pass:
+        ema = self.parts.ema
+        return Pass(
+            autocast=partial(autocast, self.device, self.config.precision),
+            scale=lambda loss: self.parts.scaler.scale(loss / self.config.accumulate),
+            view=self._compiled if self.config.compile else Elastic.at,
+            teacher=None if ema is None else ema.logits,
+        )
+
+    def _compiled(self, net: Elastic, width: Any) -> nn.Module:
+        view = net.at(width)
+        if not view.__dict__.get("_anywidth_compiled"):
+            net.compile([width])
+        return net.at(width)
+
+    def _watch(self, view: nn.Module) -> None:
+        wide = dict(self.parts.net.model.named_parameters())
+        self.reducer.watch_(dict(view.named_parameters()), wide)
+
+    def step_(self, batches: Sequence[Batch], widths: Widths, lr: float) -> Tensor:
+        """Change the weights once.
+
+        Args:
+            batches: micro-batches (images, labels) of this process.
+            widths: of this step.
+            lr: learning rate.
+
+        Returns:
+            (len(widths),) losses, means over the whole batch of all processes. Where one is not finite the
+            weights stay as they were (on a GPU: look at it before you save).
+        """
+        parts = self.parts
+        for group in parts.optimizer.param_groups:
+            group["lr"] = lr
+        parts.optimizer.zero_grad()
+        losses = torch.zeros(len(widths), device=self.device)
+        for index, (images, labels) in enumerate(batches):
+            last = index == len(batches) - 1
+            how = replace(self.how, before_last=self._watch) if last and distributed.world() > 1 else self.how
+            x, y = self._moved(images), labels.to(self.device, non_blocking=True)
+            losses += accumulate_(parts.net, x, y, widths, target=self.target, how=how) / len(batches)
+        self.reducer.finish_()
+        losses = distributed.mean(losses)
+        if self.device.type == "cpu" and not losses.isfinite().all():
+            return losses
+        self._update_()
+        return losses
+
+    def _moved(self, images: Tensor) -> Tensor:
+        layout = torch.channels_last if self.config.channels_last and images.ndim == 4 else torch.preserve_format
+        return images.to(self.device, non_blocking=True, memory_format=layout)
+
+    def _update_(self) -> None:
+        parts = self.parts
+        if self.config.clip:
+            parts.scaler.unscale_(parts.optimizer)
+            nn.utils.clip_grad_norm_(parts.net.parameters(), self.config.clip)
+        parts.scaler.step(parts.optimizer)
+        parts.scaler.update()
+        if parts.ema is not None:
+            parts.ema.update_(parts.net)
+
+
+def new_engine(net: Elastic, config: FitConfig) -> Engine:
+    """The engine of a training from its first step; `net` gets the memory format of the settings.
+
+    Raises:
+        RecipeError: unknown names of optimiser or target, or a target that needs a moving average without one.
+    """
+    device = next(net.parameters()).device
+    if config.channels_last:
+        net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    target = make(
+        config.target,
+        smoothing=config.label_smoothing,
+        over=config.smoothing_over,
+        options=config.target_options,
+    )
+    if getattr(target, "teacher", False) and not config.ema:
+        raise RecipeError(f"target {config.target!r} learns from a moving average: set train.ema, like 0.997")
+    distributed.broadcast_([*net.parameters(), *net.buffers()])
+    made = optimizer(
+        net,
+        config.optimizer,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        spare=config.no_decay,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        options=config.optimizer_options,
+    )
+    parts = Parts(
+        net=net,
+        optimizer=made,
+        scaler=scaler(device, config.precision),
+        ema=Ema(net, config.ema) if config.ema else None,
+    )
+    return Engine(
+        parts=parts, config=config, device=device, target=target, reducer=distributed.Reducer(net.parameters())
+    )

@@ -1,0 +1,42 @@
+"""A function named in a recipe: one of ours, or the user's own as "package.module:function"."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from anywidth.errors import RecipeError
+from anywidth.width import unknown_name
+
+
+def find(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """The function behind a name.
+
+    Raises:
+        RecipeError: no such name, module or function.
+    """
+    if name in known:
+        return known[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise RecipeError(
+            f"{unknown_name(kind, name, known)}; your own function is named as 'package.module:function'"
+        )
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"{kind} {name!r} cannot be imported: {error}") from error
+
+
+def call(kind: str, name: str, function: Callable[..., Any], offered: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """Call `function` with those of `offered` that it takes, and all of `options`.
+
+    Raises:
+        RecipeError: an option that it does not take, or a value that it refuses.
+    """
+    parameters = inspect.signature(function).parameters
+    for option in options:
+        if option not in parameters:
+            raise RecipeError(unknown_name(f"option of the {kind} {name!r}", option, parameters))
+    taken = {key: value for key, value in offered.items() if key in parameters}
+    return function(**{**taken, **options})

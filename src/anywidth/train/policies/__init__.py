@@ -1,0 +1,70 @@
+"""Which widths a step trains. One file a policy; `Draw` says what a policy is."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from anywidth.elastic import Elastic
+from anywidth.errors import WidthError
+from anywidth.train.lookup import call, find
+from anywidth.train.policies.draw import Draw, Widths
+from anywidth.train.policies.listed import listed
+from anywidth.train.policies.min_max import min_max
+from anywidth.train.policies.progressive import progressive
+from anywidth.train.policies.random_only import random_only
+from anywidth.train.policies.sandwich import sandwich
+
+POLICIES: dict[str, Callable[..., Draw]] = {
+    "listed": listed,
+    "sandwich": sandwich,
+    "random": random_only,
+    "min_max": min_max,
+    "progressive": progressive,
+}
+
+
+def make(
+    name: str,
+    net: Elastic,
+    *,
+    low: float,
+    high: float,
+    random: int,
+    grid: float | None = None,
+    per_group: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Draw:
+    """The policy that a recipe names, over the listed widths and the channel space of `net`.
+
+    Raises:
+        RecipeError: unknown name or option.
+        WidthError: impossible widths, or ratios that a label of another width hides.
+    """
+    function = find("width policy", name, POLICIES)
+    widest_first = sorted(net.widths, key=lambda label: -net.macs(net.widths[label]))
+    offered = {"listed": widest_first, "low": low, "high": high, "random": random, "grid": grid}
+    offered |= {"per_group": per_group, "space": net.space}
+    if name != "listed":
+        _check_ratios(net, (low, high))
+    return call("width policy", name, function, offered, options or {})
+
+
+def _check_ratios(net: Elastic, ratios: tuple[float, ...]) -> None:
+    for ratio in ratios:
+        if ratio in net.widths and net.widths[ratio] != net.space.uniform(ratio):
+            raise WidthError(
+                f"the label {ratio} of the listed widths is not the ratio {ratio}; train listed widths "
+                "(widths.rule = listed), or give them other labels"
+            )
+
+
+__all__ = [
+    "POLICIES",
+    "Draw",
+    "Widths",
+    "listed",
+    "make",
+    "min_max",
+    "progressive",
+    "random_only",
+    "sandwich",
+]

@@ -1,0 +1,64 @@
+"""What a width policy is: a function that draws the widths of one step."""
+
+from collections.abc import Hashable, Sequence
+from typing import Protocol
+
+import torch
+
+from anywidth.channels.space import ChannelSpace
+from anywidth.errors import WidthError
+
+Widths = Sequence[Hashable]
+"""Widths of one step, the widest first: ratios, labels or `Width`s, whatever `Elastic.at` takes."""
+
+
+class Draw(Protocol):
+    """Generator of this step, part of the training that is done in [0, 1) -> widths, the widest first."""
+
+    def __call__(self, generator: torch.Generator, progress: float = 0.0) -> Widths: ...
+
+
+def check_range(low: float, high: float, random: int, grid: float | None = None) -> None:
+    """Refuse a range of ratios that cannot be.
+
+    Raises:
+        WidthError: unless 0 < low < high <= 1, random >= 0 and 0 < grid <= high - low.
+    """
+    if not 0 < low < high <= 1 or random < 0:
+        raise WidthError(
+            f"random widths: expected 0 < low < high <= 1 and random >= 0, got low={low}, high={high}, "
+            f"random={random}"
+        )
+    if grid is not None and not 0 < grid <= high - low:
+        raise WidthError(f"random widths: expected 0 < grid <= {high - low:g} (high - low), got grid={grid}")
+
+
+def random_widths(
+    generator: torch.Generator,
+    count: int,
+    *,
+    low: float,
+    high: float,
+    grid: float | None = None,
+    space: ChannelSpace | None = None,
+) -> Widths:
+    """Random widths, drawn independently.
+
+    Args:
+        generator: decides.
+        count: how many.
+        low, high: ratios are uniform in [low, high), or on the grid low, low + grid, .., high.
+        grid: step between ratios, so that kernels and compiled graphs are met again.
+        space: draws a ratio of its own for every channel group; else one for all.
+    """
+
+    def ratios(n: int) -> list[float]:
+        uniform = torch.rand(n, generator=generator, dtype=torch.float64)
+        if grid is None:
+            return (low + (high - low) * uniform).tolist()
+        steps = int((high - low) / grid + 1e-9) + 1
+        return [round(low + grid * int(u * steps), 9) for u in uniform.tolist()]
+
+    if space is None:
+        return tuple(ratios(count))
+    return tuple(space.from_vector(ratios(len(space.groups))) for _ in range(count))
