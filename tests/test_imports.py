@@ -13,7 +13,7 @@ ROOT = Path(anywidth.__file__).parent
 # Every row may import the rows before it; the parts of one row know nothing of each other.
 ROWS = (
     ("errors",),
-    ("files",),
+    ("files", "seeds"),
     ("width",),
     ("channels",),
     ("view",),
@@ -71,8 +71,8 @@ def reversed_arrows(mine: str, source: str, package: str) -> list[str]:
             continue
         if other.startswith("__version") or (other == "errors" and mine != "errors"):
             continue
-        if mine in WIDTHLESS or mine in ("errors", "files"):
-            allowed = other == "files" and mine in WIDTHLESS
+        if mine in WIDTHLESS or mine in ("errors", "files", "seeds"):
+            allowed = other in ("files", "seeds") and mine in WIDTHLESS
         elif other in WIDTHLESS:
             allowed = LEVEL[mine] >= LEVEL["train"]
         else:

@@ -27,3 +27,7 @@ class CheckpointError(AnywidthError, ValueError):
 
 class RecipeError(AnywidthError, ValueError):
     """A recipe with an unknown key, a wrong type or an impossible value."""
+
+
+class DataError(AnywidthError, ValueError):
+    """Images that are missing, unreadable, or not what the recipe says."""

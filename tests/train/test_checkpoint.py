@@ -50,7 +50,14 @@ def test_a_restored_training_takes_the_same_next_step(saved, new_net, images):
 
 def test_only_plain_values_are_in_the_file(saved):
     path, _ = saved
-    assert set(torch.load(path, weights_only=True)) == {"format", "net", "optimizer", "scaler", "ema", "progress"}
+    assert set(torch.load(path, weights_only=True)) == {
+        "format",
+        "net",
+        "optimizer",
+        "scaler",
+        "ema",
+        "progress",
+    }
 
 
 def test_a_truncated_file(saved, new_net):

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from anywidth.elastic import Elastic
-from anywidth.errors import WidthError
-from anywidth.train import accumulate_, listed, sandwich, widest
+from anywidth.train import accumulate_, widest
 from anywidth.train import labels as hard
 
 WIDTHS = (1.0, 0.25, 0.75, 0.5)
@@ -73,5 +72,3 @@ def test_gradients_of_two_calls_add_up():
     accumulate_(net, images, labels, WIDTHS)
     for value, gradient in zip(net.model.parameters(), once, strict=True):
         torch.testing.assert_close(value.grad, 2 * gradient)
-
-

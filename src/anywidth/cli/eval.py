@@ -27,7 +27,9 @@ def evaluate(
 ) -> None:
     """Evaluate a finished RUN in one pass over the test images; a width without batch-norm statistics is calibrated first."""
     if widths is None and front is None:
-        raise WidthError("anywidth eval: say which widths: --widths 0.25,0.5,1.0, --widths listed, or --front FILE")
+        raise WidthError(
+            "anywidth eval: say which widths: --widths 0.25,0.5,1.0, --widths listed, or --front FILE"
+        )
     directory = finished_run(run)
     with distributed.processes(directory.device):
         net = saved_net(directory)

@@ -54,12 +54,10 @@ class Run:
         mine = len(range(rank, batches or self.recipe.calibration.batches, world))
         net.calibrate(images, widths=widths, batches=mine, total=distributed.total if world > 1 else None)
 
-    def test_batches(self, images: Any = None) -> data.Batches:
+    def eval_batches(self, images: Any = None) -> data.Batches:
         """This process's share of the test images, or of others."""
         chosen = self.splits.test if images is None else images
-        return data.test_batches(
-            chosen, self.recipe.data, rank=distributed.rank(), world=distributed.world()
-        )
+        return data.eval_batches(chosen, self.recipe.data, rank=distributed.rank(), world=distributed.world())
 
     def accuracies(self, net: Elastic) -> dict[str, float]:
         """Label -> accuracy of the listed widths on the held-out images (without any: the test images), for choosing an epoch."""
@@ -68,7 +66,7 @@ class Run:
         try:
             if net.norms.policy == "shared":
                 self.calibrate_(net, list(net.widths))
-            scores = evaluate(net, self.test_batches(self.splits.held_out), list(net.widths))
+            scores = evaluate(net, self.eval_batches(self.splits.held_out), list(net.widths))
         finally:
             net.norms.restore_(snapshot)
             net.train(training)
@@ -77,7 +75,7 @@ class Run:
     def results(self, net: Elastic, widths: Sequence[Any]) -> list[dict[str, Any]]:
         """One row per width: its accuracy on the test images, from one pass over them, and its cost."""
         listed = list(net.widths)
-        scores = evaluate(net, self.test_batches(), widths)
+        scores = evaluate(net, self.eval_batches(), widths)
         full = net.macs(net.space.full)
         return [
             {
@@ -190,7 +188,7 @@ def saved_net(run: Run) -> Elastic:
 
 def example(run: Run) -> Tensor:
     """(1, C, H, W): one image, so that costs are those of one image."""
-    return next(iter(data.test_batches(run.splits.test, run.recipe.data, batch_size=1)))[0][:1]
+    return next(iter(data.eval_batches(run.splits.test, run.recipe.data, batch_size=1)))[0][:1]
 
 
 def read_results(path: Path) -> dict[str, Any]:

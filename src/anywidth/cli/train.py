@@ -65,7 +65,14 @@ def _train(run: Run) -> dict[str, Any]:
     scores = run.accuracies if settings.eval_every else None
     with training_progress() as report:
         seconds = training.fit_(
-            net, run.train_batches, draw, settings, seed=run.recipe.seed, run=run.path, report=report, scores=scores
+            net,
+            run.train_batches,
+            draw,
+            settings,
+            seed=run.recipe.seed,
+            run=run.path,
+            report=report,
+            scores=scores,
         )
     return _finish(run, net, seconds)
 

@@ -1,6 +1,22 @@
 """Data sets and loaders; nothing here knows about width."""
 
-from anywidth.data.digits import digits
-from anywidth.data.loading import Splits, loader
+from anywidth.data.config import Augment, DataConfig
+from anywidth.data.imageset import ImageSet
+from anywidth.data.loading import Batches, calibration_batches, eval_batches, train_batches
+from anywidth.data.packed import pack
+from anywidth.data.sources import Folder
+from anywidth.data.splits import Splits, load
 
-__all__ = ["Splits", "digits", "loader"]
+__all__ = [
+    "Augment",
+    "Batches",
+    "DataConfig",
+    "Folder",
+    "ImageSet",
+    "Splits",
+    "calibration_batches",
+    "eval_batches",
+    "load",
+    "pack",
+    "train_batches",
+]

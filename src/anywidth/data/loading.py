@@ -1,42 +1,203 @@
-"""Splits and loaders whose order is fixed by an explicit generator."""
+"""Batches whose order and noise are a function of the seed, the epoch and the image, and of nothing else.
 
-from typing import NamedTuple
+So the same images come in the same batches with the same crops whether one process reads them or many, with any
+number of reading processes, from the start or after an interruption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
+
+from anywidth.data.config import DataConfig
+from anywidth.data.imageset import Failure, ImageSet, collate, seeded
+from anywidth.data.splits import Splits
+from anywidth.errors import DataError
+from anywidth.seeds import generator
+
+_ORDER, _NOISE, _MIX, _CALIBRATION = 11, 12, 13, 2**31
+_CALIBRATION_BATCH = 256
+Key = tuple[int, int] | int
 
 
-class Splits(NamedTuple):
-    """The two parts of a data set; items are (image, label)."""
-
-    train: Dataset[tuple[Tensor, ...]]
-    test: Dataset[tuple[Tensor, ...]]
-
-
-def loader(
-    dataset: Dataset[tuple[Tensor, ...]], *, batch_size: int, generator: torch.Generator | None = None
-) -> DataLoader[tuple[Tensor, ...]]:
-    """A loader over `dataset`.
+class Batches:
+    """Batches of a data set, as named; `len` is their number, and they can be gone through again.
 
     Args:
-        dataset: a map-style data set.
-        batch_size: images in a batch.
-        generator: shuffles the images; then the last, incomplete batch is left out, so that batch norm sees
-            batches of one size. Without it: every image once, in order.
+        images: the data set.
+        keys: of the images of each batch.
+        workers: reading processes.
+        mix: mixes a batch, given its number in `keys`.
+    """
+
+    def __init__(
+        self, images: ImageSet, keys: Sequence[Sequence[Key]], *, workers: int = 0, mix: Mix | None = None
+    ) -> None:
+        self.images, self.keys, self.workers, self.mix = images, keys, workers, mix
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        loader = DataLoader(
+            self.images,
+            batch_sampler=self.keys,  # pyright: ignore[reportArgumentType]
+            collate_fn=collate,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            # The loader draws a seed for its workers; not from the training's generator.
+            generator=torch.Generator().manual_seed(0),
+        )
+        try:
+            for number, batch in enumerate(loader):
+                if isinstance(batch, Failure):
+                    raise DataError(batch.message)
+                x, y = batch
+                yield (x, y) if self.mix is None else self.mix(x, y, number)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"data: a process that reads images died ({str(error).splitlines()[0]}); memory may be short: "
+                f"lower data.workers (now {self.workers}) or data.batch_size, then start the same command again"
+            ) from error
+
+
+class Mix:
+    """timm's mixup and cutmix, within each batch: labels become (N, classes) probabilities.
+
+    Args:
+        mixup, cutmix: alphas.
+        classes: how many.
+        seeds: one for each batch.
+    """
+
+    def __init__(self, mixup: float, cutmix: float, classes: int, seeds: Tensor) -> None:
+        from timm.data.mixup import Mixup
+
+        self.seeds = seeds
+        self.mixed = Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=0.0, num_classes=classes)
+
+    def __call__(self, x: Tensor, y: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        with seeded(int(self.seeds[number])):
+            return self.mixed(x, y)
+
+
+def _check(images: int, config: DataConfig, world: int, micro: int) -> None:
+    batch = config.batch_size
+    if world > batch:
+        raise DataError(
+            f"data.batch_size = {batch}: {world} processes cannot share it; start at most {batch}"
+        )
+    if batch % (world * micro):
+        raise DataError(
+            f"data.batch_size = {batch}: cannot be shared evenly by {world} processes with {micro} micro-batches "
+            f"each (train.accumulate); use a multiple of {world * micro}"
+        )
+    if images < batch:
+        raise DataError(
+            f"data.batch_size = {batch}: {images} training images do not fill one batch of {batch}; lower it"
+        )
+    if (config.augment.mixup or config.augment.cutmix) and batch // (world * micro) % 2:
+        raise DataError(
+            f"data.augment: mixup and cutmix pair the images of each process's part of a batch, now "
+            f"{batch // (world * micro)} images; use a data.batch_size that makes it even"
+        )
+
+
+def _order(images: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+    """Positions, shuffled, and the seed of each position's noise."""
+    order = torch.randperm(images, generator=generator(seed, _ORDER, epoch))
+    noise = torch.randint(2**62, (images,), generator=generator(seed, _NOISE, epoch))
+    return order, noise[order]
+
+
+def train_batches(
+    splits: Splits,
+    config: DataConfig,
+    *,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
+    micro: int = 1,
+    first: int = 0,
+) -> Batches:
+    """One process's share of the training images of an epoch, in micro-batches.
+
+    Every batch of `config.batch_size` images is dealt out in order; the last, incomplete one is left out.
+
+    Args:
+        splits: from `load`.
+        config: batch size, reading processes, mixing.
+        seed: of the order and the noise.
+        epoch: each has its own order.
+        rank, world: number of this process, and of all.
+        micro: micro-batches that a process's share of a batch is cut into.
+        first: batches of the epoch that are left out at its beginning.
 
     Raises:
-        ValueError: if a shuffled loader would have no complete batch.
+        DataError: a batch that cannot be shared evenly, or is not filled.
     """
-    size = len(dataset)  # pyright: ignore[reportArgumentType]
-    if generator is not None and size < batch_size:
-        raise ValueError(
-            f"data: {size} training images do not fill one batch of {batch_size}; lower the batch size"
-        )
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        shuffle=generator is not None,
-        generator=generator,
-        drop_last=generator is not None,
+    images = splits.train
+    _check(len(images), config, world, micro)
+    order, noise = _order(len(images), seed, epoch)
+    steps = len(images) // config.batch_size
+    shape = (steps, world, micro, config.batch_size // (world * micro))
+    order, noise = (
+        t[: steps * config.batch_size].view(shape)[first:, rank].flatten(0, 1) for t in (order, noise)
     )
+    keys = [list(zip(a, b, strict=True)) for a, b in zip(order.tolist(), noise.tolist(), strict=True)]
+    return Batches(
+        images,
+        keys,
+        workers=config.workers,
+        mix=_mix(splits, config, seed, epoch, rank, first * micro, len(keys)),
+    )
+
+
+def _mix(
+    splits: Splits, config: DataConfig, seed: int, epoch: int, rank: int, first: int, count: int
+) -> Mix | None:
+    augment = config.augment
+    if not augment.mixup and not augment.cutmix:
+        return None
+    seeds = torch.randint(2**62, (first + count,), generator=generator(seed, _MIX, epoch, rank))[first:]
+    return Mix(augment.mixup, augment.cutmix, len(splits.classes), seeds)
+
+
+def calibration_batches(
+    splits: Splits, config: DataConfig, *, seed: int, rank: int = 0, world: int = 1
+) -> Batches:
+    """Training images in an order of their own; batch k goes to process k mod `world`.
+
+    Batches have the size of training batches, but not more than 256 images; they are the same for any number of
+    processes.
+    """
+    images = splits.train
+    size = min(config.batch_size, _CALIBRATION_BATCH, len(images))
+    order, noise = _order(len(images), seed, _CALIBRATION)
+    count = len(images) // size
+    keys = [
+        list(
+            zip(
+                order[k * size : (k + 1) * size].tolist(),
+                noise[k * size : (k + 1) * size].tolist(),
+                strict=True,
+            )
+        )
+        for k in range(rank, count, world)
+    ]
+    return Batches(images, keys, workers=config.workers)
+
+
+def eval_batches(
+    images: ImageSet, config: DataConfig, *, rank: int = 0, world: int = 1, batch_size: int = 256
+) -> Batches:
+    """One process's share of the images, each once, in order."""
+    mine = range(rank, len(images), world)
+    keys = [list(mine[start : start + batch_size]) for start in range(0, len(mine), batch_size)]
+    return Batches(images, keys, workers=config.workers)

@@ -74,7 +74,9 @@ class Best:
         """Give the network its final weights: of the best epoch, the moving average, or the last."""
         distributed.barrier()
         if self.config.eval_every and self.epoch:
-            state = distributed.from_first(lambda: torch.load(self.path, map_location="cpu", weights_only=True))
+            state = distributed.from_first(
+                lambda: torch.load(self.path, map_location="cpu", weights_only=True)
+            )
             parts.net.load_state_dict(state["net"])
         elif parts.ema is not None:
             parts.net.load_state_dict(parts.ema.net.state_dict())

@@ -140,7 +140,9 @@ class Reducer:
             if home is not None and leaf.requires_grad:
                 self.missing[home] += 1
                 # After the view's own hook, which adds the gradient to the wide parameter's: hooks run in order.
-                self.hooks.append(leaf.register_post_accumulate_grad_hook(lambda _, home=home: self._arrived(home)))
+                self.hooks.append(
+                    leaf.register_post_accumulate_grad_hook(lambda _, home=home: self._arrived(home))
+                )
 
     def _arrived(self, home: int) -> None:
         self.missing[home] -= 1

@@ -86,7 +86,9 @@ class Engine:
         return losses
 
     def _moved(self, images: Tensor) -> Tensor:
-        layout = torch.channels_last if self.config.channels_last and images.ndim == 4 else torch.preserve_format
+        layout = (
+            torch.channels_last if self.config.channels_last and images.ndim == 4 else torch.preserve_format
+        )
         return images.to(self.device, non_blocking=True, memory_format=layout)
 
     def _update_(self) -> None:
@@ -135,5 +137,9 @@ def new_engine(net: Elastic, config: FitConfig) -> Engine:
         ema=Ema(net, config.ema) if config.ema else None,
     )
     return Engine(
-        parts=parts, config=config, device=device, target=target, reducer=distributed.Reducer(net.parameters())
+        parts=parts,
+        config=config,
+        device=device,
+        target=target,
+        reducer=distributed.Reducer(net.parameters()),
     )

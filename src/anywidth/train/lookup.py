@@ -28,7 +28,9 @@ def find(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Calla
         raise RecipeError(f"{kind} {name!r} cannot be imported: {error}") from error
 
 
-def call(kind: str, name: str, function: Callable[..., Any], offered: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+def call(
+    kind: str, name: str, function: Callable[..., Any], offered: Mapping[str, Any], options: Mapping[str, Any]
+) -> Any:
     """Call `function` with those of `offered` that it takes, and all of `options`.
 
     Raises:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from anywidth.elastic import Elastic
 from anywidth.errors import AnywidthError, CheckpointError
+from anywidth.seeds import generator
 from anywidth.train import checkpoint, distributed
 from anywidth.train.best import Best, Scores
 from anywidth.train.config import FitConfig, Progress
@@ -38,12 +38,6 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Sequence[Tensor]]: ...
-
-
-def generator(seed: int, *stream: int) -> torch.Generator:
-    """A CPU generator for one purpose; different streams of a seed are independent."""
-    (state,) = np.random.SeedSequence([seed, *stream]).generate_state(1, dtype=np.uint64)
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 @dataclass(kw_only=True)
@@ -114,10 +108,17 @@ def _step_(fit: _Fit, batches: Sequence[Sequence[Tensor]]) -> None:
     losses = fit.engine.step_(batches, widths, lr)
     number = fit.step + 1
     # Reading a number back makes a GPU wait: there only now and then.
-    if fit.engine.device.type == "cpu" or not fit.shown or 0 in (number % fit.config.log_every, number % fit.epoch_steps):
+    if (
+        fit.engine.device.type == "cpu"
+        or not fit.shown
+        or 0 in (number % fit.config.log_every, number % fit.epoch_steps)
+    ):
         fit.shown = tuple(losses.tolist())
         _check_losses(fit, widths, fit.shown)
-        fit.sums = [a + b for a, b in zip(fit.sums or [0.0, 0.0, 0.0], (1.0, fit.shown[0], sum(fit.shown)), strict=True)]
+        fit.sums = [
+            a + b
+            for a, b in zip(fit.sums or [0.0, 0.0, 0.0], (1.0, fit.shown[0], sum(fit.shown)), strict=True)
+        ]
     done = Progress(
         epoch=fit.epoch,
         epochs=fit.config.epochs,
@@ -144,7 +145,9 @@ def _epoch_(fit: _Fit, batches: Batches) -> None:
         if inside and fit.config.save_every and inside % fit.config.save_every == 0:
             _save(fit)
     count, widest, every = fit.sums
-    fit.log("epoch", fit.step, epoch=fit.epoch, widest=widest / count, total=every / count, seconds=fit.seconds)
+    fit.log(
+        "epoch", fit.step, epoch=fit.epoch, widest=widest / count, total=every / count, seconds=fit.seconds
+    )
     fit.sums = []
 
 
@@ -157,7 +160,12 @@ def _check_finite(fit: _Fit) -> None:
 def _save(fit: _Fit) -> None:
     _check_finite(fit)
     if distributed.rank() == 0:
-        progress = {"step": fit.step, "seconds": fit.seconds, "sums": fit.sums, "best_epoch": fit.best.state()}
+        progress = {
+            "step": fit.step,
+            "seconds": fit.seconds,
+            "sums": fit.sums,
+            "best_epoch": fit.best.state(),
+        }
         checkpoint.save(fit.run / CHECKPOINT, fit.engine.parts, {**fit.identity(), **progress})
     distributed.barrier()
 
@@ -230,7 +238,9 @@ def _resume_(fit: _Fit) -> None:
     path = fit.run / CHECKPOINT
     state = distributed.from_first(lambda: checkpoint.read(path) if path.exists() else None)
     if len({repr(identity) for identity in distributed.gathered(fit.identity())}) > 1:
-        raise CheckpointError("training: the processes were started with different settings; start them alike")
+        raise CheckpointError(
+            "training: the processes were started with different settings; start them alike"
+        )
     facts = {"device": str(fit.engine.device), "processes": distributed.world(), "torch": torch.__version__}
     if state is None:
         fit.log.restart_()

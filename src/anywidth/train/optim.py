@@ -77,8 +77,12 @@ def optimizer(
         if source == "timm":
             from timm.optim import create_optimizer_v2
 
-            return create_optimizer_v2(groups, opt=short, weight_decay=weight_decay, filter_bias_and_bn=False, **arguments)
-        kinds = {k: v for k, v in vars(torch.optim).items() if isinstance(v, type) and issubclass(v, Optimizer)}
+            return create_optimizer_v2(
+                groups, opt=short, weight_decay=weight_decay, filter_bias_and_bn=False, **arguments
+            )
+        kinds = {
+            k: v for k, v in vars(torch.optim).items() if isinstance(v, type) and issubclass(v, Optimizer)
+        }
         if source == "torch" and short in kinds:
             return kinds[short](groups, **arguments)
     except (TypeError, ValueError, AssertionError) as error:

@@ -40,7 +40,7 @@ def accumulate_(
     widths: Widths,
     *,
     target: Target | None = None,
-    how: Pass = Pass(),  # noqa: B008 - frozen
+    how: Pass = Pass(),
 ) -> Tensor:
     """Run every width forward and backward; the gradients add up in the parameters of `net`.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules._functions import SyncBatchNorm as _cuda_batch_norm
+from torch.nn.modules._functions import SyncBatchNorm as _CudaBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from anywidth.elastic import Elastic
@@ -68,7 +68,7 @@ class _Synchronised(nn.Module):
         cumulative = self.momentum is None and self.num_batches_tracked is not None
         momentum = 1 / self.num_batches_tracked.item() if cumulative else self.momentum or 0.0
         group = dist.group.WORLD
-        return _cuda_batch_norm.apply(
+        return _CudaBatchNorm.apply(
             x, self.weight, self.bias, self.running_mean, self.running_var, self.eps, momentum, group, world()
         )
 

@@ -12,9 +12,7 @@ from anywidth.train.targets.losses import Smoothing, distillation_loss, label_lo
 from anywidth.train.targets.next_wider import next_wider
 from anywidth.train.targets.widest import widest
 
-TARGETS: dict[str, Callable[..., Target]] = {
-    f.__name__: f for f in (labels, widest, next_wider, ema, alpha)
-}
+TARGETS: dict[str, Callable[..., Target]] = {f.__name__: f for f in (labels, widest, next_wider, ema, alpha)}
 
 
 def make(name: str, *, smoothing: float, over: Smoothing, options: Mapping[str, Any]) -> Target:

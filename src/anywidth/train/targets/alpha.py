@@ -62,7 +62,9 @@ def _divergence(logits: Tensor, teacher: Tensor, alpha: float, clip: float) -> t
     elif abs(alpha - 1) < 1e-6:  # the limit: KL(teacher || student)
         value, rho = (log_p.exp() * log_ratio).sum(1), log_ratio.exp().clamp(max=clip)
     else:
-        power = (alpha * log_ratio).clamp(max=30.0).exp()  # finite where the student is sure and the teacher is not
+        power = (
+            (alpha * log_ratio).clamp(max=30.0).exp()
+        )  # finite where the student is sure and the teacher is not
         value = ((q * power).sum(1) - 1) / (alpha * (alpha - 1))
         rho = power.clamp(max=clip) / alpha
     return value, -(q * rho * log_q).sum(1)

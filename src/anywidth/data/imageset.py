@@ -1,0 +1,129 @@
+"""A part of a source as a map-style data set: transformed images, reproducible noise, counted failures."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from anywidth.data.sources import Source
+from anywidth.data.transforms import Transform
+from anywidth.errors import DataError
+
+_TRIES = 100
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Travels from a reading process to the training process in place of an image."""
+
+    message: str
+
+
+class Unreadable:
+    """Which images of a source could not be read, known to all reading processes.
+
+    Args:
+        size: images of the source.
+        limit: how many may be passed over.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.flags = torch.zeros(size, dtype=torch.uint8).share_memory_()
+        self.limit = limit
+
+    def add_(self, index: int, source: Source, error: Exception) -> None:
+        """Count an image, once.
+
+        Raises:
+            DataError: there are more than the limit.
+        """
+        self.flags[index] = 1
+        if self.count > self.limit:
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(
+                f"{source.place(index)}: cannot be read ({reason}), and {self.count - 1} before it; mend or remove "
+                f"these images, or raise data.corrupt_limit (now {self.limit})"
+            )
+
+    @property
+    def count(self) -> int:
+        return int(self.flags.sum())
+
+
+class ImageSet(Dataset[Any]):
+    """Images of a source, as the network sees them.
+
+    Args:
+        source: the images.
+        indices: (n,) which of them.
+        transform: decoded image -> (C, H, W).
+        unreadable: the count of failures of this source.
+        replace: put the next readable image in the place of an unreadable one, so that training batches stay full;
+            otherwise it is left out.
+    """
+
+    def __init__(
+        self, source: Source, indices: Tensor, transform: Transform, unreadable: Unreadable, *, replace: bool
+    ) -> None:
+        self.source, self.indices, self.transform = source, indices, transform
+        self.unreadable, self.replace = unreadable, replace
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, int] | Failure | None:
+        """(image, class) at a position; a key (position, seed) fixes the noise too."""
+        position, seed = key if isinstance(key, tuple) else (key, None)
+        with seeded(seed):
+            try:
+                return self._item(position)
+            except DataError as error:
+                return Failure(str(error))
+
+    def _item(self, position: int) -> tuple[Tensor, int] | None:
+        for shift in range(_TRIES if self.replace else 1):
+            index = int(self.indices[(position + shift) % len(self.indices)])
+            try:
+                image, label = self.source.read(index)
+            except Exception as error:  # decoders raise many types for a damaged image
+                self.unreadable.add_(index, self.source, error)
+                continue
+            return self.transform(image), label
+        return None
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """The global generators of torch, numpy and Python start from `seed` within the block, and are put back after it."""
+    if seed is None:
+        yield
+        return
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+
+
+def collate(items: list[Any]) -> tuple[Tensor, Tensor] | Failure:
+    """(N, C, H, W) and (N,); items left out are None."""
+    for item in items:
+        if isinstance(item, Failure):
+            return item
+    kept = [item for item in items if item is not None]
+    if not kept:
+        return torch.zeros(0), torch.zeros(0, dtype=torch.int64)
+    return torch.stack([image for image, _ in kept]), torch.tensor([label for _, label in kept])
