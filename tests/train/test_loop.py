@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from anywidth.errors import CheckpointError
+from anywidth.seeds import generator
 from anywidth.train import DivergenceError, FitConfig, fit_, listed, log, sandwich
-from anywidth.train.loop import generator
 
 CONFIG = FitConfig(epochs=4, lr=0.05, warmup_epochs=1, log_every=2)
 DRAW = sandwich(low=0.25, high=1.0, random=2)

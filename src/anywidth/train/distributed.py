@@ -99,7 +99,7 @@ def broadcast_(tensors: Iterable[Tensor]) -> None:
     """Give every process the tensors of process 0."""
     if world() > 1:
         for t in tensors:
-            dist.broadcast(t, 0)
+            dist.broadcast(t.detach(), 0)
 
 
 def barrier() -> None:

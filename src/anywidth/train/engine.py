@@ -72,14 +72,14 @@ class Engine:
         for group in parts.optimizer.param_groups:
             group["lr"] = lr
         parts.optimizer.zero_grad()
-        losses = torch.zeros(len(widths), device=self.device)
+        by_micro = []
         for index, (images, labels) in enumerate(batches):
             last = index == len(batches) - 1
             how = replace(self.how, before_last=self._watch) if last and distributed.world() > 1 else self.how
             x, y = self._moved(images), labels.to(self.device, non_blocking=True)
-            losses += accumulate_(parts.net, x, y, widths, target=self.target, how=how) / len(batches)
+            by_micro.append(accumulate_(parts.net, x, y, widths, target=self.target, how=how))
         self.reducer.finish_()
-        losses = distributed.mean(losses)
+        losses = distributed.mean(torch.stack(by_micro).mean(0))
         if self.device.type == "cpu" and not losses.isfinite().all():
             return losses
         self._update_()

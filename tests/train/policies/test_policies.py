@@ -1,0 +1,112 @@
+import pytest
+import torch
+from torch import nn
+
+from anywidth.elastic import Elastic
+from anywidth.errors import RecipeError, WidthError
+from anywidth.train import listed, min_max, policies, progressive, random_only, sandwich
+
+
+def drawn(draw, count: int = 200, progress: float = 0.0):
+    return [draw(torch.Generator().manual_seed(seed), progress) for seed in range(count)]
+
+
+@pytest.fixture(scope="module")
+def net() -> Elastic:
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 3))
+    return Elastic(model, torch.randn(1, 4), widths={"small": 0.25, "big": 1.0, "middle": 0.5})
+
+
+def test_the_sandwich_has_both_ends_and_random_widths_between_them():
+    found = drawn(sandwich(low=0.25, high=0.9, random=3))
+    assert {w[:2] for w in found} == {(0.9, 0.25)}
+    inner = torch.tensor([w[2:] for w in found])
+    assert inner.shape == (200, 3)
+    assert ((inner >= 0.25) & (inner < 0.9)).all()
+    assert inner.mean() == pytest.approx(0.575, abs=0.02)  # uniform
+    assert inner.std() == pytest.approx(0.65 / 12**0.5, abs=0.02)
+
+
+def test_the_generator_decides():
+    draw = sandwich(low=0.25)
+    assert drawn(draw) == drawn(draw)
+    assert len(set(drawn(draw))) == 200
+
+
+def test_a_grid_is_met_evenly():
+    inner = torch.tensor([w[2:] for w in drawn(sandwich(low=0.25, random=2, grid=0.25), 2000)]).flatten()
+    assert inner.unique().tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert (inner[:, None] == inner.unique()).float().mean(0).tolist() == pytest.approx([0.25] * 4, abs=0.03)
+
+
+def test_a_ratio_for_each_group(net):
+    found = drawn(sandwich(low=0.25, random=1, per_group=True, space=net.space))
+    shares = torch.tensor([net.space.to_vector(net.width(w[2])) for w in found])
+    assert shares.min() >= 0.25
+    assert abs(shares.T.corrcoef()[0, 1]) < 0.2  # independent of each other
+
+
+def test_random_only_lacks_the_narrowest():
+    found = drawn(random_only(low=0.25, random=2))
+    assert {len(w) for w in found} == {3}
+    assert {w[0] for w in found} == {1.0}
+    assert all(0.25 not in w for w in found)
+
+
+def test_the_two_ends_only():
+    assert set(drawn(min_max(low=0.3))) == {(1.0, 0.3)}
+
+
+def test_the_narrow_end_falls_while_the_training_goes_on():
+    draw = progressive(low=0.25, until=0.5, random=1)
+    ends = [min(draw(torch.Generator(), p)[:2]) for p in (0.0, 0.1, 0.25, 0.5, 0.9)]
+    assert ends == pytest.approx([1.0, 0.85, 0.625, 0.25, 0.25])
+    assert drawn(draw, 5) == [(1.0,)] * 5
+    on_grid = progressive(low=0.25, until=1.0, random=1, grid=0.25)
+    assert {w for p in range(11) for w in on_grid(torch.Generator(), p / 10)} <= {0.25, 0.5, 0.75, 1.0}
+
+
+def test_a_recipe_names_a_policy_and_listed_widths_come_widest_first(net):
+    draw = policies.make("listed", net, low=0.25, high=1.0, random=2)
+    assert draw(torch.Generator()) == ("big", "middle", "small")
+    own = policies.make("test_policies:only", net, low=0.5, high=1.0, random=2, options={"ratio": 0.7})
+    assert own(torch.Generator()) == (0.7,)
+
+
+def only(*, ratio: float):
+    """A policy of a user."""
+    return lambda generator, progress=0.0: (ratio,)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("sandwitch", {}, "unknown width policy 'sandwitch'; did you mean 'sandwich'"),
+        ("nowhere:f", {}, "width policy 'nowhere:f' cannot be imported"),
+        ("sandwich", {"untill": 0.5}, "unknown option of the width policy 'sandwich' 'untill'"),
+    ],
+)
+def test_policies_that_cannot_be(net, name, options, message):
+    with pytest.raises(RecipeError, match=message):
+        policies.make(name, net, low=0.25, high=1.0, random=2, options=options)
+
+
+@pytest.mark.parametrize("make", [sandwich, random_only, progressive])
+@pytest.mark.parametrize(
+    "values", [{"low": 0.0}, {"low": 0.5, "high": 0.5}, {"low": 0.5, "random": -1}, {"low": 0.5, "grid": 0.6}]
+)
+def test_ranges_that_cannot_be(make, values):
+    with pytest.raises(WidthError, match="random widths: expected 0 <"):
+        make(**values)
+
+
+def test_an_empty_list_is_refused():
+    with pytest.raises(WidthError, match="the list is empty"):
+        listed(())
+
+
+def test_a_label_that_hides_a_ratio_is_refused():
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    net = Elastic(model, torch.randn(1, 4), widths={0.25: 0.5, 1.0: 1.0})
+    with pytest.raises(WidthError, match=r"the label 0\.25 of the listed widths is not the ratio 0\.25"):
+        policies.make("sandwich", net, low=0.25, high=1.0, random=2)
