@@ -75,8 +75,11 @@ def test_every_recipe_of_the_project_loads():
     [
         ("  epoch: 3", "a.yaml, line 10: unknown key 'train.epoch'; did you mean 'train.epochs'?"),
         ("epochs: 3", "a.yaml, line 10: unknown key 'epochs'; did you mean 'train.epochs'?"),
-        ("  zzz: 3", "unknown key 'train.zzz'; known here: train.epochs, train.lr, train.momentum"),
-        ("  schedule: step", "line 10: train.schedule = 'step': expected 'cosine', 'linear' or 'constant'"),
+        ("  zzz: 3", "unknown key 'train.zzz'; known here: train.epochs, train.lr, train.optimizer"),
+        (
+            "  schedule: step",
+            "line 10: train.schedule = 'step': expected 'cosine', 'linear', 'constant', 'multistep' or 'exponential'",
+        ),
         ("  nesterov: 3", "line 10: train.nesterov = 3: expected a valid boolean"),
         ("  momentum: fast", "line 10: train.momentum = 'fast': expected a valid number"),
         ("  lr: 3", "line 10: the key 'train.lr' stands twice, first in"),
@@ -102,7 +105,7 @@ def test_a_wrong_line_is_named(tmp_path, line, message):
         ("widths.listed=[0]", "widths.listed.0 = 0: expected greater than 0"),
         ("widths.listed=[]", "widths.listed"),
         ("widths.min=1.0", "widths: expected min < max, got min=1.0, max=1.0"),
-        ("data.name=cifar", "data.name = 'cifar': expected 'digits'"),
+        ("data.name=cifar", "data.name = 'cifar': expected 'digits', 'cifar10'"),
         ("data.nam=digits", "unknown key 'data.nam'; did you mean 'data.name'?"),
         ("train.epochs", "override 'train.epochs': expected key=value, for example train.epochs=10"),
         ("train..x=1", "expected key=value"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from anywidth.data import DataConfig
 from anywidth.errors import RecipeError
@@ -17,6 +17,28 @@ Ratio = Annotated[float, Field(gt=0, le=1, strict=False)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Label = int | float | str
 Keys = tuple[str | int, ...]
+_RATIOS, _LABELS, _FILE = (
+    "list of ratios",
+    "labels",
+    "file of a front",
+)  # what `listed` may be: only one is checked
+_RATIO, _LIST, _GROUPS = "ratio", "channels", "groups"  # and what a label may stand for
+
+
+def _is_a(mapping: str, sequence: str, other: str) -> Discriminator:
+    return Discriminator(
+        lambda value: (
+            mapping if isinstance(value, dict) else sequence if isinstance(value, list | tuple) else other
+        )
+    )
+
+
+Listed = Annotated[
+    Annotated[Ratio, Tag(_RATIO)]
+    | Annotated[tuple[Count, ...], Tag(_LIST)]
+    | Annotated[dict[str, Count | Ratio], Tag(_GROUPS)],
+    _is_a(_GROUPS, _LIST, _RATIO),
+]
 
 
 class _Section(BaseModel):
@@ -60,7 +82,12 @@ class WidthsSection(_Section):
     for each channel group (`per_group`); `options` are further arguments of the rule.
     """
 
-    listed: tuple[Ratio, ...] | dict[Label, Ratio | tuple[Count, ...] | dict[str, Count | Ratio]] | str
+    listed: Annotated[
+        Annotated[tuple[Ratio, ...], Tag(_RATIOS)]
+        | Annotated[dict[Label, Listed], Tag(_LABELS)]
+        | Annotated[str, Tag(_FILE)],
+        _is_a(_LABELS, _RATIOS, _FILE),
+    ]
     rule: str = "sandwich"
     min: Ratio = 0.25
     max: Ratio = 1.0
@@ -239,7 +266,7 @@ def _problem(detail: Any, keys: Keys) -> str:
 
 
 def _dotted(keys: Keys) -> str:
-    return ".".join(map(str, keys))
+    return ".".join(str(key) for key in keys if key not in (_RATIOS, _LABELS, _FILE, _RATIO, _LIST, _GROUPS))
 
 
 def _nearest(key: str) -> str:

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from anywidth import recipe as recipes
-from anywidth.data import digits
+from anywidth.data import DataConfig
+from anywidth.data import load as load_data
 from anywidth.models import SmallResNet
 from anywidth.store import load
 from anywidth.train import log
@@ -36,7 +37,8 @@ def test_results_equal_a_count_over_the_extracted_networks(trained):
     results = json.loads((trained / "results.json").read_text())
     assert [row["width"] for row in results["rows"]] == [0.25, 0.5, 1.0]
     net = load(trained / "net.safetensors", SmallResNet(channels=(8, 16)))
-    images, labels = digits(seed=1).test.tensors
+    test = load_data(DataConfig(name="digits", seed=1)).test.source
+    images, labels = test.images, test.labels
     for row in results["rows"]:
         small = net.extract(row["width"]).eval()
         with torch.no_grad():

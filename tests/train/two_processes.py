@@ -63,7 +63,10 @@ def train(name: str, out: Path) -> None:
     if norm == "shared":  # each process sees every second batch
         batches = [(data.tensors[0][i : i + 8],) for i in range(0, 48, 8)][rank::world]
         net.calibrate(
-            batches, widths=[*WIDTHS, 0.6], batches=len(batches), total=distributed.total if world > 1 else None
+            batches,
+            widths=[*WIDTHS, 0.6],
+            batches=len(batches),
+            total=distributed.total if world > 1 else None,
         )
     tested = [(data.tensors[0][rank::world], data.tensors[1][rank::world])]
     scores = evaluate(net, tested, list(net.widths))

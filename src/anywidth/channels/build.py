@@ -55,7 +55,7 @@ def frozen_by_name(
     """
     found = []
     names = sorted({b.tensor for b in walk.ledger.blocks if b.tensor is not None})
-    made = _made_axes(model)
+    made = made_axes(model)
     for pattern in patterns:
         hits = [n for n in names if any(fnmatch.fnmatchcase(part, pattern) for part in _prefixes(n))]
         if not hits:
@@ -69,7 +69,7 @@ def frozen_by_name(
     return found
 
 
-def _made_axes(model: nn.Module) -> dict[str, int]:
+def made_axes(model: nn.Module) -> dict[str, int]:
     """Weights with an input and an output axis -> the output axis."""
     made = {}
     for path, m in model.named_modules():

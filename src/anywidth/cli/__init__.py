@@ -5,9 +5,11 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from anywidth.cli.calibrate import calibrate
 from anywidth.cli.console import fail
 from anywidth.cli.eval import evaluate
 from anywidth.cli.export import export
+from anywidth.cli.pack import pack
 from anywidth.cli.profile import profile
 from anywidth.cli.report import report
 from anywidth.cli.train import train
@@ -34,6 +36,8 @@ app = typer.Typer(
 )
 app.command("train")(train)
 app.command("eval")(evaluate)
+app.command("calibrate")(calibrate)
+app.command("pack")(pack)
 app.command("profile")(profile)
 app.command("export")(export)
 app.command("report")(report)

@@ -33,11 +33,12 @@ def evaluate(
     directory = finished_run(run)
     with distributed.processes(directory.device):
         net = saved_net(directory)
+        listed = list(net.widths)
         wanted = _wanted(net, widths, front)
         if missing := [width for width in wanted if not net.has_statistics(width)]:
             say(f"calibrating {', '.join(map(str, missing))}")
             directory.calibrate_(net, missing)
-        rows = directory.results(net, wanted)
+        rows = directory.results(net, wanted, listed)
         if distributed.rank() != 0:
             return
     if latency:

@@ -72,9 +72,8 @@ class Run:
             net.train(training)
         return {str(label): score.accuracy for label, score in zip(net.widths, scores, strict=True)}
 
-    def results(self, net: Elastic, widths: Sequence[Any]) -> list[dict[str, Any]]:
+    def results(self, net: Elastic, widths: Sequence[Any], listed: Sequence[Any]) -> list[dict[str, Any]]:
         """One row per width: its accuracy on the test images, from one pass over them, and its cost."""
-        listed = list(net.widths)
         scores = evaluate(net, self.eval_batches(), widths)
         full = net.macs(net.space.full)
         return [

@@ -81,7 +81,7 @@ def _finish(run: Run, net: Elastic, seconds: float) -> dict[str, Any]:
     listed = list(net.widths)
     if run.recipe.elastic.norm != "frozen":
         run.calibrate_(net, listed)
-    rows = run.results(net, listed)
+    rows = run.results(net, listed, listed)
     if distributed.rank() == 0:
         net.save(run.path / NET)
     return {

@@ -84,7 +84,7 @@ class DataConfig:
     """
 
     name: Name
-    batch_size: int
+    batch_size: int = 64
     root: str | None = None
     image_size: int | None = None
     crop_share: float | None = None

@@ -26,7 +26,7 @@ class Ema:
         """Move towards `net`: average = decay x average + (1 - decay) x net."""
         mine, theirs = _tensors(self.net), _tensors(net)
         average = [t for t in mine.values() if t.is_floating_point()]
-        torch._foreach_lerp_(
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
             average, [theirs[k] for k, t in mine.items() if t.is_floating_point()], 1 - self.decay
         )
         for key, t in mine.items():

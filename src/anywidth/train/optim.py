@@ -75,7 +75,7 @@ def optimizer(
         if name == "adamw":
             return torch.optim.AdamW(groups, **arguments)
         if source == "timm":
-            from timm.optim import create_optimizer_v2
+            from timm.optim._optim_factory import create_optimizer_v2
 
             return create_optimizer_v2(
                 groups, opt=short, weight_decay=weight_decay, filter_bias_and_bn=False, **arguments

@@ -63,10 +63,11 @@ class _Synchronised(nn.Module):
             return super().forward(x)
         if not x.is_cuda:
             return _normalised(x, self)
+        momentum = self.momentum or 0.0
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        cumulative = self.momentum is None and self.num_batches_tracked is not None
-        momentum = 1 / self.num_batches_tracked.item() if cumulative else self.momentum or 0.0
+            if self.momentum is None:
+                momentum = 1 / self.num_batches_tracked.item()
         group = dist.group.WORLD
         return _CudaBatchNorm.apply(
             x, self.weight, self.bias, self.running_mean, self.running_var, self.eps, momentum, group, world()

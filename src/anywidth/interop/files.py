@@ -1,0 +1,120 @@
+"""Foreign checkpoint files as plain state dictionaries, read without unpickling anything but tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from anywidth.errors import CheckpointError
+
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "module")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a checkpoint and a network have in common, by name.
+
+    Attributes:
+        loaded: tensors that were taken.
+        missing: names of the network that the file lacks.
+        unexpected: names of the file that the network lacks.
+        mismatched: names with their shapes in the file and in the network.
+    """
+
+    loaded: int
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        shapes = [f"{name} is {list(a)} in the file, {list(b)} here" for name, a, b in self.mismatched]
+        parts = [
+            f"{len(names)} {kind} ({'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''})"
+            for kind, names in (
+                ("missing", self.missing),
+                ("unexpected", self.unexpected),
+                ("of another shape", shapes),
+            )
+            if names
+        ]
+        return f"{self.loaded} tensors fit" + (f"; {', '.join(parts)}" if parts else "")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint: .safetensors, or .pt/.pth/.bin read with `weights_only`.
+
+    Wrapping keys ("model", "state_dict", ...) and prefixes of names ("module.", "_orig_mod.") are taken off.
+
+    Raises:
+        CheckpointError: no such file, damaged, or holding other things than tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; give the path of a checkpoint")
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
+    except Exception as error:  # torch raises many types
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(
+            f"{path}: cannot be read as a checkpoint of tensors ({type(error).__name__}: {reason}); it is damaged, or "
+            "holds pickled objects, which are never loaded: save its state_dict alone"
+        ) from error
+    return _bare(path, found)
+
+
+def _bare(path: Path, found: Any) -> dict[str, Tensor]:
+    while isinstance(found, Mapping) and not all(isinstance(v, Tensor) for v in found.values()):
+        inner = next((found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)), None)
+        if inner is None:
+            raise CheckpointError(
+                f"{path}: holds no state_dict: its keys are {', '.join(map(repr, list(found)[:4]))}; expected tensors, "
+                f"or one of {', '.join(_WRAPPERS)}"
+            )
+        found = inner
+    if not isinstance(found, Mapping) or not found:
+        raise CheckpointError(f"{path}: holds a {type(found).__name__}, expected the tensors of a state_dict")
+    state = dict(found)
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def compare(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Report:
+    """By name and shape. Counters of batch norms may be missing: files older than 2018 lack them."""
+    both = [name for name in own if name in state]
+    shapes = [(n, tuple(state[n].shape), tuple(own[n].shape)) for n in both if state[n].shape != own[n].shape]
+    return Report(
+        loaded=len(both) - len(shapes),
+        missing=tuple(n for n in own if n not in state and not n.endswith("num_batches_tracked")),
+        unexpected=tuple(n for n in state if n not in own),
+        mismatched=tuple(shapes),
+    )
+
+
+@torch.no_grad()
+def take_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy the tensors of `state` into a model of the same names; a missing counter of a batch norm becomes 1."""
+    for name, tensor in model.state_dict().items():
+        if name in state:
+            tensor.copy_(state[name])
+        elif name.endswith("num_batches_tracked"):
+            tensor.fill_(1)

@@ -1,0 +1,71 @@
+"""An ordinary checkpoint as the widest network, with its important channels first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from anywidth.channels.build import made_axes
+from anywidth.elastic import Elastic
+from anywidth.errors import CheckpointError
+from anywidth.interop.files import Report, compare, read_state, take_
+from anywidth.reorder import reorder_
+
+
+def load_wide_(net: Elastic, path: str | Path, *, sort: bool = True) -> Report:
+    """Give the widest network the weights of an ordinary checkpoint of its model (torchvision, timm, your own).
+
+    With `sort`, channels are brought into the order of falling importance, so that narrow widths keep the important
+    ones; the widest network computes the same as before. Statistics of narrow widths are dropped: train or calibrate.
+
+    Args:
+        net: changed in place.
+        path: .pt, .pth, .bin or .safetensors; wrapped or prefixed names are understood.
+        sort: reorder channels by the sum of absolute weights that make them.
+
+    Returns:
+        How many tensors were taken.
+
+    Raises:
+        CheckpointError: unreadable, or of another model; the network is unchanged then.
+
+    Source: importance as in Li et al., arXiv 1608.08710, section 3.1; sorted as in Cai et al., arXiv 1908.09791.
+    """
+    state = read_state(Path(path))
+    report = compare(state, net.model.state_dict())
+    if not report.fits:
+        raise CheckpointError(f"{path} does not fit {type(net.model).__name__}: {report}")
+    take_(net.model, state)
+    if sort:
+        reorder_(net, importance_order(net))
+    else:
+        for width in list(net.norms.statistics):
+            net.norms.forget_(width)
+        net.drop_views_()
+    return report
+
+
+def importance_order(net: Elastic) -> dict[str, list[int]]:
+    """Units of every group that may be reordered, the most important first: L1 norm of the weights that make them."""
+    tensors: dict[str, Tensor] = dict(net.model.named_parameters())
+    made = made_axes(net.model)
+    scores = [torch.zeros(group.size, dtype=torch.float64) for group in net.space.groups]
+    for name, axes in net.space.axes.items():
+        parameter, dim = tensors.get(name), made.get(name, 0)
+        axis = axes[dim]
+        if parameter is None or parameter.ndim < 2 or axis is None:
+            continue
+        sizes = parameter.detach().abs().double().transpose(0, dim).flatten(1).sum(1).cpu()
+        start = 0
+        for run in axis:
+            part = sizes[start : start + run.positions]
+            start += run.positions
+            if run.group >= 0:
+                scores[run.group][run.first : run.first + run.count] += part.view(run.count, run.each).sum(1)
+    return {
+        group.name: score.argsort(descending=True, stable=True).tolist()
+        for group, score in zip(net.space.groups, scores, strict=True)
+        if group.permutable
+    }

@@ -1,0 +1,102 @@
+"""Pieces that the mobile networks share, and their initialisation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 1,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    act: bool = True,
+) -> list[nn.Module]:
+    """A convolution without bias that keeps the size (up to its stride), its batch norm, and ReLU6 if `act`."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(out_channels), *([nn.ReLU6(inplace=True)] if act else [])]
+
+
+class SeparableConv(nn.Module):
+    """A depthwise and a pointwise convolution, each with batch norm and ReLU6."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *conv_norm(in_channels, in_channels, 3, stride, groups=in_channels),
+            *conv_norm(in_channels, out_channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C_in, H, W) -> (N, C_out, H/stride, W/stride)."""
+        return self.body(x)
+
+
+class InvertedResidual(nn.Module):
+    """Expand by a 1x1 convolution, filter by a depthwise one, project by a 1x1 convolution without activation.
+
+    Args:
+        in_channels, hidden, out_channels: at its three places; without `expand` the first convolution is left out.
+        kernel, stride: of the depthwise convolution. The input is added where it has the shape of the output.
+    """
+
+    def __init__(
+        self, in_channels: int, hidden: int, out_channels: int, *, kernel: int, stride: int, expand: bool
+    ) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(conv_norm(in_channels, hidden) if expand else []),
+            *conv_norm(hidden, hidden, kernel, stride, groups=hidden),
+            *conv_norm(hidden, out_channels, act=False),
+        )
+        self.residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C_in, H, W) -> (N, C_out, H/stride, W/stride)."""
+        y = self.body(x)
+        return x + y if self.residual else y
+
+
+class Classifier(nn.Module):
+    """`features`, the mean over space, and one linear layer (`classifier.0`): the frame of these networks."""
+
+    features: nn.Module
+    classifier: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, 3, H, W) -> logits (N, num_classes)."""
+        x = nn.functional.adaptive_avg_pool2d(self.features(x), 1)
+        return self.classifier(torch.flatten(x, 1))
+
+
+def initialise_(model: nn.Module) -> None:
+    """Convolutions normal with variance 2 / (k k C_out), also depthwise ones; linear layers normal with 0.01.
+
+    Source: the recipes of arXiv 1812.08928, 1903.05134 and 1903.11728.
+    """
+    for m in model.modules():
+        if isinstance(m, nn.Conv2d):
+            fan = m.kernel_size[0] * m.kernel_size[1] * m.out_channels
+            nn.init.normal_(m.weight, 0.0, math.sqrt(2 / fan))
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+        elif isinstance(m, nn.Linear):
+            nn.init.normal_(m.weight, 0.0, 0.01)
+            nn.init.zeros_(m.bias)
+
+
+def check_channels(name: str, channels: object, count: int) -> list[int]:
+    """A list of so many channels.
+
+    Raises:
+        ValueError: another number of them, or one that is not a positive whole number.
+    """
+    found = list(channels) if isinstance(channels, list | tuple) else []
+    if len(found) != count or not all(isinstance(c, int) and c > 0 for c in found):
+        raise ValueError(f"{name}: expected a list of {count} positive numbers of channels, got {channels!r}")
+    return found
