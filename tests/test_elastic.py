@@ -234,3 +234,13 @@ def test_training_every_width_together_learns():
         step.step()
         losses.append(total.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_label_does_not_hide_a_multiplier_when_widths_are_listed():
+    """ShuffleNet's published widths are called 0.5, 1.0 and 2.0 of a network whose widest is 2.0."""
+    net = Elastic(
+        nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)),
+        torch.randn(1, 3),
+        widths={0.5: 0.25, 1.0: 0.5, 2.0: 1.0},
+    )
+    assert [width.kept for width in net.widths.values()] == [(2,), (4,), (8,)]

@@ -1,6 +1,6 @@
 """Train once, run at any width."""
 
-from anywidth import errors
+from anywidth import errors, interop, models
 from anywidth.channels.space import ChannelGroup, ChannelSpace
 from anywidth.elastic import Elastic
 from anywidth.reorder import reorder_
@@ -9,4 +9,15 @@ from anywidth.width import Width
 
 __version__ = "0.1.0"
 
-__all__ = ["ChannelGroup", "ChannelSpace", "Elastic", "Width", "__version__", "errors", "load", "reorder_"]
+__all__ = [
+    "ChannelGroup",
+    "ChannelSpace",
+    "Elastic",
+    "Width",
+    "__version__",
+    "errors",
+    "interop",
+    "load",
+    "models",
+    "reorder_",
+]

@@ -87,11 +87,12 @@ class Elastic(nn.Module):
 
     def list_width_(self, label: Hashable, width: Any) -> Width:
         """Add a width to the listed ones, under a label: it gets statistics (and, if switchable, affine pairs)."""
-        found = (
-            self.space.width(width)
-            if isinstance(width, Mapping | list | tuple) and not isinstance(width, Width)
-            else self.width(width)
-        )
+        if isinstance(width, Mapping | list | tuple) and not isinstance(width, Width):
+            found = self.space.width(width)
+        elif isinstance(width, float):  # a multiplier, also where it is a label of another width
+            found = self.space.uniform(width)
+        else:
+            found = self.width(width)
         self.widths[label] = found
         self.norms.list_(found)
         self._views.pop(found, None)

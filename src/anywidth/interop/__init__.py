@@ -1,6 +1,79 @@
-"""Checkpoints of other projects."""
+"""Checkpoints of other projects as elastic networks."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anywidth.elastic import Elastic
+from anywidth.errors import CheckpointError
+from anywidth.interop import slimmable_networks
 from anywidth.interop.files import Report
 from anywidth.interop.wide import load_wide_
+from anywidth.width import unknown_name
 
-__all__ = ["Report", "load_wide_"]
+SOURCES = ("slimmable_networks", "torchvision", "timm")
+
+
+def load(
+    path: str | Path,
+    source: str,
+    model: str,
+    widths: Sequence[Any] | Mapping[Any, Any] | None = None,
+    *,
+    image_size: int = 224,
+    sort: bool = True,
+    model_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Elastic:
+    """Read a checkpoint of another project.
+
+    Args:
+        path: the file.
+        source: "slimmable_networks": the reference code of slimmable networks, universally slimmable networks and
+            AutoSlim; "torchvision" or "timm": an ordinary network, which becomes the widest.
+        model: the name there: "us_mobilenet_v1", "resnet50", ...
+        widths: listed widths. For "slimmable_networks" those of the file, in its order (AutoSlim: the channel lists);
+            by default the published ones.
+        image_size: pixels of the square for which costs are counted.
+        sort: ordinary networks: bring the important channels to the front.
+        model_options: ordinary networks: arguments of the model, like {"num_classes": 10}.
+        options: ordinary networks: further arguments of `Elastic`.
+
+    Raises:
+        CheckpointError: unknown source or model, an unreadable file, or one that does not fit, with names and shapes.
+        WidthError: impossible widths.
+    """
+    if source == "slimmable_networks":
+        if options or model_options:
+            unknown = [*options, *(["model_options"] if model_options else [])]
+            raise CheckpointError(f"source 'slimmable_networks' takes no {', '.join(unknown)}")
+        listed = None if widths is None else list(widths)
+        return slimmable_networks.load(path, model, listed, image_size=image_size)
+    if source not in SOURCES:
+        raise CheckpointError(unknown_name("source of checkpoints", source, SOURCES))
+    wide = _ordinary(source, model, dict(model_options or {}))
+    net = Elastic(wide, torch.zeros(1, 3, image_size, image_size), widths=widths, **options)
+    load_wide_(net, path, sort=sort)
+    return net
+
+
+def _ordinary(source: str, model: str, options: dict[str, Any]) -> torch.nn.Module:
+    if source == "torchvision":
+        import torchvision
+
+        names = torchvision.models.list_models()
+        if model not in names:
+            raise CheckpointError(unknown_name("torchvision model", model, names))
+        return torchvision.models.get_model(model, weights=None, **options)
+    import timm
+
+    if not timm.is_model(model):
+        raise CheckpointError(unknown_name("timm model", model, timm.list_models()))
+    return timm.create_model(model, pretrained=False, **options)
+
+
+__all__ = ["SOURCES", "Report", "load", "load_wide_", "slimmable_networks"]

@@ -1,0 +1,221 @@
+"""Imported checkpoints compute what the reference computes, at every kind of width, for all ten models."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import anywidth as aw
+from anywidth.errors import CheckpointError, WidthError
+from anywidth.interop.slimmable_networks import LISTS, MODELS, channels_to_width, new
+
+sys.path.insert(0, str(Path(__file__).parent))
+from reference import WIDTHS, Reference
+
+# Entries of the state dict, conv and linear parameters, all parameters, elements of buffers, as published.
+STORED = {
+    "s_mobilenet_v1": (569, 4_210_088, 4_264_808, 54_828),
+    "s_mobilenet_v2": (1079, 3_470_760, 3_556_456, 85_901),
+    "s_resnet50": (1115, 25_503_912, 25_636_712, 133_012),
+    "s_shufflenet": (1842, 5_401_816, 5_487_496, 86_025),
+    "us_mobilenet_v1": (2594, 4_210_088, 4_231_976, 425_221),
+    "us_mobilenet_v2": (4292, 3_470_760, 3_504_872, 594_498),
+    "autoslim_mobilenet_v1": (434, 4_633_088, 4_685_904, 52_897),
+    "autoslim_mobilenet_v2": (834, 6_450_840, 6_564_808, 114_124),
+    "autoslim_mnasnet": (834, 8_286_768, 8_411_232, 124_620),
+    "autoslim_resnet50": (1115, 23_134_584, 23_301_816, 167_444),
+}
+X = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+
+
+def save(path: Path, reference: Reference, wrap: str | None = "model") -> Path:
+    state = reference.checkpoint()
+    torch.save({wrap: state} if wrap else state, path)
+    return path
+
+
+def relative(got, expected) -> float:
+    return float((got - expected).norm() / expected.norm())
+
+
+def compare(net, reference, switches) -> None:
+    net = net.double().eval()
+    labels = list(net.widths)
+    for i in switches:
+        with torch.no_grad():
+            got = net.at(labels[i])(X)
+        assert relative(got, reference.forward(X, i)) < 1e-6, labels[i]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_imported_checkpoint_computes_what_the_reference_computes(model, tmp_path):
+    reference = Reference(model)
+    sizes = {k: v.numel() for k, v in reference.state.items()}
+    buffers = {
+        k: n
+        for k, n in sizes.items()
+        if k.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")
+    }
+    plain = sum(
+        n
+        for k, n in sizes.items()
+        if k.startswith("classifier") or (k.endswith("weight") and reference.state[k].ndim > 1)
+    )
+    stored = (len(sizes), plain, sum(sizes.values()) - sum(buffers.values()), sum(buffers.values()))
+    assert stored == STORED[model]  # the oracle has the layout of the published files
+    net = aw.interop.load(
+        save(tmp_path / "a.pt", reference), source="slimmable_networks", model=model, image_size=64
+    )
+    assert list(net.widths) == list(reference.widths)
+    count = len(reference.widths)
+    compare(net, reference, sorted({0, 1, count // 2, count - 1}))
+
+
+def test_the_comparison_sees_another_width(tmp_path):
+    reference = Reference("s_mobilenet_v1")
+    net = aw.interop.load(
+        save(tmp_path / "a.pt", reference), "slimmable_networks", "s_mobilenet_v1", image_size=64
+    )
+    net = net.double().eval()
+    with torch.no_grad():
+        assert relative(net.at(0.5)(X), reference.forward(X, 2)) > 0.01
+
+
+@pytest.mark.parametrize("wrap", [None, "state_dict"])
+def test_old_files_without_counters_bare_or_wrapped(tmp_path, wrap):
+    reference = Reference("s_mobilenet_v1")
+    path = save(tmp_path / "a.pth", reference, wrap)
+    found = torch.load(path, weights_only=True)
+    state = found[wrap] if wrap else found
+    for key in [key for key in state if key.endswith("num_batches_tracked")]:
+        del state[key]
+    torch.save(found, path)
+    compare(aw.interop.load(path, "slimmable_networks", "s_mobilenet_v1", image_size=64), reference, range(4))
+
+
+def test_a_universal_network_that_was_not_calibrated(tmp_path):
+    reference = Reference("us_mobilenet_v1", (0.25, 1.0))
+    path = save(tmp_path / "a.pt", reference)
+    net = aw.interop.load(path, "slimmable_networks", "us_mobilenet_v1", image_size=64)
+    assert list(net.widths) == [0.25, 1.0]
+    assert not net.has_statistics(0.5)
+    compare(net, reference, (0, 1))
+    net.calibrate([X], widths=[0.5], batches=1)
+    assert net.has_statistics(0.5)
+
+
+def test_widths_in_the_order_of_the_file(tmp_path):
+    widths = (0.25, 1.0, 0.625, 0.375)
+    reference = Reference("us_mobilenet_v1", widths)
+    reference.state.clear()
+    reference.forward(X[:1], 1)
+    path = save(tmp_path / "a.pt", reference)
+    net = aw.interop.load(path, "slimmable_networks", "us_mobilenet_v1", widths=widths, image_size=64)
+    compare(net, reference, range(4))
+
+
+def test_an_imported_network_is_saved_and_trained_like_any(tmp_path):
+    reference = Reference("s_mobilenet_v2")
+    net = aw.interop.load(
+        save(tmp_path / "a.pt", reference), "slimmable_networks", "s_mobilenet_v2", image_size=64
+    )
+    net.save(tmp_path / "net.safetensors")
+    again = aw.load(tmp_path / "net.safetensors", aw.models.MobileNetV2())
+    compare(again, reference, range(4))
+    again.float().train()
+    again.at(0.35)(X.float()).sum().backward()
+    assert again.model.features[0][0].weight.grad[:16].abs().sum() > 0
+
+
+def test_lists_become_widths():
+    net = new("autoslim_mobilenet_v2", image_size=64)
+    for label, flat in zip((1, 2, 3), LISTS["autoslim_mobilenet_v2"], strict=True):
+        view = net.at(label)
+        assert view.features[0][0].out_channels == flat[0]
+        assert view.features[17].body[0].out_channels == flat[32]
+        assert view.features[18][0].out_channels == flat[34]
+        assert net.width(label) == channels_to_width(net, "autoslim_mobilenet_v2", flat)
+
+
+def test_own_lists(tmp_path):
+    small = [c // 2 for c in LISTS["autoslim_mobilenet_v1"][0][:-1]]
+    net = new("autoslim_mobilenet_v1", [small, LISTS["autoslim_mobilenet_v1"][0]], image_size=64)
+    assert list(net.space.channels(net.width(1)).values()) == small
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("module.features.3.body.3.weight"), r"1 missing \(features\.3\.body\.3\.weight\)"),
+        (lambda s: s.update({"module.extra": torch.ones(1)}), r"1 unexpected \(extra\)"),
+        (
+            lambda s: s.update({"module.classifier.0.weight": torch.ones(10, 1024)}),
+            r"1 of another shape \(classifier\.0\.weight is \[10, 1024\] in the file, \[1000, 1024\] here\)",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path, change, message):
+    state = Reference("s_mobilenet_v1").checkpoint()
+    change(state)
+    torch.save({"model": state}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=message):
+        aw.interop.load(tmp_path / "a.pt", "slimmable_networks", "s_mobilenet_v1", image_size=64)
+
+
+def test_a_checkpoint_of_another_model(tmp_path):
+    path = save(tmp_path / "a.pt", Reference("s_resnet50"))
+    with pytest.raises(
+        CheckpointError, match=r"does not fit s_mobilenet_v1: .* unexpected .* of another shape"
+    ):
+        aw.interop.load(path, "slimmable_networks", "s_mobilenet_v1", image_size=64)
+    with pytest.raises(CheckpointError, match="holds batch norms of 4 widths, expected 31"):
+        aw.interop.load(path, "slimmable_networks", "us_mobilenet_v1", image_size=64)
+
+
+class Unsafe:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    def refused(path, message):
+        with pytest.raises(CheckpointError, match=message):
+            aw.interop.load(path, "slimmable_networks", "s_resnet50", image_size=64)
+
+    refused(tmp_path / "none.pt", "no such file")
+    (tmp_path / "text.pt").write_text("hello")
+    refused(tmp_path / "text.pt", "cannot be read as a checkpoint of tensors")
+    torch.save({"model": {"a": torch.ones(1)}, "meters": Unsafe()}, tmp_path / "unsafe.pt")
+    refused(tmp_path / "unsafe.pt", "holds pickled objects, which are never loaded")
+    torch.save({"epoch": 3, "best": 0.5}, tmp_path / "other.pt")
+    refused(tmp_path / "other.pt", r"holds no state_dict: its keys are 'epoch', 'best'")
+    torch.save([1, 2], tmp_path / "list.pt")
+    refused(tmp_path / "list.pt", "holds a list")
+
+
+@pytest.mark.parametrize(
+    ("model", "widths", "message"),
+    [
+        ("s_resnet", None, "unknown model of slimmable_networks 's_resnet'; did you mean 's_resnet50'"),
+        ("us_mobilenet_v1", [0.5, 1.5], r"expected ratios above 0 and up to 1, got \[1\.5\]"),
+        ("s_shufflenet", [], "up to 2, got none"),
+        ("autoslim_mobilenet_v1", [[8, 16]], "list 1 should be 14 numbers of channels"),
+        ("autoslim_mobilenet_v1", [], "no channel lists"),
+    ],
+)
+def test_widths_that_cannot_be(model, widths, message):
+    with pytest.raises(WidthError, match=message):
+        new(model, widths, image_size=64)
+
+
+def test_lists_that_an_addition_contradicts():
+    flat = list(LISTS["autoslim_mobilenet_v2"][0])
+    net = new("autoslim_mobilenet_v2", image_size=64)
+    flat[5] += 8  # the output of block 3, which is added to that of block 2
+    with pytest.raises(WidthError, match=r"features\.3\.body\.6 and features\.2\.body\.6 are added"):
+        channels_to_width(net, "autoslim_mobilenet_v2", flat)
+
+
+def test_the_table_of_models_is_that_of_the_oracle():
+    assert set(MODELS) == set(WIDTHS) | set(LISTS)
