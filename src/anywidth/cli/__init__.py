@@ -9,9 +9,11 @@ from anywidth.cli.calibrate import calibrate
 from anywidth.cli.console import fail
 from anywidth.cli.eval import evaluate
 from anywidth.cli.export import export
+from anywidth.cli.importing import import_
 from anywidth.cli.pack import pack
 from anywidth.cli.profile import profile
 from anywidth.cli.report import report
+from anywidth.cli.search import find
 from anywidth.cli.train import train
 from anywidth.errors import AnywidthError
 
@@ -37,6 +39,8 @@ app = typer.Typer(
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("calibrate")(calibrate)
+app.command("search")(find)
+app.command("import")(import_)
 app.command("pack")(pack)
 app.command("profile")(profile)
 app.command("export")(export)

@@ -12,32 +12,53 @@ from torch import nn
 from anywidth.cli import names
 from anywidth.cli.console import say
 from anywidth.cli.run import Run, example, finished_run, saved_net
+from anywidth.elastic import Elastic
+from anywidth.errors import WidthError
 from anywidth.export import export_onnx, export_program, export_weights
 from anywidth.files import write_json
+from anywidth.search import named, read_front
+from anywidth.width import Width
 
 WEIGHTS, PROGRAM, ONNX, DESCRIPTION = "model.safetensors", "model.pt2", "model.onnx", "model.json"
 
 
 def export(
     run: Path = typer.Argument(metavar="RUN", help="Run directory."),
-    width: str = typer.Option(..., help="Ratio or label, like 0.5."),
+    width: str = typer.Option(None, help="Ratio or label, like 0.5; a label of the front with --front."),
+    front: Path = typer.Option(None, help="File of a Pareto front; without --width all of it is exported."),
     out: Path = typer.Option(None, help="Directory to write.  [default: RUN/export-WIDTH]"),
     onnx: bool = typer.Option(False, "--onnx", help="Also write ONNX; needs the extra `export`."),
 ) -> None:
     """Write one width of a finished RUN as safetensors, a torch program and a description."""
     directory = finished_run(run)
     net = saved_net(directory)
-    chosen = names.width(width)
+    for name, chosen in _chosen(width, front):
+        _export(directory, net, name, chosen, out if width else (out or run) / f"export-{name}", onnx=onnx)
+
+
+def _chosen(width: str | None, front: Path | None) -> list[tuple[str, Any]]:
+    """Names of what is exported, and their widths."""
+    if front is None:
+        if width is None:
+            raise WidthError("anywidth export: say which width: --width 0.5, or --front FILE")
+        return [(width, names.width(width))]
+    found = read_front(front)
+    members = found.members if width is None else [named(found, width, front)]
+    return [(member.label, member.width) for member in members]
+
+
+def _export(run: Run, net: Elastic, name: str, chosen: Any, out: Path | None, *, onnx: bool) -> None:
     if not net.has_statistics(chosen):
-        say(f"calibrating {width}")
-        directory.calibrate_(net, [chosen])
+        say(f"calibrating {name}")
+        run.calibrate_(net, [chosen])
     small = net.extract(chosen).cpu().eval()
     facts = {"macs": int(net.macs(chosen)), "params": int(net.params(chosen))}
-    target = out or run / f"export-{width}"
+    target = out or run.path / f"export-{name}"
     target.parent.mkdir(parents=True, exist_ok=True)
     # All files or none: they are made beside the target and moved when the last one is there.
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:
-        _write(directory, small, Path(folder), {"width": chosen, **facts}, onnx=onnx)
+        label = name if isinstance(chosen, Width) else chosen
+        _write(run, small, Path(folder), {"width": label, **facts}, onnx=onnx)
         target.mkdir(exist_ok=True)
         for file in sorted(Path(folder).iterdir()):
             os.replace(file, target / file.name)

@@ -41,6 +41,7 @@ def evaluate(
     widths: Sequence[Any],
     *,
     norm: Literal["running", "batch"] = "running",
+    shared: bool = True,
 ) -> list[Score]:
     """Run every width in evaluation mode on every batch, once; `net` keeps its mode.
 
@@ -50,6 +51,7 @@ def evaluate(
         widths: ratios, labels or `Width`s.
         norm: "running": batch norms use the statistics of the width; "batch": those of each batch, and no
             statistics change (to compare widths that were never calibrated, as a search does).
+        shared: several processes share the images; otherwise each has all of them, and its own widths.
 
     Returns:
         One score per width.
@@ -76,7 +78,8 @@ def evaluate(
                 sums[row] += _sums(_logits(net.at(width), x, norm), labels)
     finally:
         net.train(training)
-    sums, images = total(sums), total(images)
+    if shared:
+        sums, images = total(sums), total(images)
     count = int(images)
     if not count:
         raise ValueError("evaluation: the loader yields no images")

@@ -1,0 +1,43 @@
+"""anywidth import: a checkpoint of another project as an elastic network."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from anywidth import interop
+from anywidth.cli import names
+from anywidth.cli.console import print_table, si
+from anywidth.errors import CheckpointError
+
+
+def import_(
+    path: Path = typer.Argument(metavar="CHECKPOINT", help=".pt, .pth or .safetensors."),
+    source: str = typer.Option("slimmable_networks", help="slimmable_networks, torchvision or timm."),
+    model: str = typer.Option(..., help="Name there, like us_mobilenet_v1 or resnet50."),
+    out: Path = typer.Option(..., help="File to write, NAME.safetensors."),
+    widths: str = typer.Option(
+        None, help="Ratios of the widths in the file, in its order.  [default: as published]"
+    ),
+    image_size: int = typer.Option(224, min=1, help="Pixels of the square that costs are counted for."),
+    sort: bool = typer.Option(True, help="Ordinary networks: bring important channels to the front."),
+) -> None:
+    """Read CHECKPOINT and save it as an elastic network."""
+    if out.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{out}: elastic networks are saved as NAME.safetensors; give a name with that ending."
+        )
+    listed: list[Any] | None = None if widths is None else names.widths(widths)
+    net = interop.load(path, source, model, listed, image_size=image_size, sort=sort)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    net.save(out)
+    rows = [
+        {
+            "width": str(label),
+            "MACs": si(net.macs(label)),
+            "params": si(net.params(label)),
+            "batch-norm statistics": "yes" if net.has_statistics(label) else "calibrate first",
+        }
+        for label in net.widths
+    ]
+    print_table(f"{out}", rows)

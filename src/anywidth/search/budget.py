@@ -1,0 +1,145 @@
+"""Budgets of a search: how much a width costs, and the limits it must meet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import torch
+
+from anywidth.elastic import Elastic
+from anywidth.errors import WidthError
+from anywidth.latency import measure
+from anywidth.width import Width
+
+Kind = Literal["macs", "params", "latency"]
+_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+class Costs(Protocol):
+    """Widths -> their costs: MACs, parameters, or seconds."""
+
+    def __call__(self, widths: Sequence[Width]) -> Sequence[float]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What is limited, and to how much.
+
+    Attributes:
+        kind: "macs", "params" or "latency".
+        limits: label -> largest cost, the largest limit first.
+    """
+
+    kind: Kind
+    limits: dict[str, float]
+
+
+def closed_form(net: Elastic, kind: Literal["macs", "params"]) -> Costs:
+    """MACs or parameters without running anything, all widths at once."""
+    formula = {"macs": net.macs, "params": net.params}[kind]
+
+    def costs(widths: Sequence[Width]) -> list[float]:
+        rows = np.array([w.kept for w in widths], np.int64).reshape(len(widths), len(net.space.groups))
+        return [float(c) for c in formula(rows)]
+
+    return costs
+
+
+def measured(net: Elastic, example: torch.Tensor, *, repeats: int = 10) -> Costs:
+    """Seconds of the extracted network in evaluation mode: the median of some runs.
+
+    Args:
+        net: at its device.
+        example: (N, ...) the input to time.
+        repeats: timed runs of each width.
+    """
+
+    @torch.inference_mode()
+    def seconds(width: Width) -> float:
+        small = net.extract(width).eval()
+        return measure(lambda: small(example), repeats=repeats).median
+
+    return lambda widths: [seconds(width) for width in widths]
+
+
+def costs_of(net: Elastic, kind: Kind, example: torch.Tensor) -> Costs:
+    """The costs of a kind of budget."""
+    return measured(net, example) if kind == "latency" else closed_form(net, kind)
+
+
+def parse(text: str, full: Callable[[Kind], float]) -> Budget:
+    """A budget as it is typed: "macs=75%,50%", "params=2.5M", "latency=5ms".
+
+    Args:
+        text: kind=limits; a limit is a share of the widest network in per cent, or a number with a unit.
+        full: kind -> cost of the widest network, for shares.
+
+    Raises:
+        WidthError: not of this form.
+    """
+    kind, equals, rest = text.partition("=")
+    if kind not in get_args(Kind) or not equals:
+        raise WidthError(
+            f"budget {text!r}: expected macs=LIMITS, params=LIMITS or latency=LIMITS, like macs=75%,50%"
+        )
+    found: Kind = kind  # pyright: ignore[reportAssignmentType]
+    limits = {f"{kind}={part.strip()}": _limit(part.strip(), found, full) for part in rest.split(",")}
+    return Budget(kind=found, limits=dict(sorted(limits.items(), key=lambda item: -item[1])))
+
+
+def _limit(text: str, kind: Kind, full: Callable[[Kind], float]) -> float:
+    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*(%|[a-zA-Z]*)", text)
+    units = _SECONDS if kind == "latency" else _UNITS
+    if match is None or (match[2] != "%" and match[2] not in units):
+        raise WidthError(
+            f"budget {kind}={text!r}: expected a number with one of %, {', '.join(filter(None, units))}"
+        )
+    try:
+        number = float(match[1])
+    except ValueError:
+        raise WidthError(f"budget {kind}={text!r}: {match[1]!r} is no number") from None
+    return number / 100 * full(kind) if match[2] == "%" else number * units[match[2]]
+
+
+def check(net: Elastic, budget: Budget, costs: Costs) -> None:
+    """Refuse limits that no width meets, or that all meet.
+
+    Raises:
+        WidthError: with the cost of the smallest and of the widest network.
+    """
+    if not budget.limits:
+        raise WidthError("budget: no limits; name at least one, like macs=50%")
+    low, high = costs([net.space.smallest, net.space.full])
+    for label, limit in budget.limits.items():
+        if budget.kind != "latency" and not low <= limit <= high:
+            raise WidthError(
+                f"budget {label}: {limit:g} {budget.kind} is outside what this network can have: the smallest width costs "
+                f"{low:g}, the widest {high:g}"
+            )
+        if limit <= 0:
+            raise WidthError(f"budget {label}: expected a positive number")
+
+
+def largest_uniform(net: Elastic, costs: Costs, limit: float) -> Width:
+    """The widest uniform width within a limit: the one to beat.
+
+    Raises:
+        WidthError: none is.
+    """
+    ratios = [i / 400 for i in range(400, 0, -1)]
+    widths = list(dict.fromkeys(net.space.uniform(ratio) for ratio in ratios))
+    low, high = 0, len(widths) - 1  # costs fall along the list
+    while low < high:
+        middle = (low + high) // 2
+        if costs([widths[middle]])[0] <= limit:
+            high = middle
+        else:
+            low = middle + 1
+    if costs([widths[low]])[0] > limit:
+        raise WidthError(f"budget: not even the smallest width costs at most {limit:g}")
+    return widths[low]

@@ -1,0 +1,292 @@
+"""Searches on networks whose every width can be enumerated."""
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from anywidth.errors import CheckpointError, WidthError
+from anywidth.search import (
+    Budget,
+    Evolve,
+    Greedy,
+    Together,
+    check,
+    closed_form,
+    largest_uniform,
+    measured,
+    parse,
+    run_search,
+)
+from anywidth.width import Width
+
+LIMITS = {"macs=60%": 0.6, "macs=30%": 0.3}
+
+
+def budget(net, limits=LIMITS) -> Budget:
+    return Budget(kind="macs", limits={label: share * net.macs(1.0) for label, share in limits.items()})
+
+
+def every_width(net) -> list[Width]:
+    return [Width(names=net.space.names, kept=kept) for kept in itertools.product((2, 4, 6, 8), repeat=3)]
+
+
+def additive(net, weights=(1.0, 3.0, 0.3)):
+    """An error that every group adds its part to, convex in its channels: greedy steps are good steps."""
+    sizes = net.space.full.kept
+
+    def errors(widths):
+        return [
+            min(
+                1.0,
+                0.1 + 0.1 * sum(a * ((n / k) - 1) for a, k, n in zip(weights, w.kept, sizes, strict=True)),
+            )
+            for w in widths
+        ]
+
+    return errors
+
+
+def optimum(net, errors, limit) -> float:
+    widths = [w for w in every_width(net) if net.macs(w) <= limit]
+    return min(errors(widths))
+
+
+def searchers(net, limits=None):
+    chosen = limits or budget(net)
+    return {
+        "greedy": Greedy(net, chosen, steps=4),
+        "per cost": Greedy(net, chosen, steps=4, criterion="error_per_cost"),
+        "evolve": Evolve(net, chosen, population=12, generations=6, parents=4, seed=1),
+    }
+
+
+@pytest.mark.parametrize("name", ["greedy", "per cost", "evolve"])
+def test_every_limit_is_met_and_nothing_beats_the_enumeration(net, name):
+    errors = additive(net)
+    front = run_search(searchers(net)[name], errors, closed_form(net, "macs"))
+    assert [m.label for m in front.members] == ["macs=30%", "macs=60%"]
+    for m in front.members:
+        limit = LIMITS[m.label] * net.macs(1.0)
+        assert m.cost == net.macs(m.width) == m.macs <= limit
+        assert m.params == net.params(m.width)
+        assert m.error == pytest.approx(errors([m.width])[0])
+        assert m.error >= optimum(net, errors, limit) - 1e-12
+        uniform = largest_uniform(net, closed_form(net, "macs"), limit)
+        assert m.error <= errors([uniform])[0]
+
+
+@pytest.mark.parametrize("weights", [(1.0, 3.0, 0.3), (3.0, 0.3, 1.0), (0.3, 1.0, 3.0), (2.0, 2.0, 0.1)])
+def test_evolution_finds_the_optimum_of_a_network_that_can_be_enumerated(net, weights):
+    errors = additive(net, weights)
+    found = run_search(searchers(net)["evolve"], errors, closed_form(net, "macs")).members
+    best = [optimum(net, errors, LIMITS[m.label] * net.macs(1.0)) for m in found]
+    assert [m.error for m in found] == pytest.approx(best)
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
+@pytest.mark.parametrize("criterion", ["error", "error_per_cost"])
+def test_greedy_finds_the_optimum_where_one_group_matters(net, weights, criterion):
+    """Then no step has to be taken back; where groups trade, a greedy descent may end beside the optimum."""
+    errors = additive(net, weights)
+    front = run_search(Greedy(net, budget(net), steps=4, criterion=criterion), errors, closed_form(net, "macs"))
+    assert len(front.members) == 2
+    for m in front.members:
+        assert m.error == pytest.approx(optimum(net, errors, LIMITS[m.label] * net.macs(1.0)))
+
+
+def test_greedy_takes_the_smallest_error_and_of_equals_the_first(net):
+    asked = []
+
+    def errors(widths):
+        asked.append([w.kept for w in widths])
+        return [0.5] * len(widths)
+
+    run_search(Greedy(net, budget(net, {"a": 0.5}), steps=4), errors, closed_form(net, "macs"))
+    assert asked[0] == [(8, 8, 8)]
+    assert asked[1] == [(6, 8, 8), (8, 6, 8), (8, 8, 6)]
+    assert asked[2] == [(4, 8, 8), (6, 6, 8), (6, 8, 6)]
+
+
+def test_a_measured_budget_is_measured_once_for_each_width(net, tmp_path):
+    calls = []
+
+    def seconds(widths):
+        calls.extend(w.kept for w in widths)
+        return [1e-3 * sum(w.kept) for w in widths]
+
+    limits = Budget(kind="latency", limits={"latency=15ms": 0.015})
+
+    def search():
+        return run_search(
+            Greedy(net, limits, steps=4), additive(net), seconds, log=tmp_path / "log", closed_form=False
+        )
+
+    front = search()
+    assert sum(front.members[0].width.kept) <= 15
+    assert len(calls) == len(set(calls))
+    before = list(calls)
+    assert search() == front
+    assert calls == before  # a replay measures nothing
+
+
+def test_latency_is_that_of_the_extracted_network(net):
+    full, half = measured(net, torch.randn(1, 3, 16, 16), repeats=3)([net.space.full, net.space.uniform(0.5)])
+    assert 0 < half < 1
+    assert 0 < full < 1
+
+
+@pytest.mark.parametrize("name", ["greedy", "evolve"])
+def test_a_search_goes_on_from_any_part_of_its_log(net, tmp_path, name):
+    errors = additive(net)
+    costs = closed_form(net, "macs")
+    log = tmp_path / "search.jsonl"
+    whole = run_search(searchers(net)[name], errors, costs, log=log)
+    text = log.read_text()
+    asked = []
+
+    def counted(widths):
+        asked.extend(widths)
+        return errors(widths)
+
+    for cut in [0, 5, len(text) // 3, len(text) // 2, len(text) - 3, len(text) - 1, len(text)]:
+        log.write_text(text[:cut])
+        asked.clear()
+        assert run_search(searchers(net)[name], counted, costs, log=log) == whole
+        assert log.read_text() == text
+        if cut == len(text):
+            assert not asked
+
+
+@pytest.mark.parametrize("name", ["greedy", "evolve"])
+def test_two_processes_search_as_one(net, name):
+    """Both run at the same time in threads and exchange what they found."""
+    import threading
+
+    errors, costs = additive(net), closed_form(net, "macs")
+    alone = run_search(searchers(net)[name], errors, costs)
+    meeting, board, share = threading.Barrier(2), {}, {0: 0, 1: 0}
+
+    def process(rank, results):
+        def gathered(value):
+            board[rank] = value
+            meeting.wait()
+            found = [board[0], board[1]]
+            meeting.wait()
+            return found
+
+        def counted(widths):
+            share[rank] += len(widths)
+            return errors(widths)
+
+        together = Together(
+            rank=rank,
+            world=2,
+            gathered=gathered,
+            from_first=lambda f: gathered(f() if rank == 0 else None)[0],
+        )
+        results[rank] = run_search(searchers(net)[name], counted, costs, together=together)
+
+    results = {}
+    threads = [threading.Thread(target=process, args=(rank, results)) for rank in range(2)]
+    [t.start() for t in threads]
+    [t.join(60) for t in threads]
+    assert results == {0: alone, 1: alone}
+    assert abs(share[0] - share[1]) <= alone.about.get("rounds", 20) + 2
+
+
+def test_evolution_is_fixed_by_its_seed(net):
+    found = [
+        run_search(
+            Evolve(net, budget(net), population=6, generations=2, parents=2, seed=s),
+            additive(net),
+            closed_form(net, "macs"),
+        )
+        for s in (0, 0, 1)
+    ]
+    assert found[0].members == found[1].members
+    assert found[0].about["seed"] != found[2].about["seed"]
+
+
+def test_the_log_of_another_search_is_refused(net, tmp_path):
+    log, costs = tmp_path / "search.jsonl", closed_form(net, "macs")
+    run_search(Greedy(net, budget(net), steps=4), additive(net), costs, log=log)
+    with pytest.raises(CheckpointError, match=r"is the log of another search \(steps differ\)"):
+        run_search(Greedy(net, budget(net), steps=2), additive(net), costs, log=log)
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    records[2]["widths"][0][0] += 1
+    log.write_text("".join(json.dumps(r) + "\n" for r in records))
+    with pytest.raises(CheckpointError, match="round 2 holds other widths"):
+        run_search(Greedy(net, budget(net), steps=4), additive(net), costs, log=log)
+    log.write_text('"hello"\n')
+    with pytest.raises(CheckpointError, match="is the log of another search"):
+        run_search(Greedy(net, budget(net), steps=4), additive(net), costs, log=log)
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("macs=75%,50%", {"macs=75%": 750.0, "macs=50%": 500.0}),
+        ("params=2.5M", {"params=2.5M": 2.5e6}),
+        ("latency=5ms,1s", {"latency=1s": 1.0, "latency=5ms": 5e-3}),
+        ("macs=300", {"macs=300": 300.0}),
+    ],
+)
+def test_budgets_as_they_are_typed(text, limits):
+    found = parse(text, lambda kind: 1000.0)
+    assert found.limits == pytest.approx(limits)
+    assert list(found.limits) == list(limits)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("flops=3", "expected macs=LIMITS"),
+        ("macs", "expected macs=LIMITS"),
+        ("macs=3ms", "expected a number with one of %, k, M, G, T"),
+        ("latency=3M", "expected a number with one of %, s, ms, us"),
+        ("macs=1.2.3", "'1.2.3' is no number"),
+    ],
+)
+def test_budgets_that_cannot_be_read(text, message):
+    with pytest.raises(WidthError, match=message):
+        parse(text, lambda kind: 1000.0)
+
+
+def test_budgets_that_cannot_be_met(net):
+    costs = closed_form(net, "macs")
+    with pytest.raises(WidthError, match="is outside what this network can have: the smallest width costs"):
+        check(net, budget(net, {"a": 0.001}), costs)
+    with pytest.raises(WidthError, match="no limits"):
+        check(net, Budget(kind="macs", limits={}), costs)
+    with pytest.raises(WidthError, match="the smallest width still costs"):
+        run_search(Greedy(net, budget(net, {"a": 0.001}), steps=4), additive(net), costs)
+    with pytest.raises(WidthError, match="not even the smallest width"):
+        largest_uniform(net, costs, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda n: Greedy(n, budget(n), steps=0), "at least 1 step"),
+        (lambda n: Greedy(n, budget(n), steps={"none": 4}), "unknown channel group 'none'"),
+        (lambda n: Greedy(n, budget(n), steps={"*": 0}), "a step of 0 channels"),
+        (lambda n: Greedy(n, budget(n), criterion="luck"), "unknown criterion 'luck'"),
+        (lambda n: Evolve(n, budget(n), population=1), "population >= 2"),
+    ],
+)
+def test_settings_that_cannot_be(net, make, message):
+    with pytest.raises(WidthError, match=message):
+        make(net)
+
+
+def test_the_largest_uniform_width_within_a_limit(net):
+    costs = closed_form(net, "macs")
+    for limit in (0.2, 0.5, 0.99, 1.0):
+        width = largest_uniform(net, costs, limit * net.macs(1.0))
+        fitting = [
+            net.space.uniform(r / 100) for r in range(1, 101) if net.macs(r / 100) <= limit * net.macs(1.0)
+        ]
+        assert width == fitting[-1]
