@@ -91,7 +91,9 @@ def test_evolution_finds_the_optimum_of_a_network_that_can_be_enumerated(net, we
 def test_greedy_finds_the_optimum_where_one_group_matters(net, weights, criterion):
     """Then no step has to be taken back; where groups trade, a greedy descent may end beside the optimum."""
     errors = additive(net, weights)
-    front = run_search(Greedy(net, budget(net), steps=4, criterion=criterion), errors, closed_form(net, "macs"))
+    front = run_search(
+        Greedy(net, budget(net), steps=4, criterion=criterion), errors, closed_form(net, "macs")
+    )
     assert len(front.members) == 2
     for m in front.members:
         assert m.error == pytest.approx(optimum(net, errors, LIMITS[m.label] * net.macs(1.0)))

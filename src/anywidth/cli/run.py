@@ -174,9 +174,24 @@ def new_net(run: Run) -> Elastic:
         minimum=elastic.minimum,
         freeze=elastic.freeze,
     )
+    _check_classes(run, net)
     if chosen.weights is not None:
         interop.load_wide_(net, Path(chosen.weights), sort=chosen.sort)
     return net.to(run.device)
+
+
+@torch.no_grad()
+def _check_classes(run: Run, net: Elastic) -> None:
+    """A label that is no logit would stop the training deep inside the loss."""
+    training = net.training
+    logits = net.eval()(example(run))
+    net.train(training)
+    classes = len(run.splits.classes)
+    if logits.ndim != 2 or logits.shape[1] < classes:
+        raise RecipeError(
+            f"model {run.recipe.model.name!r} gives {logits.shape[-1]} logits for the {classes} classes of the data; set "
+            f"model.kwargs.num_classes = {classes}"
+        )
 
 
 def saved_net(run: Run) -> Elastic:

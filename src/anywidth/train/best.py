@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,16 @@ class Best:
         run: directory of the file.
         config: `eval_every` and `best` say when and by what.
         scores: measures a network.
+        labels: of the listed widths.
     """
 
-    def __init__(self, run: Path, config: FitConfig, scores: Scores | None) -> None:
+    def __init__(
+        self, run: Path, config: FitConfig, scores: Scores | None, labels: Sequence[str] = ()
+    ) -> None:
         if config.eval_every and scores is None:
             raise ValueError("training: eval_every is set, but nothing measures the network (scores=None)")
+        if config.eval_every and str(config.best) not in ("mean", "min", *labels):
+            raise RecipeError(f"train.best: {unknown_name('metric', config.best, ['mean', 'min', *labels])}")
         self.path, self.config, self.scores = run / BEST, config, scores
         self.value, self.epoch = -1.0, 0
 
@@ -61,13 +66,11 @@ class Best:
         return {"scores": found, "value": value, "best_epoch": self.epoch}
 
     def _value(self, found: Mapping[str, float]) -> float:
-        by = self.config.best
+        by = str(self.config.best)
         if by == "mean":
             return sum(found.values()) / len(found)
         if by == "min":
             return min(found.values())
-        if by not in found:
-            raise RecipeError(f"train.best: {unknown_name('metric', by, ['mean', 'min', *found])}")
         return found[by]
 
     def finish_(self, parts: Parts) -> None:

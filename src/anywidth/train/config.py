@@ -72,7 +72,7 @@ class FitConfig:
     ema: float = 0.0
     sync_norm: bool = True
     eval_every: int = 0
-    best: str = "mean"
+    best: str | float = "mean"
     save_every: int = 0
     log_every: int = 50
     tensorboard: bool = False

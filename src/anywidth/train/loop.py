@@ -218,7 +218,7 @@ def fit_(
         run=run,
         log=Log(run, tensorboard=config.tensorboard, silent=distributed.rank() > 0),
         report=report,
-        best=Best(run, config, scores),
+        best=Best(run, config, scores, [str(label) for label in net.widths]),
     )
     _resume_(fit)
     devices = [engine.device] if engine.device.type == "cuda" else []

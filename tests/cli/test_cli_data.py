@@ -1,0 +1,179 @@
+"""The verbs on folders of images: training, packing, and what a user may have wrong."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "train"))
+from test_two_processes import together
+
+RECIPE = """\
+model: {{name: SmallResNet, kwargs: {{in_channels: 3, num_classes: 3, channels: [4, 8]}}}}
+data: {{name: folder, root: {root}, batch_size: 8, image_size: 12, held_out: 4, augment: {{preset: cifar, padding: 1}}}}
+widths: {{listed: [0.5, 1.0], min: 0.5, random: 1}}
+train: {{epochs: 2, lr: 0.05, eval_every: 1, ema: 0.5, tensorboard: true, save_every: 2}}
+calibration: {{batches: 2}}
+threads: 1
+device: cpu
+"""
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """Three classes of colours."""
+    root, random = tmp_path / "images", np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4)):
+        for label, name in enumerate(("red", "green", "blue")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(0, 120, (16, 16, 3), dtype=np.uint8)
+                pixels[..., label] += 120
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def recipe(images, tmp_path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.format(root=images))
+    return path
+
+
+def test_a_folder_is_trained_on_and_the_best_epoch_kept(recipe, run_command, tmp_path):
+    run = tmp_path / "run"
+    code, _, err = run_command("train", recipe, "--run", run)
+    assert code == 0, err
+    results = json.loads((run / "results.json").read_text())
+    assert {row["images"] for row in results["rows"]} == {12}
+    assert results["corrupt_images"] == 0
+    scores = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines() if '"scores"' in line]
+    assert [sorted(record["scores"]) for record in scores] == [["0.5", "1.0"]] * 2
+    for record in scores:
+        assert record["value"] == pytest.approx(sum(record["scores"].values()) / 2)
+    assert (run / "best.pt").exists()
+    assert list((run / "tensorboard").glob("events*"))
+
+
+def test_a_packed_folder_gives_the_same_network(recipe, images, run_command, tmp_path):
+    code, _, err = run_command("pack", images, tmp_path / "packed")
+    assert code == 0
+    assert "val.lmdb: 12/12 images" in err
+    changes = ("data.name=lmdb", f"data.root={tmp_path / 'packed'}", "train.tensorboard=false")
+    for name, more in (("a", ()), ("b", changes)):
+        assert run_command("train", recipe, "train.epochs=1", *more, "--run", tmp_path / name).code == 0
+    a, b = (json.loads((tmp_path / name / "results.json").read_text())["rows"] for name in "ab")
+    assert a == b
+
+
+@pytest.mark.slow
+def test_two_processes_train_evaluate_and_search_as_one(recipe, run_command, tmp_path):
+    def rows(run):
+        return json.loads((run / "results.json").read_text())["rows"]
+
+    def close(a, b):
+        for x, y in zip(a, b, strict=True):
+            assert x["loss"] == pytest.approx(y["loss"], rel=1e-2)
+            assert abs(x["accuracy"] - y["accuracy"]) <= 1 / 12 + 1e-9
+            assert x["images"] == y["images"] == 12
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run_command("train", recipe, "--run", one).code == 0
+    for done in together(["-m", "anywidth", "train", str(recipe), "--run", str(two)]):
+        assert done.returncode == 0, done.stderr
+    close(rows(one), rows(two))
+    command = ["search", "--budget", "macs=60%", "--images", "4", "--batch-size", "4", "--steps", "2"]
+    assert run_command(command[0], one, *command[1:]).code == 0
+    front = (one / "front.json").read_text()
+    (one / "search.jsonl").unlink()
+    for done in together(["-m", "anywidth", command[0], str(one), *command[1:]]):
+        assert done.returncode == 0, done.stderr
+    assert (one / "front.json").read_text() == front
+
+
+@pytest.mark.slow
+def test_processes_that_cannot_share_a_batch(recipe, tmp_path):
+    done = together(
+        ["-m", "anywidth", "train", str(recipe), "data.batch_size=3", "--run", str(tmp_path / "run")]
+    )
+    assert [d.returncode for d in done] == [2, 2]
+    errors = [line for d in done for line in d.stderr.splitlines() if "error:" in line]
+    assert any("data.batch_size = 3: cannot be shared evenly by 2 processes" in line for line in errors)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: root.rename(root.with_name("gone")), "no such folder; set data.root"),
+        (lambda root: [p.unlink() for p in (root / "train" / "red").iterdir()], "the class has no images"),
+        (lambda root: (root / "train" / "red").rename(root.with_name("away")), "are not the same (red)"),
+    ],
+)
+def test_data_that_is_not_there(recipe, images, refused, tmp_path, spoil, message):
+    spoil(images)
+    assert message in refused("train", recipe, "--run", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "model.kwargs.num_classes=2",
+            "gives 2 logits for the 3 classes of the data; set model.kwargs.num_classes",
+        ),
+        ("data.classes=5", "expected 5"),
+        ("data.image_size=0", "image_size = 0: expected at least 1 pixel"),
+        ("data.augment.flip=3", "augment.flip = 3.0: expected a number from 0 to 1"),
+        ("data.augment.flap=3", "unknown key 'data.augment.flap'; did you mean 'data.augment.flip'?"),
+        ("data.held_out=36", "leaves none of the 36 training images"),
+        ("widths.listed={small: [4, 4]}", "a list of channels needs one number for each of the"),
+        ("widths.listed={small: {nothing: 3}}", "unknown channel group 'nothing'"),
+        ("widths.listed={small: {conv: 30}}", "cannot have 30 channels: it takes 1 to"),
+        ("widths.listed=none.json", "none.json: no such file"),
+        ("model.weights=none.pt", "none.pt: no such file"),
+        ("widths.rule=sandwitch", "did you mean 'sandwich'"),
+        ("train.target=wider", "unknown target 'wider'"),
+        ("train.target=ema train.ema=0", "unknown"),
+        ("train.optimizer=sdg", "unknown optimiser 'sdg'"),
+        ("train.best=0.3", "unknown metric '0.3'"),
+        ("train.compile=true", "expected a grid of uniform ratios"),
+    ],
+)
+def test_a_mistake_is_one_line(recipe, refused, tmp_path, override, message):
+    if override == "train.target=ema train.ema=0":
+        assert "set train.ema" in refused("train", recipe, *override.split(), "--run", tmp_path / "run")
+        return
+    assert message in refused("train", recipe, override, "--run", tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoint.pt").exists() or override.startswith("train.best")
+
+
+def test_unreadable_images_are_counted_and_too_many_stop(recipe, images, run_command, refused, tmp_path):
+    for i in range(2):
+        (images / "train" / "blue" / f"{i}.png").write_bytes(b"x")
+    assert run_command("train", recipe, "train.epochs=1", "--run", tmp_path / "a").code == 0
+    assert json.loads((tmp_path / "a" / "results.json").read_text())["corrupt_images"] == 2
+    message = refused("train", recipe, "data.corrupt_limit=1", "--run", tmp_path / "b")
+    assert "blue" in message
+    assert "and 1 before it" in message
+
+
+def test_an_ordinary_checkpoint_as_the_widest(recipe, run_command, refused, tmp_path):
+    import torch
+
+    from anywidth.models import SmallResNet
+
+    model = SmallResNet(in_channels=3, num_classes=3, channels=[4, 8])
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pt")
+    code, _, err = run_command(
+        "train", recipe, f"model.weights={tmp_path / 'a.pt'}", "--run", tmp_path / "run"
+    )
+    assert code == 0, err
+    torch.save(SmallResNet(channels=[4, 8]).state_dict(), tmp_path / "b.pt")
+    assert "does not fit SmallResNet" in refused(
+        "train", recipe, f"model.weights={tmp_path / 'b.pt'}", "--run", tmp_path / "other"
+    )

@@ -1,0 +1,43 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from anywidth.models import MobileNetV1
+from anywidth.store import load
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "interop"))
+from reference import Reference
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("import") / "s.pt"
+    torch.save({"model": Reference("s_mobilenet_v1").checkpoint()}, path)
+    return path
+
+
+def test_a_checkpoint_becomes_an_elastic_network(checkpoint, run_command, tmp_path):
+    out = tmp_path / "new" / "net.safetensors"
+    code, text, err = run_command(
+        "import", checkpoint, "--model", "s_mobilenet_v1", "--image-size", 64, "--out", out
+    )
+    assert (code, err) == (0, "")
+    assert "0.75" in text
+    assert list(load(out, MobileNetV1()).widths) == [0.25, 0.5, 0.75, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "s_mobilenet_v3"), "unknown model of slimmable_networks 's_mobilenet_v3'"),
+        (("--model", "s_resnet50"), "does not fit s_resnet50"),
+        (("--model", "s_mobilenet_v1", "--widths", "0.5,1.0"), "holds batch norms of 4 widths, expected 2"),
+        (("--model", "resnet18", "--source", "hub"), "unknown source of checkpoints 'hub'"),
+    ],
+)
+def test_a_mistake_is_one_line(checkpoint, refused, tmp_path, arguments, message):
+    out = tmp_path / "net.safetensors"
+    assert message in refused("import", checkpoint, *arguments, "--image-size", 64, "--out", out)
+    assert list(tmp_path.iterdir()) == []

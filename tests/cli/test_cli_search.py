@@ -1,0 +1,146 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from anywidth.models import SmallResNet
+from anywidth.search import read_front
+from anywidth.store import load
+
+OPTIONS = ("--budget", "macs=60%,35%", "--images", "200", "--steps", "4")
+
+
+@pytest.fixture(scope="module")
+def searched(recipe, run_command, tmp_path_factory):
+    """A run with held-out images, and a front of it."""
+    run = tmp_path_factory.mktemp("search") / "run"
+    code, _, err = run_command("train", recipe, "data.held_out=300", "widths.per_group=true", "--run", run)
+    assert code == 0, err
+    code, out, err = run_command("search", run, *OPTIONS)
+    assert code == 0, err
+    assert "macs=35%" in out
+    return run
+
+
+def test_a_front_meets_its_budgets(searched):
+    front = read_front(searched / "front.json")
+    assert [m.label for m in front.members] == ["macs=35%", "macs=60%"]
+    net = load(searched / "net.safetensors", SmallResNet(channels=(8, 16)))
+    for member, share in zip(front.members, (0.35, 0.6), strict=True):
+        assert member.macs == net.macs(member.width) <= share * net.macs(1.0)
+        assert 0 < member.error < 0.6
+
+
+def test_the_same_command_answers_from_its_log(searched, run_command):
+    before = (searched / "search.jsonl").read_text(), (searched / "front.json").read_text()
+    start = time.monotonic()
+    assert run_command("search", searched, *OPTIONS).code == 0
+    assert time.monotonic() - start < 20
+    assert ((searched / "search.jsonl").read_text(), (searched / "front.json").read_text()) == before
+
+
+def test_found_widths_are_evaluated_exported_and_trained_jointly(searched, recipe, run_command, tmp_path):
+    front = searched / "front.json"
+    code, _, err = run_command(
+        "eval", searched, "--front", front, "--latency", "--json", tmp_path / "eval.json"
+    )
+    assert code == 0, err
+    rows = json.loads((tmp_path / "eval.json").read_text())["rows"]
+    assert [row["width"] for row in rows] == ["front:macs=35%", "front:macs=60%"]
+    assert all(row["latency"] > 0 and row["top5"] >= row["accuracy"] for row in rows)
+    assert run_command("export", searched, "--front", front, "--out", tmp_path / "ex").code == 0
+    shapes = [
+        load_file(tmp_path / "ex" / f"export-macs={share}%" / "model.safetensors")["fc.weight"].shape[1]
+        for share in (35, 60)
+    ]
+    widths = [m.width for m in read_front(front).members]
+    assert shapes == [w["stages.1.0.conv2"] for w in widths]
+    run = tmp_path / "joint"
+    changes = (
+        f"widths.listed={front}",
+        "widths.rule=listed",
+        "elastic.norm=switchable",
+        "train.target=labels",
+    )
+    code, _, err = run_command("train", recipe, *changes, "--run", run)
+    assert code == 0, err
+    results = json.loads((run / "results.json").read_text())["rows"]
+    assert [row["width"] for row in results] == ["macs=35%", "macs=60%"]
+    assert [list(row["channels"].values()) for row in results] == [list(w.kept) for w in widths]
+
+
+def test_evolution_and_parameters(searched, run_command, tmp_path):
+    front = tmp_path / "front.json"
+    (searched / "search.jsonl").rename(tmp_path / "greedy.jsonl")
+    arguments = ("--budget", "params=50%", "--searcher", "evolve", "--population", 6, "--generations", 1)
+    code, _, err = run_command("search", searched, *arguments, "--images", 100, "--front", front)
+    (tmp_path / "greedy.jsonl").replace(searched / "search.jsonl")
+    assert code == 0, err
+    (member,) = read_front(front).members
+    assert member.params <= 0.5 * load(searched / "net.safetensors", SmallResNet(channels=(8, 16))).params(
+        1.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--budget", "macs=0.1%"), "is outside what this network can have"),
+        (("--budget", "flops=3"), "expected macs=LIMITS"),
+        (("--budget", "macs=50%", "--searcher", "luck"), "unknown searcher 'luck'; use greedy or evolve"),
+        (("--budget", "macs=50%"), "is the log of another search (limits, steps differ)"),
+    ],
+)
+def test_a_mistake_is_one_line(searched, refused, arguments, message):
+    assert message in refused("search", searched, *arguments)
+
+
+def test_test_images_choose_no_widths(trained, refused):
+    assert "the run held no images out" in refused("search", trained, "--budget", "macs=50%")
+
+
+def test_what_export_and_eval_need(trained, searched, refused):
+    assert "say which width: --width 0.5, or --front FILE" in refused("export", trained)
+    assert "say which widths: --widths" in refused("eval", trained)
+    assert "no width is called 'x'; there are macs=35%, macs=60%" in refused(
+        "export", searched, "--front", searched / "front.json", "--width", "x"
+    )
+    assert "no such file" in refused("eval", trained, "--front", "none.json")
+
+
+@pytest.mark.slow
+def test_kill_during_a_search_ten_times(searched, run_command, tmp_path):
+    """Every time at another moment; the front is that of a search that was left alone."""
+    whole = (searched / "search.jsonl").read_text()
+    expected = (searched / "front.json").read_text()
+    (searched / "search.jsonl").unlink()
+    (searched / "front.json").unlink()
+    command = [sys.executable, "-m", "anywidth", "search", str(searched), *OPTIONS]
+    generator = torch.Generator().manual_seed(0)
+    sizes = []
+    for _ in range(10):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        log = searched / "search.jsonl"
+        before = log.stat().st_size if log.exists() else 0
+        while (
+            process.poll() is None
+            and time.monotonic() < deadline
+            and not (log.exists() and log.stat().st_size > before)
+        ):
+            time.sleep(0.005)
+        time.sleep(0.1 * torch.rand((), generator=generator).item())
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        sizes.append(log.stat().st_size if log.exists() else 0)
+    assert sizes == sorted(sizes)
+    assert run_command("search", searched, *OPTIONS).code == 0
+    assert (searched / "search.jsonl").read_text() == whole
+    assert (searched / "front.json").read_text() == expected
