@@ -49,7 +49,7 @@ def supernet(seed: int, images: dict[str, cifar.Images], where: argparse.Namespa
         net,
         lambda epoch, first: cifar.Training(images["train"], where.batch, seed, epoch, first),
         sandwich(low=0.25, random=2, per_group=True, space=net.space),
-        config("us", where.epochs, where.lr),
+        config("us", where.epochs, where.lr, where.decay),
         seed=seed,
         run=run,
     )
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--decay", type=float, default=1e-4)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.25])

@@ -34,12 +34,12 @@ METHODS = ("us", "us_labels", *(f"single_{w}" for w in LISTED))
 CHANNELS = (16, 32, 64)
 
 
-def config(method: str, epochs: int, lr: float) -> FitConfig:
+def config(method: str, epochs: int, lr: float, decay: float) -> FitConfig:
     return FitConfig(
         epochs=epochs,
         lr=lr,
         warmup_epochs=min(0.5, epochs / 4),
-        weight_decay=5e-4,
+        weight_decay=decay,
         target="widest" if method == "us" else "labels",
         channels_last=True,
         log_every=100,
@@ -72,7 +72,7 @@ def train(
         net,
         lambda epoch, first: cifar.Training(images["train"], where.batch, seed, epoch, first),
         draw,
-        config(method, where.epochs, where.lr),
+        config(method, where.epochs, where.lr, where.decay),
         seed=seed,
         run=run,
         report=Printer(f"{method}, seed {seed}"),
@@ -120,7 +120,7 @@ def tables(found: dict[str, list[dict[str, Any]]], where: argparse.Namespace) ->
     seeds = len(found["us"])
     lines = [
         f"ResNet-20 ({'-'.join(map(str, CHANNELS))} channels) on CIFAR-10 (JPEG copy, scaled to {where.size} x {where.size} "
-        f"pixels), {where.epochs} epochs over {where.train_images or 45_000:,} images, batch {where.batch}, lr {where.lr:g} cosine, "
+        f"pixels), {where.epochs} epochs over {where.train_images or 45_000:,} images, batch {where.batch}, lr {where.lr:g} cosine, weight decay {where.decay:g}, "
         f"{seeds} seeds; test accuracy in %, mean ± standard deviation over seeds. torch {torch.__version__}, "
         f"{where.device}, {platform.machine()}, {torch.get_num_threads()} thread(s).",
         "",
@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--decay", type=float, default=1e-4, help="weight decay, the papers' 1e-4")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
