@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test lint types tests benchmarks clean
+.PHONY: demo test lint types tests benchmarks accuracy clean
 
 demo: .venv/demo.stamp
 	$(BIN)/anywidth train recipes/digits.yaml --run runs/digits
@@ -27,6 +27,12 @@ tests: .venv/dev.stamp
 benchmarks: .venv/dev.stamp
 	$(BIN)/python benchmarks/coverage.py --jobs 2 --out docs/coverage
 	$(BIN)/python benchmarks/step.py --out docs/step
+	$(BIN)/python benchmarks/train_throughput.py
+
+# Hours on a CPU. DATA holds CIFAR-10 as train/CLASS/FILE and test/CLASS/FILE.
+accuracy: .venv/dev.stamp
+	$(BIN)/python benchmarks/accuracy_us.py --data $(DATA)
+	$(BIN)/python benchmarks/accuracy_autoslim.py --data $(DATA)
 
 # torch and torchvision are installed together, by their plain names: only so do their builds match.
 .venv/torch.stamp:

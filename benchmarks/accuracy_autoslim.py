@@ -4,7 +4,7 @@
     python benchmarks/accuracy_autoslim.py --data ROOT    # searches on them, about 10 minutes for each on a CPU
 
 Searches see held-out training images only. Accuracies are of the test images, after calibration, of the same weights: the
-widths are the only difference. Tables go to OUT/accuracy_autoslim.md and .json.
+widths are the only difference. Tables go to OUT/results.md, numbers to OUT/results/accuracy_autoslim.json.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import torch
 import anywidth as aw
 import cifar
 from accuracy_us import CHANNELS, config, mean_spread
-from anywidth.files import write_json, write_text
 from anywidth.models import SmallResNet
 from anywidth.search import (
     Budget,
@@ -34,6 +33,7 @@ from anywidth.search import (
     write_front,
 )
 from anywidth.train import evaluate, fit_, sandwich
+from results import publish
 
 
 def supernet(seed: int, images: dict[str, cifar.Images], where: argparse.Namespace) -> aw.Elastic:
@@ -117,7 +117,7 @@ def one_seed(seed: int, images: dict[str, cifar.Images], where: argparse.Namespa
 def table(found: list[dict[str, Any]], where: argparse.Namespace) -> str:
     names = ["uniform", *where.searchers]
     lines = [
-        f"ResNet-20 on CIFAR-10 ({where.size} x {where.size} pixels), trained for {where.epochs} epochs with a random ratio for every "
+        f"ResNet-20 on CIFAR-10 ({where.size} x {where.size} pixels), trained for {where.epochs} epochs over {where.train_images or 45_000:,} images with a random ratio for every "
         f"channel group; search on {where.images} held-out images; test accuracy in % of the same weights after calibration, "
         f"mean ± standard deviation over {len(found)} seeds. torch {torch.__version__}, CPU.",
         "",
@@ -145,12 +145,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy_us"))
     parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--train-images", type=int, default=None)
     parser.add_argument("--decay", type=float, default=1e-4)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=8)
@@ -161,14 +162,14 @@ def main() -> None:
     where = parser.parse_args()
     torch.set_num_threads(where.threads)
     images = cifar.splits(where.data, where.size, where.runs)
+    if where.train_images is not None:
+        images["train"] = images["train"].part(torch.arange(where.train_images))
     found = []
     for seed in where.seeds:
         found.append(one_seed(seed, images, where))
-        where.out.mkdir(parents=True, exist_ok=True)
-        settings = {k: str(v) for k, v in vars(where).items()}
-        write_json(where.out / "accuracy_autoslim.json", {"settings": settings, "found": found})
-        write_text(where.out / "accuracy_autoslim.md", table(found, where))
-    print((where.out / "accuracy_autoslim.md").read_text())
+        settings = {k: str(v) for k, v in vars(where).items() if k not in ("data", "runs", "out")}
+        publish(where.out, "accuracy_autoslim", table(found, where), {"settings": settings, "found": found})
+    print(table(found, where))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
     python benchmarks/accuracy_us.py --data ROOT --quick             # a smoke run
 
 ROOT holds train/<class>/*.jpg and test/<class>/*.jpg. Every training goes on where it stopped; a finished one is
-not run again. Tables go to OUT/accuracy_us.md and .json. 5000 training images are held out of all trainings, for
+not run again. Tables go to
+OUT/results.md, numbers to OUT/results/accuracy_us.json. 5000 training images are held out of all trainings, for
 `benchmarks/accuracy_autoslim.py`, which searches on the networks trained here.
 """
 
@@ -24,9 +25,10 @@ import torch
 
 import anywidth as aw
 import cifar
-from anywidth.files import write_json, write_text
+from anywidth.files import write_json
 from anywidth.models import SmallResNet
 from anywidth.train import FitConfig, evaluate, fit_, listed, sandwich
+from results import publish
 
 LISTED = [0.25, 0.5, 0.75, 1.0]
 UNLISTED = [0.375, 0.625, 0.875]
@@ -166,7 +168,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy_us"))
     parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=8)
@@ -194,14 +196,10 @@ def main() -> None:
         if where.methods != list(METHODS):
             print(json.dumps({method: rows[-1]["accuracy"] for method, rows in found.items()}))
             continue
-        where.out.mkdir(parents=True, exist_ok=True)
-        write_json(
-            where.out / "accuracy_us.json",
-            {"settings": {k: str(v) for k, v in vars(where).items()}, "found": found},
-        )
-        write_text(where.out / "accuracy_us.md", tables(found, where))
+        settings = {k: str(v) for k, v in vars(where).items() if k not in ("data", "runs", "out")}
+        publish(where.out, "accuracy_us", tables(found, where), {"settings": settings, "found": found})
     if where.methods == list(METHODS):
-        print((where.out / "accuracy_us.md").read_text())
+        print(tables(found, where))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ Compared in one process, in turns: our step (views); (a) four independent compac
 slice their full weights inside the autograd graph in every forward pass, with a width attribute on every layer, as public
 repositories of slimmable networks do (written for this comparison). Each step is four forward and backward passes, the
 widest against the labels and the others against its output, and one update of SGD for each set of weights. Ratios are
-medians over turns. Tables go to OUT/train_throughput.md and .json.
+medians over turns. Tables go to OUT/results.md,
+numbers to OUT/results/.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ import torchvision
 from torch import nn
 
 import anywidth as aw
-from anywidth.files import write_json, write_text
 from anywidth.train import accumulate_
 from anywidth.train.step import Pass
+from results import publish
 
 WIDTHS = (1.0, 0.75, 0.5, 0.25)
 
@@ -222,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--models", nargs="+", default=["mobilenet_v2", "resnet50"])
     parser.add_argument("--modes", nargs="+", default=["eager", "compiled"], choices=["eager", "compiled"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -239,11 +240,9 @@ def main() -> None:
     if where.quick:
         where.models, where.modes, where.batch, where.size, where.repeats = ["resnet18"], ["eager"], 2, 32, 2
     rows = [row(name, where, mode == "compiled") for mode in where.modes for name in where.models]
-    write_text(where.out / "train_throughput.md", table(rows, where))
-    settings = {k: str(v) for k, v in vars(where).items()}
-    write_json(
-        where.out / "train_throughput.json", {"settings": settings, "torch": torch.__version__, "rows": rows}
-    )
+    settings = {k: str(v) for k, v in vars(where).items() if k != "out"}
+    numbers = {"settings": settings, "torch": torch.__version__, "rows": rows}
+    publish(where.out, f"train_throughput_{where.device}", table(rows, where), numbers)
     print(table(rows, where))
 
 
