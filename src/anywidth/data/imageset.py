@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from anywidth.data.sources import Source
+from anywidth.data.sources import Source, Tensors
 from anywidth.data.transforms import Transform
 from anywidth.errors import DataError
 
@@ -64,20 +64,33 @@ class ImageSet(Dataset[Any]):
     Args:
         source: the images.
         indices: (n,) which of them.
-        transform: decoded image -> (C, H, W).
+        transform: decoded image -> (C, H, W); None for images in memory that are taken as they are, a batch at once.
         unreadable: the count of failures of this source.
         replace: put the next readable image in the place of an unreadable one, so that training batches stay full;
             otherwise it is left out.
     """
 
     def __init__(
-        self, source: Source, indices: Tensor, transform: Transform, unreadable: Unreadable, *, replace: bool
+        self,
+        source: Source,
+        indices: Tensor,
+        transform: Transform | None,
+        unreadable: Unreadable,
+        *,
+        replace: bool,
     ) -> None:
         self.source, self.indices, self.transform = source, indices, transform
         self.unreadable, self.replace = unreadable, replace
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __getitems__(self, keys: list[tuple[int, int] | int]) -> Any:
+        """The items of a batch; (N, C, H, W) and (N,) at once where nothing is done to them."""
+        if self.transform is None and isinstance(self.source, Tensors):
+            chosen = self.indices[[key[0] if isinstance(key, tuple) else key for key in keys]]
+            return self.source.images[chosen], self.source.labels[chosen]
+        return [self[key] for key in keys]
 
     def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, int] | Failure | None:
         """(image, class) at a position; a key (position, seed) fixes the noise too."""
@@ -96,7 +109,7 @@ class ImageSet(Dataset[Any]):
             except Exception as error:  # decoders raise many types for a damaged image
                 self.unreadable.add_(index, self.source, error)
                 continue
-            return self.transform(image), label
+            return (image if self.transform is None else self.transform(image)), label
         return None
 
 
@@ -118,8 +131,10 @@ def seeded(seed: int | None) -> Iterator[None]:
         random.setstate(before[2])
 
 
-def collate(items: list[Any]) -> tuple[Tensor, Tensor] | Failure:
+def collate(items: Any) -> tuple[Tensor, Tensor] | Failure:
     """(N, C, H, W) and (N,); items left out are None."""
+    if isinstance(items, tuple):
+        return items
     for item in items:
         if isinstance(item, Failure):
             return item

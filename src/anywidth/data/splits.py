@@ -110,9 +110,9 @@ def _test(root: Path, form: str) -> Path:
     return test if test.exists() and not val.exists() else val
 
 
-def _transforms(config: DataConfig) -> tuple[Transform, Transform]:
+def _transforms(config: DataConfig) -> tuple[Transform | None, Transform | None]:
     if config.name == "digits":
-        return _digits_transform(config), v2.Identity()
+        return _digits_transform(config), None
     size = config.image_size or _SIZES.get(config.name, 224)
     pixels: Any = CIFAR if config.name in _SIZES else IMAGENET
     return (
@@ -121,7 +121,7 @@ def _transforms(config: DataConfig) -> tuple[Transform, Transform]:
     )
 
 
-def _digits_transform(config: DataConfig) -> Transform:
+def _digits_transform(config: DataConfig) -> Transform | None:
     """Digits are numbers, not colours: they can be moved and mixed, but not recoloured."""
     augment = config.augment
     refused = {
@@ -146,4 +146,4 @@ def _digits_transform(config: DataConfig) -> Transform:
         steps.append(v2.RandomHorizontalFlip(augment.flip))
     if augment.erase:
         steps.append(v2.RandomErasing(augment.erase))
-    return v2.Compose(steps) if steps else v2.Identity()
+    return v2.Compose(steps) if steps else None
