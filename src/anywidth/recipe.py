@@ -33,10 +33,15 @@ def _is_a(mapping: str, sequence: str, other: str) -> Discriminator:
     )
 
 
+_COUNT, _SHARE = "number", "share"
+Amount = Annotated[
+    Annotated[Count, Tag(_COUNT)] | Annotated[Ratio, Tag(_SHARE)],
+    Discriminator(lambda value: _SHARE if isinstance(value, float) else _COUNT),
+]
 Listed = Annotated[
     Annotated[Ratio, Tag(_RATIO)]
     | Annotated[tuple[Count, ...], Tag(_LIST)]
-    | Annotated[dict[str, Count | Ratio], Tag(_GROUPS)],
+    | Annotated[dict[str, Amount], Tag(_GROUPS)],
     _is_a(_GROUPS, _LIST, _RATIO),
 ]
 
@@ -266,7 +271,11 @@ def _problem(detail: Any, keys: Keys) -> str:
 
 
 def _dotted(keys: Keys) -> str:
-    return ".".join(str(key) for key in keys if key not in (_RATIOS, _LABELS, _FILE, _RATIO, _LIST, _GROUPS))
+    return ".".join(
+        str(key)
+        for key in keys
+        if key not in (_RATIOS, _LABELS, _FILE, _RATIO, _LIST, _GROUPS, _COUNT, _SHARE)
+    )
 
 
 def _nearest(key: str) -> str:

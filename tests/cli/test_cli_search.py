@@ -105,6 +105,14 @@ def test_test_images_choose_no_widths(trained, refused):
     assert "the run held no images out" in refused("search", trained, "--budget", "macs=50%")
 
 
+def test_switchable_norms_have_nothing_to_search(recipe, run_command, refused, tmp_path):
+    changes = ("elastic.norm=switchable", "widths.rule=listed", "data.held_out=100", "train.epochs=1")
+    assert run_command("train", recipe, *changes, "--run", tmp_path / "run").code == 0
+    assert "has batch norms for its listed widths only" in refused(
+        "search", tmp_path / "run", "--budget", "macs=50%"
+    )
+
+
 def test_what_export_and_eval_need(trained, searched, refused):
     assert "say which width: --width 0.5, or --front FILE" in refused("export", trained)
     assert "say which widths: --widths" in refused("eval", trained)

@@ -38,6 +38,11 @@ def find(
     directory = finished_run(run)
     with distributed.processes(directory.device):
         net = saved_net(directory)
+        if net.norms.policy == "switchable" and net.norms.statistics:
+            raise WidthError(
+                "search: this run has batch norms for its listed widths only (elastic.norm = switchable); search on a run "
+                "with elastic.norm = shared, then train what was found with switchable norms"
+            )
         batches = _held_out(directory, images, batch_size)
 
         def costs_of(kind: Any) -> Any:
