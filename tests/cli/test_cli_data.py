@@ -1,6 +1,8 @@
 """The verbs on folders of images: training, packing, and what a user may have wrong."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "train"))
-from test_two_processes import together
+from test_two_processes import free_port, together
 
 RECIPE = """\
 model: {{name: SmallResNet, kwargs: {{in_channels: 3, num_classes: 3, channels: [4, 8]}}}}
@@ -177,3 +179,20 @@ def test_an_ordinary_checkpoint_as_the_widest(recipe, run_command, refused, tmp_
     assert "does not fit SmallResNet" in refused(
         "train", recipe, f"model.weights={tmp_path / 'b.pt'}", "--run", tmp_path / "other"
     )
+
+
+@pytest.mark.slow
+def test_torchrun_itself(recipe, tmp_path):
+    """With the name of the option that torchrun lets through; a mistake ends in one line of ours."""
+    command = [
+        str(Path(sys.executable).with_name("torchrun")),
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        str(free_port()),
+    ]
+    command += ["-m", "anywidth", "train", str(recipe), "--run-dir", str(tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["processes"] == 2

@@ -24,7 +24,12 @@ def train(
     overrides: list[str] = typer.Argument(
         None, metavar="KEY=VALUE", help="Change keys, like train.epochs=10."
     ),
-    run: Path = typer.Option(None, help="Run directory.  [default: runs/ and the recipe's name]"),
+    run: Path = typer.Option(
+        None,
+        "--run",
+        "--run-dir",  # torchrun takes --run for an abbreviation of an option of its own
+        help="Run directory; under torchrun write --run-dir.  [default: runs/ and the recipe's name]",
+    ),
 ) -> None:
     """Train RECIPE; the same command again goes on after an interruption."""
     settings = recipes.load(recipe, overrides or ())
