@@ -152,7 +152,9 @@ class Reference:
                 outputs = self._rounded(base)
                 triples.append(([t * b for b in before], outputs))
                 before = outputs
-        return self._stack(x, i, stem, triples, V2_STRIDES, (3,) * 17, [1280] * n, plain_tail=True)
+        return self._stack(
+            x, i, stem, triples, V2_STRIDES, (3,) * 17, [md(1280 * max(1, *self.widths))] * n, plain_tail=True
+        )
 
     def _mnasnet(self, x, i):
         c = self._columns()[:-1]

@@ -115,6 +115,28 @@ def test_widths_in_the_order_of_the_file(tmp_path):
     compare(net, reference, range(4))
 
 
+@pytest.mark.parametrize(
+    ("model", "widths"),
+    [
+        ("s_mobilenet_v1", (0.3, 0.6)),
+        ("s_mobilenet_v1", (0.5, 1.0, 1.5)),
+        ("s_mobilenet_v2", (0.4, 0.8)),
+        ("s_mobilenet_v2", (0.5, 1.4)),
+        ("s_resnet50", (0.125, 0.375)),
+        ("s_shufflenet", (0.5, 1.0)),
+        ("s_shufflenet", (0.5, 1.5)),
+    ],
+)
+def test_slimmable_networks_of_other_widths(model, widths, tmp_path):
+    """Their tensors have the size of the widest in the list."""
+    reference = Reference(model, widths)
+    net = aw.interop.load(
+        save(tmp_path / "a.pt", reference), "slimmable_networks", model, widths, image_size=64
+    )
+    assert list(net.widths) == list(widths)
+    compare(net, reference, range(len(widths)))
+
+
 def test_an_imported_network_is_saved_and_trained_like_any(tmp_path):
     reference = Reference("s_mobilenet_v2")
     net = aw.interop.load(
@@ -199,7 +221,7 @@ def test_files_that_cannot_be_read(tmp_path):
     [
         ("s_resnet", None, "unknown model of slimmable_networks 's_resnet'; did you mean 's_resnet50'"),
         ("us_mobilenet_v1", [0.5, 1.5], r"expected ratios above 0 and up to 1, got \[1\.5\]"),
-        ("s_shufflenet", [], "up to 2, got none"),
+        ("s_shufflenet", [], "up to 8, got none"),
         ("autoslim_mobilenet_v1", [[8, 16]], "list 1 should be 14 numbers of channels"),
         ("autoslim_mobilenet_v1", [], "no channel lists"),
     ],

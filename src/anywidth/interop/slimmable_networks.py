@@ -22,6 +22,9 @@ from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, WidthError
 from anywidth.interop.autoslim_lists import LISTS
 from anywidth.interop.files import Report, compare, read_state
+from anywidth.models.inverted import MOBILENET_V2
+from anywidth.models.mobilenet_v1 import CHANNELS
+from anywidth.models.resnet import BASES, BLOCKS
 from anywidth.norms import NormPolicy, batch_norms
 from anywidth.width import Width, unknown_name
 
@@ -78,6 +81,13 @@ def _same(*ratios: float) -> dict[float, float]:
     return {ratio: ratio for ratio in ratios}
 
 
+_SHUFFLE = (24, 240, 480, 960)
+_CONVOLUTIONS: dict[type[nn.Module], tuple[str | None, ...]] = {
+    models.MobileNetV1: _mobile_v1(),
+    models.MobileNetV2: _inverted(),
+    models.MNASNet: _inverted(),
+    models.ResNet: _resnet(),
+}
 _QUARTERS = _same(0.25, 0.5, 0.75, 1.0)
 _V2: dict[str, Any] = {"build": models.MobileNetV2, "divisor": 8, "expansion": 6, "shared_tail": True}
 MODELS: dict[str, Published] = {
@@ -129,6 +139,8 @@ def new(model: str, widths: Sequence[Any] | None = None, *, image_size: int = 22
     example = torch.zeros(1, 3, image_size, image_size)
     if about.convolutions:
         return _from_lists(model, LISTS[model] if widths is None else widths, example)
+    if widths is not None and about.norm == "switchable":
+        return _from_ratios(model, widths, example)
     listed = dict(about.widths) if widths is None else _ratios(model, widths)
     wide = about.build()
     if about.build is models.ShuffleNetV1:
@@ -145,10 +157,71 @@ def new(model: str, widths: Sequence[Any] | None = None, *, image_size: int = 22
 def _ratios(model: str, widths: Sequence[Any]) -> dict[float, float]:
     """Published label -> our ratio."""
     scale = max(published(model).widths)
-    wrong = [w for w in widths if isinstance(w, bool) or not isinstance(w, int | float) or not 0 < w <= scale]
-    if wrong or not widths:
-        raise WidthError(f"{model}: expected ratios above 0 and up to {scale:g}, got {wrong or 'none'}")
+    _check_ratios(model, widths, scale)
     return {float(w): w / scale for w in widths}
+
+
+def _check_ratios(model: str, widths: Sequence[Any], largest: float) -> None:
+    wrong = [
+        w for w in widths if isinstance(w, bool) or not isinstance(w, int | float) or not 0 < w <= largest
+    ]
+    if wrong or not widths:
+        raise WidthError(f"{model}: expected ratios above 0 and up to {largest:g}, got {wrong or 'none'}")
+
+
+def _from_ratios(model: str, widths: Sequence[Any], example: Tensor) -> Elastic:
+    """A slimmable network of other widths than the published: its tensors have the size of the widest in the list."""
+    about = published(model)
+    _check_ratios(model, widths, 8.0)
+    if about.build is models.ShuffleNetV1:
+        wide = about.build(channels=[int(base * max(widths)) for base in _SHUFFLE])
+        space = tied(channel_space(wide, example), _shuffle_units(widths))
+        return Elastic(wide, norm=about.norm, widths={float(w): w / max(widths) for w in widths}, space=space)
+    rows = {float(w): _flat(model, w, max(widths)) for w in widths}
+    columns = _CONVOLUTIONS[about.build]
+    wide = about.build(channels=rows[float(max(widths))])
+    freeze = [_TAIL] if about.shared_tail else []
+    net = Elastic(wide, example, norm=about.norm, widths={}, freeze=freeze)
+    for label, channels in rows.items():
+        net.list_width_(label, _width(net, model, columns, channels))
+    return net
+
+
+def _shuffle_units(widths: Sequence[float]) -> int:
+    """The most equal shares that all axes of the widest network have and that each width is a whole number of."""
+    thirds = [int(base * max(widths)) // 3 for base in (24, 60, 120, 240, 216, 240, 480)]
+    for units in range(min(thirds), 0, -1):
+        shares = [units * w / max(widths) for w in widths]
+        if all(third % units == 0 for third in thirds) and all(abs(s - round(s)) < 1e-9 for s in shares):
+            return units
+    raise WidthError(
+        f"s_shufflenet: the widths {list(widths)} are not whole shares of the widest one's channels"
+    )
+
+
+def make_divisible(value: float) -> int:
+    """The reference's rounding: the nearest multiple of 8, halves up, at least 1, not under 90 % of the value."""
+    rounded = max(1, int(value + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * value else rounded
+
+
+def _flat(model: str, width: float, widest: float) -> list[int]:
+    """Channels of a slimmable network at a width, in the form of AutoSlim's lists."""
+    if model == "s_mobilenet_v1":
+        return [make_divisible(base * width) for base in CHANNELS]
+    if model == "s_mobilenet_v2":
+        channels = [make_divisible(32 * width)]
+        before = channels[0]
+        for expansion, base, blocks, _, _ in MOBILENET_V2:
+            for _ in range(blocks):
+                hidden, before = expansion * before, make_divisible(base * width)
+                channels += [before] if expansion == 1 else [hidden, before]
+        return [*channels, make_divisible(1280 * widest) if widest > 1 else 1280]
+    channels = [int(64 * width)]
+    for base, blocks in zip(BASES, BLOCKS[50], strict=True):
+        out = int(4 * base * width)
+        channels += [out, *[out // 4, out // 4, out] * blocks]
+    return channels
 
 
 def _from_lists(model: str, lists: Sequence[Any], example: Tensor) -> Elastic:
@@ -178,9 +251,13 @@ def channels_to_width(net: Elastic, model: str, channels: Sequence[int]) -> Widt
         WidthError: another number of entries, more channels than there are, or channels that an addition joins and
             that the list gives different numbers.
     """
+    return _width(net, model, published(model).convolutions, channels)
+
+
+def _width(net: Elastic, model: str, convolutions: Sequence[str | None], channels: Sequence[int]) -> Width:
     found: dict[str, tuple[int, str]] = {}
     names = net.space.names
-    for path, count in zip(published(model).convolutions, channels, strict=False):
+    for path, count in zip(convolutions, channels, strict=False):
         axis = None if path is None else net.space.axes[f"{path}.weight"][0]
         if axis is None:
             continue
