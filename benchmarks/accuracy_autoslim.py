@@ -73,7 +73,7 @@ def search(net: aw.Elastic, images: cifar.Images, where: argparse.Namespace, see
             print(f"{kind}, seed {seed}: round {done.number}, best error {min(done.errors):.3f}", flush=True)
 
     searcher = (
-        Greedy(net, budget, steps=where.steps)
+        Greedy(net, budget, steps=where.steps, criterion=where.criterion)
         if kind == "greedy"
         else Evolve(net, budget, seed=seed, population=24, generations=8)
     )
@@ -118,7 +118,7 @@ def table(found: list[dict[str, Any]], where: argparse.Namespace) -> str:
     names = ["uniform", *where.searchers]
     lines = [
         f"ResNet-20 on CIFAR-10 ({where.size} x {where.size} pixels), trained for {where.epochs} epochs over {where.train_images or 45_000:,} images with a random ratio for every "
-        f"channel group; search on {where.images} held-out images; test accuracy in % of the same weights after calibration, "
+        f"channel group; greedy slimming ({where.criterion}) on {where.images} held-out images; test accuracy in % of the same weights after calibration, "
         f"mean ± standard deviation over {len(found)} seeds. torch {torch.__version__}, CPU.",
         "",
         "| MACs | "
@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--train-images", type=int, default=None)
     parser.add_argument("--decay", type=float, default=1e-4)
     parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--criterion", default="error_per_cost", choices=["error", "error_per_cost"])
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.25])
     parser.add_argument("--searchers", nargs="+", default=["greedy"])

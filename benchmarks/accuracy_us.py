@@ -163,6 +163,38 @@ def tables(found: dict[str, list[dict[str, Any]]], where: argparse.Namespace) ->
     return "\n".join(lines) + "\n"
 
 
+def picture(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Test accuracy against MACs: mean over seeds, bars of one standard deviation."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    macs = found["us"][0]["macs"]
+    series = {
+        "four nets, each trained for its width": ("0.4", LISTED, lambda w: found[f"single_{w}"]),
+        "one net for all widths (US), distilled": ("C0", sorted(LISTED + UNLISTED), lambda w: found["us"]),
+        "one net for all widths (US), labels only": (
+            "C1",
+            sorted(LISTED + UNLISTED),
+            lambda w: found["us_labels"],
+        ),
+    }
+    for label, (color, widths, rows) in series.items():
+        values = [[100 * f["accuracy"][str(w)] for f in rows(w)] for w in widths]
+        x, mean = [macs[str(w)] / 1e6 for w in widths], [statistics.mean(v) for v in values]
+        spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
+        axes.errorbar(x, mean, spread, color=color, capsize=3, marker="o", markersize=4, label=label)
+    for w in LISTED:
+        axes.axvline(macs[str(w)] / 1e6, color="0.9", zorder=0)
+    axes.set(
+        xlabel="multiply-adds per image (millions)", ylabel="test accuracy in % (mean ± standard deviation)"
+    )
+    axes.set_title("ResNet-20 on CIFAR-10; grey lines: listed widths")
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -197,6 +229,8 @@ def main() -> None:
             print(json.dumps({method: rows[-1]["accuracy"] for method, rows in found.items()}))
             continue
         settings = {k: str(v) for k, v in vars(where).items() if k not in ("data", "runs", "out")}
+        (where.out / "images").mkdir(exist_ok=True)
+        picture(found, where.out / "images" / "accuracy_us.png")
         publish(where.out, "accuracy_us", tables(found, where), {"settings": settings, "found": found})
     if where.methods == list(METHODS):
         print(tables(found, where))
