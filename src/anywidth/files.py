@@ -18,7 +18,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if the folder cannot be written.
     """
-    temporary = path.with_name(f".tmp-{path.name}")
+    process = os.environ.get(
+        "RANK", "0"
+    )  # of several processes each has its own; what a crash left is overwritten
+    temporary = path.with_name(f".tmp-{path.name}" if process == "0" else f".tmp-{process}-{path.name}")
     try:
         temporary.touch()
         mode = temporary.stat().st_mode

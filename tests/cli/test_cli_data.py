@@ -18,7 +18,7 @@ model: {{name: SmallResNet, kwargs: {{in_channels: 3, num_classes: 3, channels: 
 data: {{name: folder, root: {root}, batch_size: 8, image_size: 12, held_out: 4, augment: {{preset: cifar, padding: 1}}}}
 widths: {{listed: [0.5, 1.0], min: 0.5, random: 1}}
 train: {{epochs: 2, lr: 0.05, eval_every: 1, ema: 0.5, tensorboard: true, save_every: 2}}
-calibration: {{batches: 2}}
+calibration: {{batches: 3}}
 threads: 1
 device: cpu
 """
@@ -196,3 +196,33 @@ def test_torchrun_itself(recipe, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "results.json").read_text())["processes"] == 2
+
+
+def test_an_unreadable_test_image_is_left_out_even_the_first(recipe, images, run_command, tmp_path):
+    (images / "val" / "blue" / "0.png").write_bytes(b"x")
+    code, _, err = run_command("train", recipe, "train.epochs=1", "--run", tmp_path / "run")
+    assert code == 0, err
+    rows = json.loads((tmp_path / "run" / "results.json").read_text())["rows"]
+    assert {row["images"] for row in rows} == {11}
+
+
+def test_what_changes_no_weight_may_change_when_going_on(recipe, run_command, tmp_path):
+    run = tmp_path / "run"
+    assert run_command("train", recipe, "--run", run).code == 0
+    (run / "results.json").unlink()
+    changes = ("data.workers=1", "data.corrupt_limit=3", "train.log_every=7", "train.tensorboard=false")
+    code, _, err = run_command("train", recipe, *changes, "--run", run)
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("data.augment.auto=rand-q9",), "timm cannot make or apply this policy"),
+        (("data.augment.std=[0, 0, 0]",), "expected three numbers, one for each colour, above 0"),
+        (("widths.rule=progressive", "widths.options={until: 2}"), "expected 0 < until <= 1"),
+        (("train.target=math:pi",), "is a float, not a function"),
+    ],
+)
+def test_more_mistakes_in_one_line(recipe, refused, tmp_path, changes, message):
+    assert message in refused("train", recipe, *changes, "--run", tmp_path / "run")

@@ -94,7 +94,7 @@ def test_evolution_and_parameters(searched, run_command, tmp_path):
         (("--budget", "macs=0.1%"), "is outside what this network can have"),
         (("--budget", "flops=3"), "expected macs=LIMITS"),
         (("--budget", "macs=50%", "--searcher", "luck"), "unknown searcher 'luck'; use greedy or evolve"),
-        (("--budget", "macs=50%"), "is the log of another search (limits, steps differ)"),
+        (("--budget", "macs=50%"), "is the log of another search (limits, steps, images, batch_size differ)"),
     ],
 )
 def test_a_mistake_is_one_line(searched, refused, arguments, message):

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import webdataset
+from PIL import Image
 
 from anywidth.data import DataConfig, eval_batches, load
 from anywidth.data.shards import Shards
@@ -41,6 +42,15 @@ def test_the_index_is_kept_and_made_again_when_shards_change(shards):
     assert len(Shards(shards, "train")) == 24
     (shards / "train-0002.tar").unlink()
     assert len(Shards(shards, "train")) == 20
+
+
+def test_a_shard_written_again_is_listed_again(tmp_path):
+    for labels in ([0, 1, 0], [1, 0, 1]):
+        with webdataset.TarWriter(str(tmp_path / "train-0.tar")) as sink:
+            for i, label in enumerate(labels):
+                sink.write({"__key__": str(i), "png": Image.new("RGB", (4, 4)), "cls": label})
+        found = Shards(tmp_path, "train")
+        assert [found.read(i)[1] for i in range(3)] == labels
 
 
 def test_reading_processes_see_the_same_images(shards):

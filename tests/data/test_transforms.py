@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 
 from anywidth.data import Augment
-from anywidth.data.imageset import seeded
 from anywidth.data.transforms import CIFAR, IMAGENET, Lighting, eval_transform, train_transform
+from anywidth.seeds import seeded
 
 
 def image(width=60, height=50) -> Image.Image:

@@ -195,6 +195,16 @@ def test_a_checkpoint_of_another_model(tmp_path):
         aw.interop.load(path, "slimmable_networks", "us_mobilenet_v1", image_size=64)
 
 
+def test_prefixes_of_a_compiled_network_in_a_wrapper(tmp_path):
+    reference = Reference("s_mobilenet_v1")
+    torch.save({f"_orig_mod.{k}": v for k, v in reference.checkpoint().items()}, tmp_path / "a.pt")
+    compare(
+        aw.interop.load(tmp_path / "a.pt", "slimmable_networks", "s_mobilenet_v1", image_size=64),
+        reference,
+        (0,),
+    )
+
+
 class Unsafe:
     def __reduce__(self):
         return (print, ("run",))

@@ -248,6 +248,7 @@ def test_budgets_as_they_are_typed(text, limits):
         ("flops=3", "expected macs=LIMITS"),
         ("macs", "expected macs=LIMITS"),
         ("macs=3ms", "expected a number with one of %, k, M, G, T"),
+        ("latency=50%", "a share would be measured anew"),
         ("latency=3M", "expected a number with one of %, s, ms, us"),
         ("macs=1.2.3", "'1.2.3' is no number"),
     ],
@@ -292,3 +293,19 @@ def test_the_largest_uniform_width_within_a_limit(net):
             net.space.uniform(r / 100) for r in range(1, 101) if net.macs(r / 100) <= limit * net.macs(1.0)
         ]
         assert width == fitting[-1]
+
+
+def test_every_limit_keeps_its_member_where_one_width_is_best_within_both(net):
+    front = run_search(searchers(net)["evolve"], lambda widths: [0.3] * len(widths), closed_form(net, "macs"))
+    assert [m.label for m in front.members] == ["macs=30%", "macs=60%"]
+
+
+def test_answers_on_other_images_are_no_answers(net, tmp_path):
+    def search(images):
+        greedy = Greedy(net, budget(net), steps=4)
+        log, costs = tmp_path / "log", closed_form(net, "macs")
+        return run_search(greedy, additive(net), costs, log=log, about={"images": images})
+
+    assert search(200) == search(200)
+    with pytest.raises(CheckpointError, match=r"another search \(images differ\)"):
+        search(20)

@@ -162,7 +162,7 @@ def test_other_listed_widths_do_not_go_on_from_a_checkpoint(fit, batches, new_ne
     fit()
     net = new_net()
     net.list_width_("more", 0.75)
-    with pytest.raises(CheckpointError, match=r"listed=\['0.25', '0.5', '1.0'\], now listed=.*'more'"):
+    with pytest.raises(CheckpointError, match=r"listed=.*now listed=.*'more'"):
         fit_(net, batches, DRAW, CONFIG, seed=0, run=tmp_path / "run")
 
 

@@ -54,6 +54,7 @@ def _wanted(net: Elastic, text: str | None, front: Path | None) -> list[Any]:
         wanted += list(net.widths) if text == "listed" else names.widths(text)
     for member in read_front(front).members if front is not None else ():
         label = f"{front.stem}:{member.label}" if front is not None else member.label
+        net.norms.overrides(member.width)  # with switchable norms only trained widths exist
         net.list_width_(label, member.width)
         wanted.append(label)
     return list(dict.fromkeys(wanted))

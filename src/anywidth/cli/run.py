@@ -22,6 +22,9 @@ from anywidth.train import CHECKPOINT, distributed, evaluate
 
 RECIPE, NET, RESULTS, EVALUATION = "recipe.yaml", "net.safetensors", "results.json", "eval.json"
 
+_HARMLESS = ("data.root", "data.workers", "data.corrupt_limit", "train.log_every", "train.tensorboard")
+"""Keys that change no weight: an interrupted training may go on with others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -122,7 +125,9 @@ def check_free(path: Path, recipe: Recipe) -> None:
             raise RecipeError(f"{path} is not empty and holds no run; name another directory with --run")
         return
     begun = (path / CHECKPOINT).exists() or (path / RESULTS).exists()
-    if begun and (changes := recipes.differences(recipes.load(path / RECIPE), recipe)):
+    changes = recipes.differences(recipes.load(path / RECIPE), recipe) if begun else {}
+    changes = {key: change for key, change in changes.items() if key not in _HARMLESS}
+    if changes:
         text = ", ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in changes.items())
         raise RecipeError(f"{path} holds a run of another recipe: {text}; name another directory with --run")
 

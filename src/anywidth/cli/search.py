@@ -1,9 +1,11 @@
 """anywidth search: the best widths of a finished run within budgets."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import typer
 
 from anywidth import data, search
@@ -61,7 +63,12 @@ def find(
             chosen,
             errors,
             costs,
-            log=run / LOG,
+            log=run / LOG if front is None else front.with_suffix(".search.jsonl"),
+            about={
+                "images": sum(len(y) for _, y in batches),
+                "batch_size": len(batches[0][1]),
+                "weights": _digest(net),
+            },
             closed_form=limits.kind != "latency",
             together=search.Together(
                 rank=distributed.rank(),
@@ -75,6 +82,14 @@ def find(
             return
         search.write_front(front or run / FRONT, found)
         print_table(f"{front or run / FRONT}", _rows(net, found, limits, costs, errors))
+
+
+def _digest(net: Elastic) -> str:
+    """Of the weights: answers of other weights are no answers."""
+    digest = hashlib.blake2b(digest_size=16)
+    for p in net.parameters():
+        digest.update(p.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _held_out(run: Run, images: int, batch_size: int) -> list[Any]:

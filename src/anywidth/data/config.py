@@ -52,6 +52,13 @@ class Augment:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ValueError(f"augment.{name} = {value!r}: expected a number from {low} to {high}")
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if value is not None and (len(value) != 3 or (name == "std" and min(value) <= 0)):
+                more = ", above 0" if name == "std" else ""
+                raise ValueError(
+                    f"augment.{name} = {list(value)}: expected three numbers, one for each colour{more}"
+                )
         if self.auto is not None and self.auto.split("-")[0] not in ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a"):  # fmt: skip
             raise ValueError(
                 f"augment.auto = {self.auto!r}: expected timm's name of a policy, like 'rand-m9-mstd0.5-inc1'"

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -16,6 +12,7 @@ from torch.utils.data import Dataset
 from anywidth.data.sources import Source, Tensors
 from anywidth.data.transforms import Transform
 from anywidth.errors import DataError
+from anywidth.seeds import seeded
 
 _TRIES = 100
 
@@ -111,24 +108,6 @@ class ImageSet(Dataset[Any]):
                 continue
             return (image if self.transform is None else self.transform(image)), label
         return None
-
-
-@contextmanager
-def seeded(seed: int | None) -> Iterator[None]:
-    """The global generators of torch, numpy and Python start from `seed` within the block, and are put back after it."""
-    if seed is None:
-        yield
-        return
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before[0])
-        np.random.set_state(before[1])
-        random.setstate(before[2])
 
 
 def collate(items: Any) -> tuple[Tensor, Tensor] | Failure:

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from anywidth.data.config import DataConfig
-from anywidth.data.imageset import Failure, ImageSet, collate, seeded
+from anywidth.data.imageset import Failure, ImageSet, collate
 from anywidth.data.splits import Splits
 from anywidth.errors import DataError
-from anywidth.seeds import generator
+from anywidth.seeds import generator, seeded
 
 _ORDER, _NOISE, _MIX, _CALIBRATION = 11, 12, 13, 2**31
 _CALIBRATION_BATCH = 256
@@ -56,6 +56,8 @@ class Batches:
                 if isinstance(batch, Failure):
                     raise DataError(batch.message)
                 x, y = batch
+                if len(y) == 0:  # no image of it could be read
+                    continue
                 yield (x, y) if self.mix is None else self.mix(x, y, number)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):

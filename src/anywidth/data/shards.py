@@ -60,7 +60,7 @@ class Shards:
 
 def _index(shards: list[Path], kept: Path) -> list[list[int]]:
     """[shard, offset, size, class] of every image."""
-    facts = [[path.name, path.stat().st_size] for path in shards]
+    facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in shards]
     if kept.exists():
         try:
             saved = json.loads(kept.read_text())

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from anywidth.data.config import Augment
+from anywidth.errors import DataError
+from anywidth.seeds import seeded
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
@@ -71,11 +74,21 @@ def _auto(name: str, size: int, augment: Augment, default: tuple[Any, Any]) -> A
     grey = tuple(min(255, round(255 * m)) for m in mean)
     settings = {"translate_const": int(size * 0.45), "img_mean": grey}
     kind = name.split("-")[0]
+    make: Any = timm_policies.auto_augment_transform
     if kind == "rand":
-        return timm_policies.rand_augment_transform(name, settings)
-    if kind == "augmix":
-        return timm_policies.augment_and_mix_transform(name, {**settings, "translate_pct": 0.3})
-    return timm_policies.auto_augment_transform(name, settings)
+        make = timm_policies.rand_augment_transform
+    elif kind == "augmix":
+        make, settings = timm_policies.augment_and_mix_transform, {**settings, "translate_pct": 0.3}
+    try:
+        policy = make(name, settings)
+        with seeded(0):
+            for _ in range(20):  # some policies fail only when an operation of theirs is drawn
+                policy(Image.new("RGB", (size, size)))
+    except Exception as error:  # timm raises many types
+        raise DataError(
+            f"data.augment.auto = {name!r}: timm cannot make or apply this policy ({error})"
+        ) from error
+    return policy
 
 
 def train_transform(augment: Augment, size: int, default: tuple[Any, Any] = IMAGENET) -> Transform:

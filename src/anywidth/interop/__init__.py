@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,11 @@ def _ordinary(source: str, model: str, options: dict[str, Any]) -> torch.nn.Modu
         names = torchvision.models.list_models()
         if model not in names:
             raise CheckpointError(unknown_name("torchvision model", model, names))
-        return torchvision.models.get_model(model, weights=None, **options)
+        builder = torchvision.models.get_model_builder(model)
+        blank = [
+            key for key in ("weights", "weights_backbone") if key in inspect.signature(builder).parameters
+        ]
+        return builder(**dict.fromkeys(blank), **options)
     import timm
 
     if not timm.is_model(model):

@@ -92,9 +92,8 @@ def _bare(path: Path, found: Any) -> dict[str, Tensor]:
     if not isinstance(found, Mapping) or not found:
         raise CheckpointError(f"{path}: holds a {type(found).__name__}, expected the tensors of a state_dict")
     state = dict(found)
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    while shared := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
+        state = {name.removeprefix(shared): tensor for name, tensor in state.items()}
     return state
 
 

@@ -95,6 +95,10 @@ def parse(text: str, full: Callable[[Kind], float]) -> Budget:
 def _limit(text: str, kind: Kind, full: Callable[[Kind], float]) -> float:
     match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*(%|[a-zA-Z]*)", text)
     units = _SECONDS if kind == "latency" else _UNITS
+    if kind == "latency" and match is not None and match[2] == "%":
+        raise WidthError(
+            f"budget latency={text!r}: a share would be measured anew at each start; give seconds, like latency=5ms"
+        )
     if match is None or (match[2] != "%" and match[2] not in units):
         raise WidthError(
             f"budget {kind}={text!r}: expected a number with one of %, {', '.join(filter(None, units))}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,6 +80,7 @@ def run_search(
     closed_form: bool = True,
     together: Together = Together(),
     report: Callable[[Round], None] = lambda done: None,
+    about: Mapping[str, Any] | None = None,
 ) -> Front:
     """Ask, measure and tell until the searcher is done.
 
@@ -91,6 +92,7 @@ def run_search(
         closed_form: costs are computed, not measured; measured ones are logged, so that a replay sees the same.
         together: the processes.
         report: is told about every round.
+        about: plain data that decides the answers (the images, the weights); a log with other data is refused.
 
     Returns:
         The front.
@@ -98,7 +100,7 @@ def run_search(
     Raises:
         CheckpointError: the log is of another search.
     """
-    book = _Log(log if together.rank == 0 else None, searcher.identity())
+    book = _Log(log if together.rank == 0 else None, {**searcher.identity(), **(about or {})})
     records = together.from_first(book.open_)
     known = {tuple(r["width"]): r["cost"] for r in records if "cost" in r}
     answered = [r for r in records if "errors" in r]

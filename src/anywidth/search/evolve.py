@@ -10,7 +10,7 @@ import numpy as np
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.search.budget import Budget, Costs, largest_uniform
-from anywidth.search.front import Front, Member, undominated
+from anywidth.search.front import Front, Member
 from anywidth.search.steps import quantum
 from anywidth.width import Width
 
@@ -182,4 +182,4 @@ class Evolve:
             found = min(within, key=lambda m: (m.error, m.cost))
             best.append(Member(**{**vars(found), "label": label}))
         about = {**self.identity(), "evaluated": len(self.seen)}
-        return Front(members=undominated(best), budget=self.budget.kind, about=about)
+        return Front(members=tuple(reversed(best)), budget=self.budget.kind, about=about)

@@ -37,10 +37,10 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class Front:
-    """Widths of which none is both cheaper and better than another, the cheapest first.
+    """The best width that was found within each limit of a budget, the cheapest first.
 
     Attributes:
-        members: the widths.
+        members: the widths; two limits may have the same one.
         budget: what costs are: "macs", "params" or "latency".
         about: how the front was found: searcher, settings, numbers of evaluations.
     """

@@ -34,7 +34,8 @@ class FitConfig:
         precision: of the forward passes; weights stay float32. "float16" scales the loss.
         channels_last: memory format of images and weights.
         compile: compile each width's network; random widths need a `grid` then.
-        accumulate: micro-batches per step; the batch is cut, the step stays the same.
+        accumulate: micro-batches per step. Batch norms see a micro-batch and update their statistics with each; apart
+            from them the step is that of the whole batch.
         clip: largest norm of the gradient of a step, 0 for no limit.
         ema: decay of a moving average of the weights, which is then the result; 0 for none.
         sync_norm: batch norms use the batch of all processes.
@@ -72,7 +73,7 @@ class FitConfig:
     ema: float = 0.0
     sync_norm: bool = True
     eval_every: int = 0
-    best: str | float = "mean"
+    best: str | int | float = "mean"
     save_every: int = 0
     log_every: int = 50
     tensorboard: bool = False

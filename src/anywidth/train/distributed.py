@@ -38,6 +38,8 @@ def processes(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
         return
+    if device.type == "cuda":  # before anything is sent: objects travel through the current device
+        torch.cuda.set_device(local_device(device))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield

@@ -23,9 +23,12 @@ def find(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Calla
             f"{unknown_name(kind, name, known)}; your own function is named as 'package.module:function'"
         )
     try:
-        return getattr(importlib.import_module(module), function)
+        found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise RecipeError(f"{kind} {name!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise RecipeError(f"{kind} {name!r} is a {type(found).__name__}, not a function")
+    return found
 
 
 def call(

@@ -68,8 +68,13 @@ class _Fit:
 
     def identity(self) -> dict[str, object]:
         """What must be the same for a checkpoint to be of this training."""
-        listed = [str(label) for label in self.engine.parts.net.widths]
-        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()}
+        listed = [[str(label), list(w.kept)] for label, w in self.engine.parts.net.widths.items()]
+        shown = ("log_every", "tensorboard")  # change nothing but what is written about the training
+        settings = {
+            k: list(v) if isinstance(v, tuple) else v
+            for k, v in asdict(self.config).items()
+            if k not in shown
+        }
         return {**settings, "seed": self.seed, "epoch_steps": self.epoch_steps, "listed": listed}
 
     def lr(self) -> float:
@@ -138,7 +143,7 @@ def _epoch_(fit: _Fit, batches: Batches) -> None:
     net, start, before = fit.engine.parts.net, time.perf_counter(), fit.seconds
     net.train()
     items = iter(batches)
-    while micro := list(islice(items, fit.config.accumulate)):
+    while len(micro := list(islice(items, fit.config.accumulate))) == fit.config.accumulate:
         _step_(fit, micro)
         fit.seconds = before + time.perf_counter() - start
         inside = fit.step % fit.epoch_steps
@@ -222,9 +227,12 @@ def fit_(
     )
     _resume_(fit)
     devices = [engine.device] if engine.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), synchronised_(net, config.sync_norm), fit.log:
+    with torch.random.fork_rng(devices=devices), fit.log:
         while fit.step < fit.steps:
-            _epoch_(fit, batches(fit.epoch, fit.step % fit.epoch_steps))
+            with synchronised_(
+                net, config.sync_norm
+            ):  # not while the best epoch is looked for: processes calibrate alone
+                _epoch_(fit, batches(fit.epoch, fit.step % fit.epoch_steps))
             if fit.best.due(fit.epoch):
                 fit.log("scores", fit.step, epoch=fit.epoch, **fit.best.look_(fit.epoch, engine.parts))
             _save(fit)

@@ -86,14 +86,14 @@ def synchronised_(net: Elastic, wanted: bool) -> Iterator[None]:
 
     With one process, or `wanted=False`, nothing changes. Only torch's own batch norms are synchronised.
     """
-    changed: list[tuple[nn.Module, type]] = []
+    if not wanted or world() == 1:
+        yield
+        return
+    changed = [(m, type(m)) for m in net.model.modules() if type(m) in _KINDS]
     try:
-        if wanted and world() > 1:
-            for m in net.model.modules():
-                if type(m) in _KINDS:
-                    changed.append((m, type(m)))
-                    m.__class__ = _KINDS[type(m)]
-            net.drop_views_()
+        for m, kind in changed:
+            m.__class__ = _KINDS[kind]
+        net.drop_views_()
         yield
     finally:
         for m, kind in changed:

@@ -3,6 +3,7 @@
 import torch
 
 from anywidth.channels.space import ChannelSpace
+from anywidth.errors import WidthError
 from anywidth.train.policies.draw import Draw, Widths, check_range, random_widths
 
 
@@ -26,7 +27,7 @@ def progressive(
     """
     check_range(low, high, random, grid)
     if not 0 < until <= 1:
-        raise ValueError(f"progressive widths: expected 0 < until <= 1, got {until}")
+        raise WidthError(f"progressive widths: expected 0 < until <= 1, got {until}")
     groups = space if per_group else None
 
     def draw(generator: torch.Generator, progress: float = 0.0) -> Widths:
