@@ -17,6 +17,12 @@ from anywidth.interop.slimmable_networks import LISTS, MODELS, new
 with (Path(__file__).parent / "published_macs.csv").open() as file:
     ROWS = list(csv.DictReader(file))
 
+with (Path(__file__).parent / "published_channels.csv").open() as file:
+    CHANNELS = {
+        (row["model"], float(row["width"]), int(row["base"])): int(row["channels"])
+        for row in csv.DictReader(file)
+    }
+
 MOBILENET_V1 = (32, 64, 128, 256, 512, 1024)
 MOBILENET_V2 = (16, 24, 32, 64, 96, 160, 320)
 
@@ -53,6 +59,17 @@ def make_divisible(value: float) -> int:
     """The rounding rule of the reference as its tables show it: divisor 8, minimum 1."""
     rounded = max(1, int(value + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * value else rounded
+
+
+@pytest.mark.parametrize(
+    ("model", "bases", "count"), [("mobilenet_v1", MOBILENET_V1, 31), ("mobilenet_v2", MOBILENET_V2, 27)]
+)
+def test_rounding_gives_every_row_of_the_published_tables(model, bases, count):
+    widths = {width for name, width, _ in CHANNELS if name == model}
+    assert widths == set(MODELS[f"us_{model}"].widths)
+    assert len(widths) == count
+    for width in widths:
+        assert [make_divisible(base * width) for base in bases] == [CHANNELS[model, width, b] for b in bases]
 
 
 def test_channels_of_mobilenet_v1_at_every_width(nets):

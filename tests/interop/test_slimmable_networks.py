@@ -1,10 +1,12 @@
 """Imported checkpoints compute what the reference computes, at every kind of width, for all ten models."""
 
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import anywidth as aw
 from anywidth.errors import CheckpointError, WidthError
@@ -45,7 +47,7 @@ def compare(net, reference, switches) -> None:
     for i in switches:
         with torch.no_grad():
             got = net.at(labels[i])(X)
-        assert relative(got, reference.forward(X, i)) < 1e-6, labels[i]
+        assert relative(got, reference.forward(X, i)) < 1e-9, labels[i]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -113,6 +115,58 @@ def test_widths_in_the_order_of_the_file(tmp_path):
     path = save(tmp_path / "a.pt", reference)
     net = aw.interop.load(path, "slimmable_networks", "us_mobilenet_v1", widths=widths, image_size=64)
     compare(net, reference, range(4))
+
+
+def test_a_width_that_stands_twice_has_its_first_entry(tmp_path):
+    widths = (0.25, 1.0, 0.25, 0.5, 1.0)  # smallest, largest, and then all that were tested
+    reference = Reference("us_mobilenet_v1", widths)
+    path = save(tmp_path / "a.pt", reference)
+    net = aw.interop.load(path, "slimmable_networks", "us_mobilenet_v1", widths, image_size=64)
+    assert list(net.widths) == [0.25, 1.0, 0.5]
+    net = net.double().eval()
+    with torch.no_grad():
+        for i in (0, 1, 3):
+            assert relative(net.at(widths[i])(X), reference.forward(X, i)) < 1e-9
+        assert relative(net.at(0.25)(X), reference.forward(X, 2)) > 0.01
+
+
+@pytest.mark.parametrize("model", ["s_mobilenet_v1", "us_mobilenet_v1"])
+def test_two_widths_of_the_same_channels_are_refused(tmp_path, model):
+    """Their norms differ in the file; the later would take the place of the earlier without a word."""
+    widths = (0.25, 0.2501, 1.0)
+    path = save(tmp_path / "a.pt", Reference(model, widths))
+    with pytest.raises(CheckpointError, match=r"widths 0\.25 and 0\.2501 have the same channels"):
+        aw.interop.load(path, "slimmable_networks", model, widths, image_size=64)
+
+
+def test_statistics_that_were_reset_and_never_measured_do_not_count(tmp_path):
+    """As the released calibration leaves those of universal networks."""
+    reference = Reference("us_mobilenet_v1", (0.25, 0.5, 1.0))
+    for key, tensor in reference.state.items():
+        if ".bn.1." in key and not key.endswith("num_batches_tracked"):
+            tensor.fill_(float(key.endswith("running_var")))
+    path = save(tmp_path / "a.pt", reference)
+    net = aw.interop.load(path, "slimmable_networks", "us_mobilenet_v1", (0.25, 0.5, 1.0), image_size=64)
+    assert [net.has_statistics(w) for w in net.widths] == [True, False, True]
+    with pytest.raises(aw.errors.StatisticsError, match=r"width 0\.5 has no batch-norm statistics"):
+        net.eval().at(0.5)(X.float())
+
+
+@pytest.mark.parametrize("kind", ["before 2020", "half precision", "safetensors"])
+def test_kinds_of_files(tmp_path, kind):
+    reference = Reference("s_mobilenet_v1")
+    state = reference.checkpoint()
+    path = tmp_path / ("a.safetensors" if kind == "safetensors" else "a.pt")
+    if kind == "safetensors":
+        save_file(state, path)
+    elif kind == "before 2020":
+        torch.save({"model": state}, path, _use_new_zipfile_serialization=False)
+    else:
+        halves = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        torch.save({"model": halves}, path)
+        reference.state = {k.removeprefix("module."): v.double() for k, v in halves.items()}
+    net = aw.interop.load(path, "slimmable_networks", "s_mobilenet_v1", image_size=64)
+    compare(net, reference, (0, 3))
 
 
 @pytest.mark.parametrize(
@@ -224,6 +278,40 @@ def test_files_that_cannot_be_read(tmp_path):
     refused(tmp_path / "other.pt", r"holds no state_dict: its keys are 'epoch', 'best'")
     torch.save([1, 2], tmp_path / "list.pt")
     refused(tmp_path / "list.pt", "holds a list")
+    torch.save({"model": {}}, tmp_path / "empty.pt")
+    refused(tmp_path / "empty.pt", "holds nothing, expected the tensors")
+    torch.save({1: torch.ones(2)}, tmp_path / "nameless.pt")
+    refused(tmp_path / "nameless.pt", "tensors without names, like 1")
+    torch.save({"model": {"a": torch.ones(1), "b": 5}}, tmp_path / "mixed.pt")
+    refused(tmp_path / "mixed.pt", "'b' is a int; expected tensors only")
+    torch.save({"module.fc.weight": torch.ones(1)}, tmp_path / "ordinary.pt")
+    refused(tmp_path / "ordinary.pt", "holds no batch norms of several widths .* source='torchvision'")
+    refused(tmp_path, "is a folder")
+
+
+@pytest.mark.parametrize("kept", [0, 5000, 1_000_000])
+@pytest.mark.parametrize("new", [True, False])
+def test_files_that_were_cut(tmp_path, kept, new):
+    path = tmp_path / "a.pt"
+    torch.save({"model": Reference("s_mobilenet_v1").checkpoint()}, path, _use_new_zipfile_serialization=new)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match=r"cannot be read as a checkpoint .* it is damaged"):
+        aw.interop.load(path, "slimmable_networks", "s_mobilenet_v1", image_size=64)
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    """Some of the released files are zipped."""
+    inner = save(tmp_path / "us_mobilenet_v1_calibrated.pt", Reference("us_mobilenet_v1", (0.25, 1.0)))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(inner, inner.name)
+    with pytest.raises(CheckpointError, match=r"unpack it and give the file in it \(us_mobilenet_v1_cal"):
+        aw.interop.load(tmp_path / "a.zip", "slimmable_networks", "us_mobilenet_v1", image_size=64)
+
+
+@pytest.mark.parametrize("widths", [0.5, "0.25"])
+def test_widths_are_a_list(tmp_path, widths):
+    with pytest.raises(WidthError, match="expected a list in the order of the file"):
+        aw.interop.load(tmp_path / "a.pt", "slimmable_networks", "us_mobilenet_v1", widths)
 
 
 @pytest.mark.parametrize(

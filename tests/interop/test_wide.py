@@ -86,3 +86,18 @@ def test_an_unfit_checkpoint_changes_nothing(tmp_path):
     with pytest.raises(CheckpointError, match="1 missing"):
         aw.interop.load_wide_(net, tmp_path / "a.pth")
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+@pytest.mark.parametrize("sort", [True, False])
+def test_switchable_norms_of_narrow_widths_begin_from_the_checkpoint(tmp_path, sort):
+    model = weights()
+    torch.save(model.state_dict(), tmp_path / "a.pth")
+    net = aw.interop.load(
+        tmp_path / "a.pth", "torchvision", "resnet18", [0.5, 1.0], image_size=64, norm="switchable", sort=sort
+    ).eval()
+    torch.testing.assert_close(net(X), model(X), rtol=1e-4, atol=1e-4)
+    assert not net.has_statistics(0.5)
+    narrow = dict(net.train().at(0.5).named_parameters())
+    for name, wide in net.model.named_parameters():
+        here = tuple(slice(0, n) for n in narrow[name].shape)
+        torch.testing.assert_close(narrow[name], wide[here], rtol=0, atol=0, msg=name)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from anywidth.elastic import Elastic
-from anywidth.errors import CheckpointError
+from anywidth.errors import CheckpointError, WidthError
 from anywidth.interop import slimmable_networks
 from anywidth.interop.files import Report
 from anywidth.interop.wide import load_wide_
@@ -52,6 +52,10 @@ def load(
         if options or model_options:
             unknown = [*options, *(["model_options"] if model_options else [])]
             raise CheckpointError(f"source 'slimmable_networks' takes no {', '.join(unknown)}")
+        if widths is not None and (isinstance(widths, str) or not isinstance(widths, Sequence)):
+            raise WidthError(
+                f"widths = {widths!r}: expected a list in the order of the file, like [0.25, 0.5, 1.0]"
+            )
         listed = None if widths is None else list(widths)
         return slimmable_networks.load(path, model, listed, image_size=image_size)
     if source not in SOURCES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,18 +61,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, damaged, or holding other things than tensors.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; give the path of a checkpoint")
+    _check_file(path)
     try:
         if path.suffix == ".safetensors":
             found: Any = load_file(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except SafetensorError as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
-    except Exception as error:  # torch raises many types
+    except Exception as error:  # torch raises many types, OSError for a file that was cut
         reason = " ".join(str(error).split())[:160]
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint of tensors ({type(error).__name__}: {reason}); it is damaged, or "
@@ -80,17 +78,40 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return _bare(path, found)
 
 
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; give the path of a checkpoint")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is a folder; give the path of a checkpoint in it")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be opened ({error.strerror})") from error
+    if path.suffix == ".zip":
+        inside = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+        if not any(name.endswith("data.pkl") for name in inside):
+            names = ", ".join(inside[:3]) or "nothing readable"
+            raise CheckpointError(f"{path}: is an archive; unpack it and give the file in it ({names})")
+
+
 def _bare(path: Path, found: Any) -> dict[str, Tensor]:
     while isinstance(found, Mapping) and not all(isinstance(v, Tensor) for v in found.values()):
         inner = next((found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)), None)
         if inner is None:
+            key, odd = next((k, v) for k, v in found.items() if not isinstance(v, Tensor))
             raise CheckpointError(
-                f"{path}: holds no state_dict: its keys are {', '.join(map(repr, list(found)[:4]))}; expected tensors, "
-                f"or one of {', '.join(_WRAPPERS)}"
+                f"{path}: holds no state_dict: its keys are {', '.join(map(repr, list(found)[:4]))}, and {key!r} is a "
+                f"{type(odd).__name__}; expected tensors only, or one of {', '.join(_WRAPPERS)}"
             )
         found = inner
     if not isinstance(found, Mapping) or not found:
-        raise CheckpointError(f"{path}: holds a {type(found).__name__}, expected the tensors of a state_dict")
+        empty = "nothing" if isinstance(found, Mapping) else f"a {type(found).__name__}"
+        raise CheckpointError(f"{path}: holds {empty}, expected the tensors of a state_dict")
+    nameless = [key for key in found if not isinstance(key, str)]
+    if nameless:
+        raise CheckpointError(
+            f"{path}: holds tensors without names, like {nameless[0]!r}; expected a state_dict"
+        )
     state = dict(found)
     while shared := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(shared): tensor for name, tensor in state.items()}

@@ -20,6 +20,7 @@ from anywidth.interop.autoslim_lists import LISTS
 from anywidth.interop.files import compare, read_state
 from anywidth.interop.published import MODELS, TAIL, Published, channels_to_width, new, published
 from anywidth.norms import batch_norms
+from anywidth.width import Width
 
 
 def load(
@@ -31,7 +32,8 @@ def load(
         path: the file; wrapped (`model`), prefixed (`module.`) or bare. Counters of batch norms may be missing.
         model: a key of `MODELS`.
         widths: what the numbers in the file stand for, in its order. By default the published widths; for a
-            universal network that was trained and not calibrated (two entries) the narrowest and the widest.
+            universal network that was trained and not calibrated (two entries) the narrowest and the widest. Where
+            the file has a width twice, the first entry counts, as a look-up in the reference's list finds it.
         image_size: pixels of the square for which costs are counted.
 
     Returns:
@@ -47,17 +49,16 @@ def load(
     if widths is None and about.norm == "shared" and entries == 2:
         widths = [min(about.widths), max(about.widths)]
     net = new(model, widths, image_size=image_size)
-    if entries != len(net.widths):
-        raise CheckpointError(
-            f"{path}: holds batch norms of {entries} widths, expected {len(net.widths)} ({model}); give the widths of the "
-            "file in its order: widths=[...]"
-        )
-    wanted = dict(_wanted(net, about))
+    ratios = widths is not None and not about.convolutions
+    labels = [float(w) for w in widths or ()] if ratios else list(net.widths)
+    _check_entries(path, model, entries, labels)
+    _check_distinct(path, net)
+    wanted = dict(_wanted(net, about, labels))
     report = compare(state, {key: tensors[0] for key, tensors in wanted.items()})
     if not report.fits:
         raise CheckpointError(f"{path} does not fit {model}: {report}")
     with torch.no_grad():
-        for key, tensors in wanted.items():
+        for key, tensors in reversed(wanted.items()):  # the first entry of a width is the last one written
             for tensor in tensors:
                 if key in state:
                     tensor.copy_(state[key])
@@ -72,8 +73,33 @@ def _entries(state: Mapping[str, Tensor]) -> int:
     return max(numbers, default=-1) + 1
 
 
-def _wanted(net: Elastic, about: Published) -> Iterator[tuple[str, list[Any]]]:
-    """Name in the file -> our tensors that it fills."""
+def _check_entries(path: str | Path, model: str, entries: int, labels: Sequence[Hashable]) -> None:
+    if entries == 0:
+        raise CheckpointError(
+            f"{path}: holds no batch norms of several widths (names like NAME.bn.0.running_mean), so it is no {model} of "
+            "the reference code; for an ordinary network give source='torchvision' or 'timm'"
+        )
+    if entries != len(labels):
+        raise CheckpointError(
+            f"{path}: holds batch norms of {entries} widths, expected {len(labels)} ({model}); give the widths of the "
+            "file in its order: widths=[...]"
+        )
+
+
+def _check_distinct(path: str | Path, net: Elastic) -> None:
+    """One channel configuration has one batch norm here, and as many as it has numbers in the file."""
+    seen: dict[Width, Hashable] = {}
+    for label, width in net.widths.items():
+        if width in seen:
+            raise CheckpointError(
+                f"{path}: the widths {seen[width]} and {label} have the same channels, but batch norms of their own, of "
+                "which a network can keep one; take one of the two out of the file"
+            )
+        seen[width] = label
+
+
+def _wanted(net: Elastic, about: Published, labels: Sequence[Hashable]) -> Iterator[tuple[str, list[Any]]]:
+    """Name in the file -> our tensors that it fills; `labels` are those of the file's numbers."""
     own = net.model.state_dict(keep_vars=True)
     norms = batch_norms(net.model)
     for name, tensor in own.items():
@@ -85,8 +111,8 @@ def _wanted(net: Elastic, about: Published) -> Iterator[tuple[str, list[Any]]]:
         elif about.norm == "shared" and kind in ("weight", "bias"):
             yield name, [tensor]
         else:
-            for number, width in enumerate(net.widths.values()):
-                tensors = net.norms.overrides(width)
+            for number, label in enumerate(labels):
+                tensors = net.norms.overrides(net.widths[label])
                 yield f"{path}.bn.{number}.{kind}", [tensors.get(name, tensor)]
 
 

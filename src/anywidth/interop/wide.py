@@ -12,13 +12,15 @@ from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
 from anywidth.interop.files import Report, compare, read_state, take_
 from anywidth.reorder import reorder_
+from anywidth.view import cut
 
 
 def load_wide_(net: Elastic, path: str | Path, *, sort: bool = True) -> Report:
     """Give the widest network the weights of an ordinary checkpoint of its model (torchvision, timm, your own).
 
     With `sort`, channels are brought into the order of falling importance, so that narrow widths keep the important
-    ones; the widest network computes the same as before. Statistics of narrow widths are dropped: train or calibrate.
+    ones; the widest network computes the same as before. Statistics of narrow widths are dropped: train or calibrate;
+    switchable affine pairs begin as slices of the checkpoint's.
 
     Args:
         net: changed in place.
@@ -39,12 +41,24 @@ def load_wide_(net: Elastic, path: str | Path, *, sort: bool = True) -> Report:
         raise CheckpointError(f"{path} does not fit {type(net.model).__name__}: {report}")
     take_(net.model, state)
     if sort:
-        reorder_(net, importance_order(net))
-    else:
-        for width in list(net.norms.statistics):
-            net.norms.forget_(width)
-        net.drop_views_()
+        # The wide network alone: narrow widths that own norms would forbid it, but theirs start over in any case.
+        alone = Elastic(net.model, norm="shared", space=net.space)
+        reorder_(alone, importance_order(net))
+    _start_over_(net)
     return report
+
+
+@torch.no_grad()
+def _start_over_(net: Elastic) -> None:
+    """Narrow widths as if listed now: no statistics, and affine pairs that are slices of the wide network's."""
+    wide = dict(net.model.named_parameters())
+    for width in list(net.norms.statistics):
+        net.norms.forget_(width)
+        for name, own in net.norms.overrides(width).items():
+            if name in wide:
+                part = cut(net.space, name, width)
+                own.copy_(wide[name] if part is None else part.of(wide[name]))
+    net.drop_views_()
 
 
 def importance_order(net: Elastic) -> dict[str, list[int]]:
