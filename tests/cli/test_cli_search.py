@@ -88,6 +88,50 @@ def test_evolution_and_parameters(searched, run_command, tmp_path):
     )
 
 
+def test_a_latency_search_goes_on_with_the_latencies_it_measured(searched, run_command, refused, tmp_path):
+    front, log = tmp_path / "front.json", tmp_path / "front.search.jsonl"
+    options = ("--images", 100, "--steps", 2, "--front", front)
+    assert "10 seconds is outside what this network can have" in refused(
+        "search", searched, "--budget", "latency=10s", *options
+    )
+    latencies = searched / "latencies.jsonl"
+    header, smallest, full = map(json.loads, latencies.read_text().splitlines())
+    smallest["cost"], full["cost"] = 1.0, 3.0  # a clock that is surely in between
+    latencies.write_text("".join(json.dumps(line) + "\n" for line in (header, smallest, full)))
+    arguments = ("search", searched, "--budget", "latency=2s", *options)
+    code, _, err = run_command(*arguments)
+    assert code == 0, err
+    (member,) = read_front(front).members
+    assert member.cost <= 2
+    results = [file.read_text() for file in (front, log, latencies)]
+    log.write_text("".join(results[1].splitlines(keepends=True)[:2]) + '{"round": 1, "wid')
+    assert run_command(*arguments).code == 0
+    assert [file.read_text() for file in (front, log, latencies)] == results
+
+
+def test_processes_of_torchrun_search_as_one(searched, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "anywidth",
+    ]
+    front = tmp_path / "front.json"
+    done = subprocess.run(
+        [*command, "search", str(searched), *OPTIONS, "--front", str(front)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert front.read_text() == (searched / "front.json").read_text()
+    assert (tmp_path / "front.search.jsonl").read_text() == (searched / "search.jsonl").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,3 +1,5 @@
+import socket
+
 import pytest
 import torch
 from torch import nn
@@ -14,3 +16,10 @@ def net() -> Elastic:
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
     )  # fmt: skip
     return Elastic(model, torch.randn(1, 3, 16, 16), divisor=2, minimum=2)
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

@@ -57,9 +57,45 @@ def test_files_that_are_no_fronts(tmp_path, text, message):
         read_front(tmp_path / "none.json")
 
 
-def test_labels_must_differ(tmp_path):
+ROW = {"label": "x", "cost": 1.0, "error": 0.1, "macs": 1, "params": 1, "width": {"a": 2, "b": [0, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": [1]}, r"\[1\] is no dict"),
+        ({"width": {"a": "x"}}, "'x' is no int"),
+        ({"width": {"a": 2.5}}, "2.5 is no int"),
+        ({"width": {"a": True}}, "True is no int"),
+        ({"width": {"a": 0}}, "0 units of the group 'a'"),
+        ({"width": {"a": []}}, "units of the group 'a'"),
+        ({"width": {"a": [0, -1]}}, "units of the group 'a'"),
+        ({"error": "no"}, "'no' is no float"),
+        ({"error": float("nan")}, "nan is no finite number"),
+        ({"cost": True}, "True is no"),
+        ({"cost": None}, "None is no float"),
+        ({"macs": None}, "None is no int"),
+        ({"label": 1}, "1 is no str"),
+        ({"label": ["x"]}, "is no str"),
+    ],
+)
+def test_rows_that_are_damaged(tmp_path, change, message):
     path = tmp_path / "front.json"
-    write_front(path, Front(members=(member("x", 1, 0.5), member("x", 2, 0.1)), budget="macs"))
-    assert len(json.loads(path.read_text())["members"]) == 2
-    with pytest.raises(CheckpointError, match="labels that are not all different"):
+    front = {"format": "anywidth.front/1", "budget": "macs", "about": {}}
+    path.write_text(json.dumps({**front, "members": [ROW]}))
+    assert read_front(path).members[0].width.units(1) == (0, 2)
+    path.write_text(json.dumps({**front, "members": [{**ROW, **change}]}))
+    with pytest.raises(CheckpointError, match=f"the front is damaged .*{message}"):
         read_front(path)
+    path.write_text(json.dumps({**front, "members": [ROW, ROW]}))
+    with pytest.raises(CheckpointError, match="labels of a front must differ"):
+        read_front(path)
+
+
+def test_labels_must_differ():
+    with pytest.raises(
+        ValueError, match=r"labels of a front must differ, and there must be one; got \['x', 'x'\]"
+    ):
+        Front(members=(member("x", 1, 0.5), member("x", 2, 0.1)), budget="macs")
+    with pytest.raises(ValueError, match="there must be one"):
+        Front(members=(), budget="macs")

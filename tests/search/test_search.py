@@ -3,8 +3,8 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
-import torch
 
 from anywidth.errors import CheckpointError, WidthError
 from anywidth.search import (
@@ -15,7 +15,6 @@ from anywidth.search import (
     check,
     closed_form,
     largest_uniform,
-    measured,
     parse,
     run_search,
 )
@@ -112,32 +111,70 @@ def test_greedy_takes_the_smallest_error_and_of_equals_the_first(net):
     assert asked[2] == [(4, 8, 8), (6, 6, 8), (6, 8, 6)]
 
 
-def test_a_measured_budget_is_measured_once_for_each_width(net, tmp_path):
-    calls = []
+@pytest.mark.parametrize("seed", range(5))
+def test_greedy_is_optimal_where_that_can_be_proved(net, seed):
+    """Errors that are convex in each group and add up, steps that cost the same: the cheapest loss first is best at every cost."""
+    random = np.random.default_rng(seed)
+    losses = np.sort(random.random((3, 3)), axis=1) / 10  # of the first step down, the second, the third
+    lost = np.concatenate([np.zeros((3, 1)), np.cumsum(losses, axis=1)], axis=1)
 
-    def seconds(widths):
-        calls.extend(w.kept for w in widths)
-        return [1e-3 * sum(w.kept) for w in widths]
+    def errors(widths):
+        return [float(sum(lost[g, (8 - k) // 2] for g, k in enumerate(w.kept))) for w in widths]
 
-    limits = Budget(kind="latency", limits={"latency=15ms": 0.015})
+    def channels(widths):
+        return [float(sum(w.kept)) for w in widths]
 
-    def search():
-        return run_search(
-            Greedy(net, limits, steps=4), additive(net), seconds, log=tmp_path / "log", closed_form=False
-        )
-
-    front = search()
-    assert sum(front.members[0].width.kept) <= 15
-    assert len(calls) == len(set(calls))
-    before = list(calls)
-    assert search() == front
-    assert calls == before  # a replay measures nothing
+    limits = Budget(kind="params", limits={str(n): float(n) for n in range(24, 5, -2)})
+    for criterion in ("error", "error_per_cost"):
+        front = run_search(Greedy(net, limits, steps=4, criterion=criterion), errors, channels)
+        assert [m.label for m in front.members] == [str(n) for n in range(6, 25, 2)]
+        for m in front.members:
+            best = min(e for w in every_width(net) if sum(w.kept) <= int(m.label) for e in errors([w]))
+            assert m.error == pytest.approx(best, abs=1e-12)
 
 
-def test_latency_is_that_of_the_extracted_network(net):
-    full, half = measured(net, torch.randn(1, 3, 16, 16), repeats=3)([net.space.full, net.space.uniform(0.5)])
-    assert 0 < half < 1
-    assert 0 < full < 1
+def test_decisions_are_nested(net):
+    """Every round narrows one group by one step, so that of two limits the tighter has the nested width."""
+    rounds = []
+    run_search(
+        Greedy(net, budget(net, {"a": 0.9, "b": 0.2}), steps=4),
+        additive(net),
+        closed_form(net, "macs"),
+        report=rounds.append,
+    )
+    chosen = [r.widths[r.errors.index(min(r.errors))] for r in rounds]
+    for wide, narrow in itertools.pairwise(chosen):
+        assert narrow <= wide
+        assert sum(wide.kept) - sum(narrow.kept) == 2
+    assert [r.number for r in rounds] == list(range(1, len(rounds) + 1))
+
+
+def test_greedy_may_start_narrower(net):
+    start = Width(names=net.space.names, kept=(8, 4, 6))
+    asked = []
+
+    def errors(widths):
+        asked.append([w.kept for w in widths])
+        return additive(net)(widths)
+
+    searcher = Greedy(net, budget(net, {"a": 0.2}), steps=4, start=start)
+    front = run_search(searcher, errors, closed_form(net, "macs"))
+    assert asked[:2] == [[(8, 4, 6)], [(6, 4, 6), (8, 2, 6), (8, 4, 4)]]
+    assert front.members[0].width <= start
+    assert front.about["start"] == [8, 4, 6]
+
+
+def test_groups_at_their_minimum_drop_out(net):
+    limits = budget(net, {"a": net.macs(net.space.smallest) / net.macs(1.0)})
+    rounds = []
+    front = run_search(
+        Greedy(net, limits, steps=4),
+        lambda ws: [0.5] * len(ws),
+        closed_form(net, "macs"),
+        report=rounds.append,
+    )
+    assert front.members[0].width == net.space.smallest
+    assert [len(r.widths) for r in rounds] == [1, 3, 3, 3, 2, 2, 2, 1, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["greedy", "evolve"])
@@ -153,7 +190,8 @@ def test_a_search_goes_on_from_any_part_of_its_log(net, tmp_path, name):
         asked.extend(widths)
         return errors(widths)
 
-    for cut in [0, 5, len(text) // 3, len(text) // 2, len(text) - 3, len(text) - 1, len(text)]:
+    ends = [i + 1 for i, letter in enumerate(text) if letter == "\n"]
+    for cut in sorted({0, 5, *ends, *(end - 1 for end in ends), *(end - 9 for end in ends)}):
         log.write_text(text[:cut])
         asked.clear()
         assert run_search(searchers(net)[name], counted, costs, log=log) == whole
@@ -214,17 +252,68 @@ def test_evolution_is_fixed_by_its_seed(net):
 
 def test_the_log_of_another_search_is_refused(net, tmp_path):
     log, costs = tmp_path / "search.jsonl", closed_form(net, "macs")
-    run_search(Greedy(net, budget(net), steps=4), additive(net), costs, log=log)
+
+    def search(steps=4, **about):
+        return run_search(Greedy(net, budget(net), steps=steps), additive(net), costs, log=log, about=about)
+
+    assert search(images=100).about["images"] == 100
     with pytest.raises(CheckpointError, match=r"is the log of another search \(steps differ\)"):
-        run_search(Greedy(net, budget(net), steps=2), additive(net), costs, log=log)
+        search(steps=2, images=100)
+    with pytest.raises(CheckpointError, match=r"is the log of another search \(images differ\)"):
+        search(images=200)
     records = [json.loads(line) for line in log.read_text().splitlines()]
     records[2]["widths"][0][0] += 1
     log.write_text("".join(json.dumps(r) + "\n" for r in records))
     with pytest.raises(CheckpointError, match="round 2 holds other widths"):
+        search(images=100)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"round": 7},
+        {"errors": [0.5]},
+        {"errors": None},
+        {"errors": ["a", "b", "c"]},
+        {"errors": [0.1, float("nan"), 0.2]},
+        {"widths": None},
+    ],
+)
+def test_a_round_that_cannot_be_what_was_written(net, tmp_path, change):
+    log, costs = tmp_path / "search.jsonl", closed_form(net, "macs")
+    run_search(Greedy(net, budget(net), steps=4), additive(net), costs, log=log)
+    lines = log.read_text().splitlines(keepends=True)
+    lines[2] = json.dumps({**json.loads(lines[2]), **change}) + "\n"
+    log.write_text("".join(lines))
+    with pytest.raises(CheckpointError, match="line 3 is damaged"):
         run_search(Greedy(net, budget(net), steps=4), additive(net), costs, log=log)
-    log.write_text('"hello"\n')
-    with pytest.raises(CheckpointError, match="is the log of another search"):
+    assert log.read_text() == "".join(lines)
+
+
+def test_a_log_that_goes_on_after_the_search_is_damaged(net, tmp_path):
+    log, costs = tmp_path / "search.jsonl", closed_form(net, "macs")
+    run_search(Greedy(net, budget(net), steps=4), additive(net), costs, log=log)
+    text = log.read_text()
+    log.write_text(text + text.splitlines(keepends=True)[-1])
+    with pytest.raises(CheckpointError, match=f"line {text.count(chr(10)) + 1} is damaged"):
         run_search(Greedy(net, budget(net), steps=4), additive(net), costs, log=log)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda widths: [0.5] * len(widths) + [0.5], "evaluate gave 2 errors for 1 widths"),
+        (lambda widths: [], "evaluate gave 0 errors for 1 widths"),
+        (lambda widths: [float("nan")] * len(widths), "evaluate gave an error of nan"),
+        (lambda widths: [float("inf")] * len(widths), "evaluate gave an error of inf"),
+    ],
+)
+def test_answers_that_cannot_be(net, tmp_path, answer, message):
+    with pytest.raises(ValueError, match=message):
+        run_search(
+            Greedy(net, budget(net), steps=4), answer, closed_form(net, "macs"), log=tmp_path / "search.jsonl"
+        )
+    assert (tmp_path / "search.jsonl").read_text().count("\n") == 1  # the wrong answer is not kept
 
 
 @pytest.mark.parametrize(
@@ -278,6 +367,10 @@ def test_budgets_that_cannot_be_met(net):
         (lambda n: Greedy(n, budget(n), steps={"*": 0}), "a step of 0 channels"),
         (lambda n: Greedy(n, budget(n), criterion="luck"), "unknown criterion 'luck'"),
         (lambda n: Evolve(n, budget(n), population=1), "population >= 2"),
+        (
+            lambda n: Greedy(n, budget(n), start=n.space.width({"0": [0, 2]})),
+            "the start keeps chosen units",
+        ),
     ],
 )
 def test_settings_that_cannot_be(net, make, message):
@@ -296,8 +389,10 @@ def test_the_largest_uniform_width_within_a_limit(net):
 
 
 def test_every_limit_keeps_its_member_where_one_width_is_best_within_both(net):
-    front = run_search(searchers(net)["evolve"], lambda widths: [0.3] * len(widths), closed_form(net, "macs"))
+    searcher = searchers(net)["evolve"]
+    front = run_search(searcher, lambda widths: [0.3] * len(widths), closed_form(net, "macs"))
     assert [m.label for m in front.members] == ["macs=30%", "macs=60%"]
+    assert len(searcher.explored()) == 1
 
 
 def test_answers_on_other_images_are_no_answers(net, tmp_path):

@@ -1,7 +1,9 @@
 """anywidth search: the best widths of a finished run within budgets."""
 
 import hashlib
+import platform
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from anywidth.errors import DataError, WidthError
 from anywidth.train import distributed, evaluate
 from anywidth.width import Width
 
-FRONT, LOG = "front.json", "search.jsonl"
+FRONT, LOG, LATENCIES = "front.json", "search.jsonl", "latencies.jsonl"
 
 
 def find(
@@ -46,10 +48,14 @@ def find(
                 "with elastic.norm = shared, then train what was found with switchable norms"
             )
         batches = _held_out(directory, images, batch_size)
-
-        def costs_of(kind: Any) -> Any:
-            return search.costs_of(net, kind, example(directory).to(directory.device))
-
+        together = search.Together(
+            rank=distributed.rank(),
+            world=distributed.world(),
+            gathered=distributed.gathered,
+            from_first=distributed.from_first,
+        )
+        weights = _digest(net)
+        costs_of = cache(lambda kind: _costs(directory, net, kind, weights, together))
         limits = search.parse(budget, lambda kind: costs_of(kind)([net.space.full])[0])
         costs = costs_of(limits.kind)
         search.check(net, limits, costs)
@@ -65,30 +71,42 @@ def find(
             costs,
             log=run / LOG if front is None else front.with_suffix(".search.jsonl"),
             about={
-                "images": sum(len(y) for _, y in batches),
+                "images": sum(len(labels) for _, labels in batches),
                 "batch_size": len(batches[0][1]),
-                "weights": _digest(net),
+                "weights": weights,
             },
-            closed_form=limits.kind != "latency",
-            together=search.Together(
-                rank=distributed.rank(),
-                world=distributed.world(),
-                gathered=distributed.gathered,
-                from_first=distributed.from_first,
-            ),
+            together=together,
             report=_say,
         )
+        uniform = [search.largest_uniform(net, costs, limits.limits[m.label]) for m in found.members]
         if distributed.rank() != 0:
             return
         search.write_front(front or run / FRONT, found)
-        print_table(f"{front or run / FRONT}", _rows(net, found, limits, costs, errors))
+        print_table(f"{front or run / FRONT}", _rows(net, found, uniform, errors(uniform)))
+
+
+def _costs(run: Run, net: Elastic, kind: Any, weights: str, together: search.Together) -> search.Costs:
+    """Closed formulas, or latencies of one image that are measured once and kept."""
+    if kind != "latency":
+        return search.closed_form(net, kind)
+    image = example(run).to(run.device)
+    device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else platform.machine()
+    about = {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "input": list(image.shape),
+        "weights": weights,
+    }
+    return search.remembered(
+        search.measured(net, image), run.path / LATENCIES, about=about, together=together
+    )
 
 
 def _digest(net: Elastic) -> str:
     """Of the weights: answers of other weights are no answers."""
     digest = hashlib.blake2b(digest_size=16)
-    for p in net.parameters():
-        digest.update(p.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    for p in net.parameters():  # flat, as a parameter without dimensions has no bytes to view
+        digest.update(p.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -139,16 +157,16 @@ def _say(done: search.Round) -> None:
 
 
 def _rows(
-    net: Elastic, found: search.Front, limits: search.Budget, costs: Any, errors: Any
+    net: Elastic, found: search.Front, uniform: Sequence[Width], errors: Sequence[float]
 ) -> list[dict[str, str]]:
     """Found widths beside the widest uniform ones within the same limits."""
-    uniform = [search.largest_uniform(net, costs, limits.limits[m.label]) for m in found.members]
     full = net.macs(net.space.full)
     rows = []
-    for member, width, error in zip(found.members, uniform, errors(uniform), strict=True):
+    for member, width, error in zip(found.members, uniform, errors, strict=True):
         rows.append(
             {
                 "budget": member.label,
+                **({"latency": f"{1e3 * member.cost:.3g} ms"} if found.budget == "latency" else {}),
                 "MACs": si(member.macs),
                 "of the full": f"{member.macs / full:.3f}",
                 "params": si(member.params),

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import numpy as np
-import torch
 
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.latency import measure
 from anywidth.width import Width
 
 Kind = Literal["macs", "params", "latency"]
@@ -48,28 +46,6 @@ def closed_form(net: Elastic, kind: Literal["macs", "params"]) -> Costs:
         return [float(c) for c in formula(rows)]
 
     return costs
-
-
-def measured(net: Elastic, example: torch.Tensor, *, repeats: int = 10) -> Costs:
-    """Seconds of the extracted network in evaluation mode: the median of some runs.
-
-    Args:
-        net: at its device.
-        example: (N, ...) the input to time.
-        repeats: timed runs of each width.
-    """
-
-    @torch.inference_mode()
-    def seconds(width: Width) -> float:
-        small = net.extract(width).eval()
-        return measure(lambda: small(example), repeats=repeats).median
-
-    return lambda widths: [seconds(width) for width in widths]
-
-
-def costs_of(net: Elastic, kind: Kind, example: torch.Tensor) -> Costs:
-    """The costs of a kind of budget."""
-    return measured(net, example) if kind == "latency" else closed_form(net, kind)
 
 
 def parse(text: str, full: Callable[[Kind], float]) -> Budget:
@@ -119,14 +95,13 @@ def check(net: Elastic, budget: Budget, costs: Costs) -> None:
     if not budget.limits:
         raise WidthError("budget: no limits; name at least one, like macs=50%")
     low, high = costs([net.space.smallest, net.space.full])
+    unit = {"macs": "MACs", "params": "parameters", "latency": "seconds"}[budget.kind]
     for label, limit in budget.limits.items():
-        if budget.kind != "latency" and not low <= limit <= high:
+        if not low <= limit <= high:
             raise WidthError(
-                f"budget {label}: {limit:g} {budget.kind} is outside what this network can have: the smallest width costs "
+                f"budget {label}: {limit:g} {unit} is outside what this network can have: the smallest width costs "
                 f"{low:g}, the widest {high:g}"
             )
-        if limit <= 0:
-            raise WidthError(f"budget {label}: expected a positive number")
 
 
 def largest_uniform(net: Elastic, costs: Costs, limit: float) -> Width:

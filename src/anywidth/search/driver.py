@@ -6,17 +6,17 @@ was killed is replayed from its log, and a search by several processes is one se
 
 from __future__ import annotations
 
-import json
-import os
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from anywidth.errors import CheckpointError
-from anywidth.files import write_text
 from anywidth.search.budget import Costs
 from anywidth.search.front import Front
+from anywidth.search.journal import Journal
+from anywidth.search.together import ALONE, Together
 from anywidth.width import Width
 
 Evaluate = Callable[[Sequence[Width]], Sequence[float]]
@@ -45,22 +45,6 @@ class Searcher(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Together:
-    """Several processes that search as one; by default a process alone.
-
-    Attributes:
-        rank, world: number of this process, and of all.
-        gathered: a value -> the values of all processes, in their order.
-        from_first: the value that a function has in the first process; only that one runs it.
-    """
-
-    rank: int = 0
-    world: int = 1
-    gathered: Callable[[Any], list[Any]] = lambda value: [value]
-    from_first: Callable[[Callable[[], Any]], Any] = lambda function: function()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Round:
     """One round of questions and answers, for a progress display."""
 
@@ -77,57 +61,40 @@ def run_search(
     costs: Costs,
     *,
     log: Path | None = None,
-    closed_form: bool = True,
-    together: Together = Together(),
-    report: Callable[[Round], None] = lambda done: None,
     about: Mapping[str, Any] | None = None,
+    together: Together = ALONE,
+    report: Callable[[Round], None] = lambda done: None,
 ) -> Front:
     """Ask, measure and tell until the searcher is done.
 
     Args:
         searcher: fresh.
         evaluate: widths -> errors; each process is given its share of a round.
-        costs: widths -> costs.
+        costs: widths -> costs, always the same for a width: measured ones are to be `remembered`.
         log: JSON lines of all answers; what is there already is not measured again.
-        closed_form: costs are computed, not measured; measured ones are logged, so that a replay sees the same.
+        about: plain data that decides the answers: which images, which weights. The log of others is refused.
         together: the processes.
         report: is told about every round.
-        about: plain data that decides the answers (the images, the weights); a log with other data is refused.
 
     Returns:
-        The front.
+        The front; `about` is added to what it says of itself.
 
     Raises:
-        CheckpointError: the log is of another search.
+        CheckpointError: the log is of another search, or damaged.
+        ValueError: `evaluate` gives something else than one finite number for each width.
     """
-    book = _Log(log if together.rank == 0 else None, {**searcher.identity(), **(about or {})})
+    about = dict(about or {})
+    book = Journal(log if together.rank == 0 else None, "search", {**searcher.identity(), **about})
     records = together.from_first(book.open_)
-    known = {tuple(r["width"]): r["cost"] for r in records if "cost" in r}
-    answered = [r for r in records if "errors" in r]
-
-    def measured(widths: Sequence[Width]) -> Sequence[float]:
-        if closed_form:
-            return costs(widths)
-        for width in widths:
-            if width.kept not in known:
-                known[width.kept] = together.from_first(lambda width=width: float(costs([width])[0]))
-                book.append_({"width": list(width.kept), "cost": known[width.kept]})
-        return [known[width.kept] for width in widths]
-
     number = 0
-    while asked := searcher.ask(measured):
-        replayed = number < len(answered)
+    while asked := searcher.ask(costs):
+        replayed = number < len(records)
         if replayed:
-            if answered[number]["widths"] != [list(w.kept) for w in asked]:
-                raise CheckpointError(
-                    f"{log}: round {number + 1} holds other widths than this search asks for; it was written by another "
-                    "version or network: remove it to search anew"
-                )
-            errors = [float(e) for e in answered[number]["errors"]]
+            errors = _replayed(book, number, records[number], asked)
         else:
             errors = _shared(asked, evaluate, together)
             book.append_({"round": number, "widths": [list(w.kept) for w in asked], "errors": errors})
-        spent = [float(c) for c in measured(asked)]
+        spent = [float(c) for c in costs(asked)]
         searcher.tell(asked, spent, errors)
         number += 1
         report(
@@ -139,62 +106,35 @@ def run_search(
                 replayed=replayed,
             )
         )
-    return searcher.front()
+    if number < len(records):
+        raise book.damaged(number + 2)
+    found = searcher.front()
+    return replace(found, about={**found.about, **about})
+
+
+def _replayed(book: Journal, number: int, record: dict[str, Any], asked: Sequence[Width]) -> list[float]:
+    """The errors of a round from its line of the log."""
+    errors, widths = record.get("errors"), record.get("widths")
+    if record.get("round") != number or not isinstance(errors, list) or not isinstance(widths, list):
+        raise book.damaged(number + 2)
+    if len(errors) != len(widths) or not all(isinstance(e, float) and math.isfinite(e) for e in errors):
+        raise book.damaged(number + 2)
+    if widths != [list(w.kept) for w in asked]:
+        raise CheckpointError(
+            f"{book.path}: round {number + 1} holds other widths than this search asks for; it was written by another "
+            "version or network: remove it to search anew"
+        )
+    return errors
 
 
 def _shared(widths: Sequence[Width], evaluate: Evaluate, together: Together) -> list[float]:
-    """Process r takes every world-th width."""
+    """Process r takes every world-th width; what is wrong with an answer is said in every process."""
     mine = list(widths[together.rank :: together.world])
     answers = together.gathered([float(e) for e in evaluate(mine)] if mine else [])
+    for rank, answer in enumerate(answers):
+        expected = len(widths[rank :: together.world])
+        if len(answer) != expected:
+            raise ValueError(f"search: evaluate gave {len(answer)} errors for {expected} widths")
+        if bad := [e for e in answer if not math.isfinite(e)]:
+            raise ValueError(f"search: evaluate gave an error of {bad[0]}; expected numbers in [0, 1]")
     return [answers[i % together.world][i // together.world] for i in range(len(widths))]
-
-
-class _Log:
-    """The file; without a path nothing is kept."""
-
-    def __init__(self, path: Path | None, identity: dict[str, Any]) -> None:
-        self.path, self.identity = path, json.loads(json.dumps(identity))
-
-    def open_(self) -> list[dict[str, Any]]:
-        """All records but the first, which says whose they are; a line that a crash cut short is removed."""
-        if self.path is None:
-            return []
-        if not self.path.exists() or not (records := self._complete()):
-            self.path.unlink(missing_ok=True)
-            self.append_({"search": self.identity})
-            return []
-        found = records[0].get("search") if isinstance(records[0], dict) else None
-        if found != self.identity:
-            keys = [
-                k for k in self.identity if not isinstance(found, dict) or found.get(k) != self.identity[k]
-            ]
-            raise CheckpointError(
-                f"{self.path}: is the log of another search ({', '.join(keys) or 'not a log'} differ); use its settings to go "
-                "on, or remove it to search anew"
-            )
-        return records[1:]
-
-    def _complete(self) -> list[Any]:
-        assert self.path is not None
-        text = self.path.read_text(encoding="utf-8", errors="replace")
-        records, whole = [], []
-        for line in text.splitlines(keepends=True):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                break
-            if not line.endswith("\n"):
-                break
-            records.append(record)
-            whole.append(line)
-        if "".join(whole) != text:
-            write_text(self.path, "".join(whole))
-        return records
-
-    def append_(self, record: dict[str, Any]) -> None:
-        if self.path is None:
-            return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-            os.fsync(file.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.search.budget import Budget, Costs, largest_uniform
-from anywidth.search.front import Front, Member
+from anywidth.search.front import Front, Member, undominated
 from anywidth.search.steps import quantum
 from anywidth.width import Width
 
@@ -18,7 +19,7 @@ _TRIES = 200
 
 
 class Evolve:
-    """For each limit in turn, generations of widths within it, filled up to it.
+    """For each limit in turn, generations of widths within it, filled up to it (others where these are all known).
 
     The first generation is the widest uniform width, its mutants and random widths; later ones are children of the best
     `parents`, half by mutation and half by crossing. The best of an earlier (larger) limit are narrowed and compete too.
@@ -106,9 +107,10 @@ class Evolve:
         for _ in range(_TRIES):
             if len(found) >= self.population:
                 break
-            width = self._fitted(self._child(parents), costs, limit)
-            if width is not None and width not in self.seen:
-                found[width] = None
+            for width in self._fitted(self._child(parents), costs, limit):
+                if width not in self.seen and width not in found:
+                    found[width] = None
+                    break
         return list(found)
 
     def _child(self, parents: list[np.ndarray]) -> np.ndarray:
@@ -129,22 +131,26 @@ class Evolve:
     def _rounded(self, units: np.ndarray) -> np.ndarray:
         return np.clip(np.rint(units / self.quanta).astype(int) * self.quanta, self.least, self.most)
 
-    def _fitted(self, units: np.ndarray, costs: Costs, limit: float) -> Width | None:
-        """Narrowed in random groups until it meets the limit, then widened in random groups while it does."""
+    def _fitted(self, units: np.ndarray, costs: Costs, limit: float) -> list[Width]:
+        """Narrowed in random groups until it meets the limit, then widened in random groups while it does.
+
+        Returns:
+            The wide one first, then the narrow one for where the wide one is known: none, where no width meets the limit.
+        """
         if self.budget.kind == "latency":  # every cost is a measurement: narrow all groups alike
             for _ in range(40):
                 if costs([self._width(units)])[0] <= limit:
-                    return self._width(units)
+                    return [self._width(units)]
                 units = np.maximum(self.least, self._rounded(units * 0.93))
-            return None
+            return []
         while costs([self._width(units)])[0] > limit:
             open_groups = np.flatnonzero(units > self.least)
             if not len(open_groups):
-                return None
+                return []
             group = self.random.choice(open_groups)
             units = units.copy()
             units[group] = max(self.least[group], units[group] - self.quanta[group])
-        return self._width(self._filled(units, costs, limit))
+        return [self._width(self._filled(units, costs, limit)), self._width(units)]
 
     def _filled(self, units: np.ndarray, costs: Costs, limit: float) -> np.ndarray:
         while True:
@@ -175,11 +181,15 @@ class Evolve:
     def front(self) -> Front:
         """The best within each limit."""
         best = []
-        for label, limit in self.limits:
+        for label, limit in reversed(self.limits):
             within = [m for m in self.seen.values() if m.cost <= limit]
             if not within:
                 raise WidthError(f"budget {label}: no width was found that costs at most {limit:g}")
             found = min(within, key=lambda m: (m.error, m.cost))
-            best.append(Member(**{**vars(found), "label": label}))
+            best.append(replace(found, label=label))
         about = {**self.identity(), "evaluated": len(self.seen)}
-        return Front(members=tuple(reversed(best)), budget=self.budget.kind, about=about)
+        return Front(members=tuple(best), budget=self.budget.kind, about=about)
+
+    def explored(self) -> tuple[Member, ...]:
+        """Of all widths that were evaluated those that none dominates, the cheapest first, labelled by their cost."""
+        return tuple(replace(m, label=f"{m.cost:g}") for m in undominated(self.seen.values()))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from anywidth.errors import CheckpointError
 from anywidth.files import write_json
 from anywidth.width import Width
 
+_T = TypeVar("_T")
 _FORMAT = "anywidth.front/1"
 
 
@@ -40,7 +42,7 @@ class Front:
     """The best width that was found within each limit of a budget, the cheapest first.
 
     Attributes:
-        members: the widths; two limits may have the same one.
+        members: the widths, each with a label of its own; two limits may have the same one.
         budget: what costs are: "macs", "params" or "latency".
         about: how the front was found: searcher, settings, numbers of evaluations.
     """
@@ -48,6 +50,11 @@ class Front:
     members: tuple[Member, ...]
     budget: str
     about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        labels = [member.label for member in self.members]
+        if not labels or len(set(labels)) < len(labels):
+            raise ValueError(f"labels of a front must differ, and there must be one; got {labels}")
 
 
 def undominated(members: Iterable[Member]) -> tuple[Member, ...]:
@@ -90,13 +97,44 @@ def read_front(path: Path) -> Front:
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: is not a front of widths of the format {_FORMAT!r}; search again")
     try:
-        members = tuple(Member(**{**row, "width": Width.from_json(row["width"])}) for row in data["members"])
-        labels = [member.label for member in members]
-        if not labels or len(set(labels)) < len(labels):
-            raise ValueError("labels that are not all different, or none")
-        return Front(members=members, budget=data["budget"], about=data["about"])
+        members = tuple(_member(row) for row in data["members"])
+        return Front(members=members, budget=_of(str, data["budget"]), about=_of(dict, data["about"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: the front is damaged ({error}); search again") from None
+        raise CheckpointError(f"{path}: the front is damaged ({error!r}); search again") from None
+
+
+def _member(row: Any) -> Member:
+    found = _of(dict, row)
+    return Member(
+        label=_of(str, found["label"]),
+        width=_width(found["width"]),
+        cost=_number(found["cost"]),
+        error=_number(found["error"]),
+        macs=_of(int, found["macs"]),
+        params=_of(int, found["params"]),
+    )
+
+
+def _width(data: Any) -> Width:
+    for name, kept in _of(dict, data).items():
+        chosen = [_of(int, unit) for unit in kept] if isinstance(kept, list) else [_of(int, kept) - 1]
+        if not chosen or min(chosen) < 0:
+            raise ValueError(f"{kept!r} units of the group {name!r}")
+    return Width.from_json(data)
+
+
+def _of(kind: type[_T], value: Any) -> _T:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int):
+        value = _of(float, value)
+    if isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no finite number")
+    return value
 
 
 def named(front: Front, label: str, path: Path) -> Member:

@@ -37,11 +37,17 @@ class Greedy:
         *,
         steps: int | Mapping[str, int] = 12,
         criterion: Criterion = "error",
+        start: Width | None = None,
     ) -> None:
         if criterion not in ("error", "error_per_cost"):
             raise WidthError(f"search: unknown criterion {criterion!r}; use 'error' or 'error_per_cost'")
         self.net, self.budget, self.criterion = net, budget, criterion
         self.steps = group_steps(net.space, steps)
+        self.start = net.space.full if start is None else net.space.check(start)
+        if not self.start.is_prefix:
+            raise WidthError(
+                "search: the start keeps chosen units; greedy slimming needs the first units of every group"
+            )
         self.least = net.space.smallest.kept
         self.waiting = list(budget.limits.items())
         self.members: list[Member] = []
@@ -50,6 +56,7 @@ class Greedy:
         self.rounds = self.evaluated = 0
 
     def identity(self) -> dict[str, Any]:
+        begun = {} if self.start == self.net.space.full else {"start": list(self.start.kept)}
         return {
             "searcher": "greedy",
             "budget": self.budget.kind,
@@ -58,14 +65,15 @@ class Greedy:
             "criterion": self.criterion,
             "groups": list(self.net.space.names),
             "sizes": list(self.net.space.full.kept),
+            **begun,
         }
 
     def ask(self, costs: Costs) -> list[Width]:
-        """First the widest network; then each group one step narrower."""
+        """First the start; then each group one step narrower."""
         if not self.waiting:
             return []
         if self.now is None:
-            return [self.net.space.full]
+            return [self.start]
         found = []
         for group, step in enumerate(self.steps):
             kept = list(self.now.kept)
