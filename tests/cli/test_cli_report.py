@@ -59,3 +59,11 @@ def test_damaged_results(run, refused):
     (run / "results.json").write_text('{"rows": [')
     assert "results.json: is not JSON" in refused("report", run)
     assert not (run / "report.png").exists()
+
+
+def test_a_report_reads_no_image(run, run_command):
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(
+        text.replace("name: digits", "name: cifar10").replace("root: null", "root: gone")
+    )
+    assert run_command("report", run).code == 0

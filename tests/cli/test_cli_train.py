@@ -75,6 +75,14 @@ def test_overrides_and_the_other_rule(recipe, run_command, tmp_path, norm):
     assert [row["width"] for row in json.loads((run / "results.json").read_text())["rows"]] == [0.5, 1.0]
 
 
+def test_switchable_norms_keep_the_statistics_they_were_trained_with(
+    recipe, run_command, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("anywidth.cli.run.Run.calibrate_", lambda *a, **k: pytest.fail("calibrated"))
+    changes = ["train.epochs=1", "widths.rule=listed", "elastic.norm=switchable", "train.eval_every=1"]
+    assert run_command("train", recipe, *changes, "--run", tmp_path / "run").code == 0
+
+
 @pytest.mark.slow
 def test_kill_ten_times_at_any_moment_and_the_same_command_gives_the_same_weights(
     recipe, run_command, tmp_path

@@ -1,6 +1,8 @@
+import pytest
 import torch
 from torch import nn
 
+from anywidth.errors import RecipeError
 from anywidth.models import SmallResNet
 from anywidth.train.optim import optimizer as new_optimizer
 from anywidth.train.schedule import set_lr_
@@ -56,3 +58,9 @@ def test_two_steps_equal_the_formula_of_nesterov_sgd():
         bias = bias - lr * (bias_gradient + 0.9 * bias_velocity)
     torch.testing.assert_close(net.weight.detach(), weight)
     torch.testing.assert_close(net.bias.detach(), bias)
+
+
+@pytest.mark.parametrize("name", ["torch:SparseAdam", "torch:LBFGS"])
+def test_optimisers_that_cannot_take_such_a_step_are_refused(name):
+    with pytest.raises(RecipeError, match="cannot train here"):
+        new_optimizer(nn.Linear(2, 2), name, lr=0.1, weight_decay=0.0)

@@ -8,7 +8,7 @@ import typer
 
 from anywidth.cli.console import print_table, si
 from anywidth.cli.results import rows_as_text
-from anywidth.cli.run import EVALUATION, RESULTS, finished_run, read_results
+from anywidth.cli.run import EVALUATION, RESULTS, finished_recipe, read_results
 from anywidth.files import replacing, write_json
 
 FIGURE, REPORT = "report.png", "report.json"
@@ -16,7 +16,7 @@ FIGURE, REPORT = "report.png", "report.json"
 
 def report(run: Path = typer.Argument(metavar="RUN", help="Run directory.")) -> None:
     """Report on a finished RUN: its listed widths and those of its last `anywidth eval`."""
-    finished_run(run)
+    finished_recipe(run)
     results = read_results(run / RESULTS)
     rows = {str(row["width"]): row for row in results["rows"]}
     if (run / EVALUATION).exists():

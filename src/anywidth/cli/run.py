@@ -138,8 +138,8 @@ def claim(run: Run) -> None:
     write_text(run.path / RECIPE, recipes.dump(run.recipe))
 
 
-def finished_run(path: Path) -> Run:
-    """Open the directory of a finished training.
+def finished_recipe(path: Path) -> Recipe:
+    """The recipe of a finished training; reads no image.
 
     Raises:
         RecipeError: if there is no run, or it is not finished.
@@ -150,7 +150,17 @@ def finished_run(path: Path) -> Run:
                 "the training is not finished" if (path / RECIPE).exists() else "it is not a run directory"
             )
             raise RecipeError(f"{path} has no {name}: {state}; use `anywidth train RECIPE --run {path}`")
-    return open_run(path, recipes.load(path / RECIPE))
+    return recipes.load(path / RECIPE)
+
+
+def finished_run(path: Path) -> Run:
+    """Open the directory of a finished training.
+
+    Raises:
+        RecipeError: if there is no run, or it is not finished.
+        DataError: for data that cannot be had.
+    """
+    return open_run(path, finished_recipe(path))
 
 
 def listed_widths(recipe: Recipe) -> dict[Any, Any]:

@@ -84,7 +84,7 @@ def _train(run: Run) -> dict[str, Any]:
 
 def _finish(run: Run, net: Elastic, seconds: float) -> dict[str, Any]:
     listed = list(net.widths)
-    if run.recipe.elastic.norm != "frozen":
+    if run.recipe.elastic.norm == "shared":  # switchable norms keep the statistics they were trained with
         run.calibrate_(net, listed)
     rows = run.results(net, listed, listed)
     if distributed.rank() == 0:

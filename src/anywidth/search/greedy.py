@@ -107,11 +107,14 @@ class Greedy:
                 )
             )
 
-    def _score(self, cost: float, error: float) -> float:
+    def _score(self, cost: float, error: float) -> tuple[float, float]:
+        """Smaller is better. Steps that cost no accuracy come first, the one that saves most before the others."""
         if self.criterion == "error" or self.now is None:
-            return error
-        saved = self.cost - cost
-        return (error - self.error) / saved if saved > 0 else math.inf
+            return error, 0.0
+        saved, rise = self.cost - cost, error - self.error
+        if saved <= 0:
+            return math.inf, error
+        return (0.0, -saved) if rise <= 0 else (rise / saved, -saved)
 
     def front(self) -> Front:
         about = {**self.identity(), "rounds": self.rounds, "evaluated": self.evaluated}

@@ -43,5 +43,10 @@ def call(
     for option in options:
         if option not in parameters:
             raise RecipeError(unknown_name(f"option of the {kind} {name!r}", option, parameters))
+        default = parameters[option].default
+        if isinstance(default, float) and not isinstance(options[option], int | float):
+            raise RecipeError(
+                f"option {option!r} of the {kind} {name!r} is a number, like {default}; got {options[option]!r}"
+            )
     taken = {key: value for key, value in offered.items() if key in parameters}
     return function(**{**taken, **options})

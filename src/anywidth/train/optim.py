@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 from anywidth.errors import RecipeError
 from anywidth.width import unknown_name
 
+_UNFIT = {"LBFGS": "evaluates the loss several times in a step", "SparseAdam": "takes sparse gradients only"}
+
 NoDecay = Literal["depthwise", "vectors", "nothing"]
 
 
@@ -69,6 +71,8 @@ def optimizer(
     groups = parameter_groups(net, weight_decay=weight_decay, spare=spare)
     arguments: dict[str, Any] = {"lr": lr, **(options or {})}
     source, _, short = name.rpartition(":")
+    if short in _UNFIT:
+        raise RecipeError(f"optimiser {name!r} {_UNFIT[short]} and cannot train here; use 'sgd' or 'adamw'")
     try:
         if name == "sgd":
             return torch.optim.SGD(groups, **{"momentum": momentum, "nesterov": nesterov, **arguments})
@@ -81,7 +85,9 @@ def optimizer(
                 groups, opt=short, weight_decay=weight_decay, filter_bias_and_bn=False, **arguments
             )
         kinds = {
-            k: v for k, v in vars(torch.optim).items() if isinstance(v, type) and issubclass(v, Optimizer)
+            k: v
+            for k, v in vars(torch.optim).items()
+            if isinstance(v, type) and issubclass(v, Optimizer) and k not in _UNFIT
         }
         if source == "torch" and short in kinds:
             return kinds[short](groups, **arguments)

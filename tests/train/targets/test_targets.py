@@ -102,3 +102,8 @@ def test_a_recipe_names_a_target_of_ours_or_of_the_user():
         targets.make("wides", smoothing=0.0, over="all", options={})
     with pytest.raises(RecipeError, match="unknown option of the target 'alpha'"):
         targets.make("alpha", smoothing=0.0, over="all", options={"clips": 3})
+
+
+def test_an_option_that_is_no_number_is_refused():
+    with pytest.raises(RecipeError, match="'clip'.*is a number, like 5.0; got 'a'"):
+        targets.make("alpha", smoothing=0.0, over="all", options={"clip": "a"})
