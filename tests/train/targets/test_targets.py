@@ -105,5 +105,5 @@ def test_a_recipe_names_a_target_of_ours_or_of_the_user():
 
 
 def test_an_option_that_is_no_number_is_refused():
-    with pytest.raises(RecipeError, match="'clip'.*is a number, like 5.0; got 'a'"):
+    with pytest.raises(RecipeError, match=r"'clip'.*is a number, like 5.0; got 'a'"):
         targets.make("alpha", smoothing=0.0, over="all", options={"clip": "a"})
