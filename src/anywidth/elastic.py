@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from anywidth.calibration import collect_
 from anywidth.channels.build import Policy
 from anywidth.channels.space import ChannelSpace
 from anywidth.cost import Convention, CostModel, kept_rows, parameter_shapes
+from anywidth.empty import empty_groups, silence_, with_silent
 from anywidth.errors import StatisticsError, TraceError, WidthError
 from anywidth.norms import NormBank, NormPolicy, RequireStatistics, keep_frozen
 from anywidth.probe import probed_space
+from anywidth.selection import fed_by, reading_subsets
 from anywidth.view import Blueprint, compile_, link_of, standalone
 from anywidth.width import Width, unknown_name
 
@@ -70,6 +73,7 @@ class Elastic(nn.Module):
         self._shapes = parameter_shapes(model)
         _check_fit(self.space, model)
         self.norms = NormBank(model, self.space, norm)
+        self._example = example_inputs
         self.widths: dict[Hashable, Width] = {}
         self._reset()
         listed = {1.0: 1.0} if widths is None else widths
@@ -81,6 +85,7 @@ class Elastic(nn.Module):
         self._uniform: dict[float, Width] = {}
         self._blueprint: Blueprint | None = None
         self._cost: CostModel | None = None
+        self._selecting: list[Elastic] = []
         self.norms.renew_()
 
     # --- widths -------------------------------------------------------------------------------------------------
@@ -158,6 +163,8 @@ class Elastic(nn.Module):
         Raises:
             WidthError: no such width, or one that is not a prefix of every group.
         """
+        if (other := self._reader(w)) is not None:
+            return other.at(w)
         width = self.width(w)
         view = self._views.get(width)
         if view is None or not link_of(view).fresh:  # type: ignore[union-attr]
@@ -172,6 +179,11 @@ class Elastic(nn.Module):
         return view
 
     def _build(self, width: Width) -> nn.Module:
+        if (empty := empty_groups(width)) != set():
+            raise WidthError(
+                f"a view cannot keep 0 channels of group '{width.names[min(empty)]}'. Use net.extract(width) for a copy "
+                "without what it fed."
+            )
         if not width.is_prefix:
             bad = next(n for n, u in zip(width.names, width.indices or (), strict=True) if u is not None)
             raise WidthError(
@@ -200,9 +212,12 @@ class Elastic(nn.Module):
     def extract(self, w: Any) -> nn.Module:
         """A stand-alone copy at a width: owns compact tensors, needs nothing of this package to run.
 
-        Widths need not be prefixes here. A width without statistics gets slices of the wide network's, as pruning does:
-        calibrate or fine-tune it.
+        Widths need not be prefixes here, and groups may be empty: layers that then do nothing are replaced by their constant
+        output (`anywidth.empty`). A width without statistics gets slices of the wide network's, as pruning does: calibrate
+        or fine-tune it.
         """
+        if (other := self._reader(w)) is not None:
+            return other.extract(w)
         width = self.width(w)
         overrides = None
         if self.norms.policy == "shared" and not self.norms.ready(width):
@@ -215,10 +230,59 @@ class Elastic(nn.Module):
             raise WidthError(
                 "chosen units cannot be extracted with switchable norms: each listed width has its own. Use norm='shared'."
             )
-        view = self._view(width, overrides=overrides, checked=False)
+        view = self._view(with_silent(width), overrides=overrides, checked=False)
         for mine, wide in zip(view.modules(), self.model.modules(), strict=True):
             mine.training = wide.training
-        return standalone(view)
+        made = standalone(view)
+        silence_(made, self.space, width)
+        return made
+
+    def selection(self, example_inputs: Any = None) -> Elastic:
+        """This network with streams that keep their width: batch norms that read them choose a subset (`anywidth.selection`).
+
+        It shares all tensors; its widths, of other groups, may be given to `extract`, `at`, `macs` and `params` of this one.
+
+        Args:
+            example_inputs: by default those that this network was made with.
+
+        Raises:
+            TraceError: a network that was loaded has no example inputs (`set_example_`).
+        """
+        if not self._selecting:
+            example = self.example() if example_inputs is None else example_inputs
+            streams = [norm for norm, layer in fed_by(self.model, example).items() if layer is None]
+            twin = reading_subsets(self.model, streams)
+            policy = "frozen" if self.norms.policy == "frozen" else "shared"
+            made = Elastic(twin, example, norm=policy)
+            frozen = [g.writers[0] for g in made.space.groups if g.stream and g.writers]
+            if frozen:
+                made = Elastic(twin, example, norm=policy, freeze=frozen)
+            self._selecting = [made]  # in a list: no submodule of this one
+        return self._selecting[0]
+
+    def example(self) -> Any:
+        """The example inputs that this network was made with, on its device.
+
+        Raises:
+            TraceError: it was loaded, or made from a space, and knows none.
+        """
+        if self._example is None:
+            raise TraceError(
+                "this network knows no example inputs, as it was loaded or made from a channel space; set them with "
+                "net.set_example_(x)"
+            )
+        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        return tree_map_only(Tensor, lambda t: t.to(device), self._example)
+
+    def set_example_(self, example_inputs: Any) -> None:
+        """Inputs on which the model runs: a tensor, a tuple of arguments or a dict of keyword arguments."""
+        self._example = example_inputs
+
+    def _reader(self, w: Any) -> Elastic | None:
+        """The network of selections, if `w` is a width of it and not of this one."""
+        if isinstance(w, Width) and w.names != self.space.names:
+            return next((n for n in self._selecting if n.space.names == w.names), None)
+        return None
 
     def compile(self, widths: Iterable[Any] | None = None, **options: Any) -> dict[Any, nn.Module]:  # type: ignore[override]
         """Compile the views of these widths (default: all listed), each with a cache of its own.
@@ -308,20 +372,22 @@ class Elastic(nn.Module):
 
     def macs(self, w: Any, convention: Convention = "anywidth") -> Any:
         """Multiply-adds for the example inputs at a width; for a sequence of widths (or an N x groups array of units) an array."""
-        return self._costs(w, lambda kept: self.cost.macs(kept, convention))
+        return self._costs(w, lambda cost, kept: cost.macs(kept, convention))
 
     def params(self, w: Any) -> Any:
         """Parameters at a width, tied ones once; arrays as in `macs`."""
-        return self._costs(w, self.cost.params)
+        return self._costs(w, CostModel.params)
 
     def activations(self, w: Any) -> Any:
         """Elements written by convolutions and matrix products for the example inputs; arrays as in `macs`."""
-        return self._costs(w, self.cost.activations)
+        return self._costs(w, CostModel.activations)
 
-    def _costs(self, w: Any, formula: Callable[[np.ndarray], np.ndarray]) -> Any:
+    def _costs(self, w: Any, formula: Callable[[CostModel, np.ndarray], np.ndarray]) -> Any:
+        if (other := self._reader(w)) is not None:
+            return other._costs(w, formula)
         if isinstance(w, Width | str) or not isinstance(w, Sequence | np.ndarray):
-            return int(formula(kept_rows(self.space, [self.width(w)], self.width))[0])
-        return formula(kept_rows(self.space, w, self.width))
+            return int(formula(self.cost, kept_rows(self.space, [self.width(w)], self.width))[0])
+        return formula(self.cost, kept_rows(self.space, w, self.width))
 
     # --- housekeeping -------------------------------------------------------------------------------------------
 
@@ -350,7 +416,7 @@ class Elastic(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        state.update(_views=OrderedDict(), _blueprint=None, _cost=None)
+        state.update(_views=OrderedDict(), _blueprint=None, _cost=None, _selecting=[])
         return state
 
     def extra_repr(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from anywidth.channels.space import Axis
+from anywidth.channels.space import Axis, spelled_out
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.width import unknown_name
@@ -62,8 +62,7 @@ def _sources(axis: Axis, order: Mapping[int, torch.Tensor]) -> torch.Tensor | No
     """
     if not any(r.group in order for r in axis):
         return None
-    group = torch.cat([torch.full((r.positions,), r.group) for r in axis])
-    unit = torch.cat([(r.first + torch.arange(r.count)).repeat_interleave(r.each) for r in axis])
+    group, unit = map(torch.from_numpy, spelled_out(axis))
     source = torch.arange(group.numel())
     for g, permutation in order.items():
         mine = torch.nonzero(group == g).ravel()

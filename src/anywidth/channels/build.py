@@ -227,10 +227,8 @@ def _named(
                 unit[g] == 0 and len(writers[g]) > 1
             ):
                 unit[g] = max(1, n // sizes[g])
-    fixed_order = np.zeros(len(sizes), bool)
-    for labels in walk.ledger.ordered:
-        owners = coder.group_of[coder.solution.part.name[labels]]
-        fixed_order[owners[owners >= 0]] = True
+    fixed_order = _holding(coder, walk.ledger.ordered, len(sizes))
+    streams = _holding(coder, walk.ledger.summed, len(sizes))
     groups, taken = [], set()
     for g, size in enumerate(sizes):
         makes, reads = tuple(dict.fromkeys(writers[g])), tuple(dict.fromkeys(readers[g]))
@@ -247,12 +245,22 @@ def _named(
                 divisor=_policy(divisor, name),
                 minimum=_policy(minimum, name),
                 permutable=not bool(fixed_order[g]),
+                stream=bool(streams[g]),
                 writers=makes,
                 readers=reads,
             )
         )
     _check_policies((divisor, minimum), taken)
     return tuple(groups)
+
+
+def _holding(coder: _Coder, found: Iterable[np.ndarray], count: int) -> np.ndarray:
+    """Which groups hold any of these labels."""
+    holds = np.zeros(count, bool)
+    for labels in found:
+        owners = coder.group_of[coder.solution.part.name[labels]]
+        holds[owners[owners >= 0]] = True
+    return holds
 
 
 def _policy(policy: Policy, name: str) -> int:

@@ -73,6 +73,7 @@ class Ledger:
     tables: list[Table] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     ordered: list[np.ndarray] = field(default_factory=list)
+    summed: list[np.ndarray] = field(default_factory=list)
     _dead: np.ndarray = field(default_factory=lambda: np.ones(1, bool))
 
     def alive(self, shadow: Tensor) -> bool:

@@ -27,6 +27,7 @@ class ChannelGroup:
         divisor: `uniform` and `sample` round to multiples of this many channels.
         minimum: the fewest channels kept.
         permutable: whether channels may be reordered without changing the function.
+        stream: whether outputs of several layers are added in these channels (a residual stream).
         writers, readers: parameter axes that make and that sum over these channels.
     """
 
@@ -38,6 +39,7 @@ class ChannelGroup:
     permutable: bool
     writers: tuple[str, ...]
     readers: tuple[str, ...]
+    stream: bool = False
 
     @property
     def channels(self) -> int:
@@ -64,6 +66,13 @@ class Run:
     @property
     def positions(self) -> int:
         return self.count * self.each
+
+
+def spelled_out(axis: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
+    """Group and unit of every position along an axis; group -1 where it is fixed."""
+    group = np.concatenate([np.full(r.positions, r.group) for r in axis])
+    unit = np.concatenate([np.repeat(r.first + np.arange(r.count), r.each) for r in axis])
+    return group, unit
 
 
 @dataclass(frozen=True)
@@ -230,7 +239,7 @@ class ChannelSpace:
         return len(chosen), None if chosen == tuple(range(len(chosen))) else chosen
 
     def check(self, width: Width) -> Width:
-        """`width` if it belongs to this space.
+        """`width` if it belongs to this space. Groups may be empty, as pruning leaves them; views refuse those.
 
         Raises:
             WidthError: other groups, or numbers out of range.
@@ -240,8 +249,8 @@ class ChannelSpace:
                 f"this width has {len(width)} groups of another network; this one has {len(self.groups)}: {self.names[:3]}..."
             )
         for g, k in zip(self.groups, width.kept, strict=True):
-            if not 1 <= k <= g.size:
-                raise WidthError(f"group '{g.name}' cannot keep {k} units: it takes 1 to {g.size}.")
+            if not 0 <= k <= g.size:
+                raise WidthError(f"group '{g.name}' cannot keep {k} units: it takes 0 to {g.size}.")
         return width
 
     def sample(

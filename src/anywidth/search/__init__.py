@@ -1,6 +1,6 @@
 """Searching for the best widths under a budget."""
 
-from anywidth.search.budget import Budget, Costs, check, closed_form, largest_uniform, parse
+from anywidth.budget import Budget, Costs, check, closed_form, largest_uniform, parse
 from anywidth.search.driver import Round, Searcher, run_search
 from anywidth.search.evolve import Evolve
 from anywidth.search.front import Front, Member, named, read_front, undominated, write_front

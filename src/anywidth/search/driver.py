@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from anywidth.budget import Costs
 from anywidth.errors import CheckpointError
-from anywidth.search.budget import Costs
 from anywidth.search.front import Front
 from anywidth.search.journal import Journal
 from anywidth.search.together import ALONE, Together

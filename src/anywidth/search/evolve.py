@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from anywidth.budget import Budget, Costs, largest_uniform
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.search.budget import Budget, Costs, largest_uniform
 from anywidth.search.front import Front, Member, undominated
 from anywidth.search.steps import quantum
 from anywidth.width import Width

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from anywidth.budget import Budget, Costs
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.search.budget import Budget, Costs
 from anywidth.search.front import Front, Member
 from anywidth.search.steps import group_steps
 from anywidth.width import Width

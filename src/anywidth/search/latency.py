@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from anywidth.budget import Costs
 from anywidth.elastic import Elastic
 from anywidth.latency import measure
-from anywidth.search.budget import Costs
 from anywidth.search.journal import Journal
 from anywidth.search.together import ALONE, Together
 from anywidth.width import Width

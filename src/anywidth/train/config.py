@@ -7,6 +7,7 @@ from typing import Any, Literal
 from anywidth.train.optim import NoDecay
 from anywidth.train.policies import Widths
 from anywidth.train.schedule import Schedule
+from anywidth.train.sparsity import SparsityConfig
 from anywidth.train.targets import Smoothing
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -37,6 +38,7 @@ class FitConfig:
         accumulate: micro-batches per step. Batch norms see a micro-batch and update their statistics with each; apart
             from them the step is that of the whole batch.
         clip: largest norm of the gradient of a step, 0 for no limit.
+        sparsity: a regulariser that presses channels towards zero, for pruning.
         ema: decay of a moving average of the weights, which is then the result; 0 for none.
         sync_norm: batch norms use the batch of all processes.
         eval_every: epochs between evaluations while training, 0 for none; then the best epoch is the result.
@@ -70,6 +72,7 @@ class FitConfig:
     compile: bool = False
     accumulate: int = 1
     clip: float = 0.0
+    sparsity: SparsityConfig = field(default_factory=SparsityConfig)
     ema: float = 0.0
     sync_norm: bool = True
     eval_every: int = 0

@@ -19,6 +19,7 @@ from anywidth.train.ema import Ema
 from anywidth.train.optim import optimizer
 from anywidth.train.policies import Widths
 from anywidth.train.precision import autocast, scaler
+from anywidth.train.sparsity import Sparsity
 from anywidth.train.step import Pass, accumulate_
 from anywidth.train.targets import Target, make
 
@@ -34,6 +35,7 @@ class Engine:
     device: torch.device
     target: Target
     reducer: distributed.Reducer
+    sparsity: Sparsity
     compiled: set[int] = field(default_factory=set)
 
     @cached_property
@@ -56,13 +58,14 @@ class Engine:
         wide = dict(self.parts.net.model.named_parameters())
         self.reducer.watch_(dict(view.named_parameters()), wide)
 
-    def step_(self, batches: Sequence[Batch], widths: Widths, lr: float) -> Tensor:
+    def step_(self, batches: Sequence[Batch], widths: Widths, lr: float, epoch: float = 0.0) -> Tensor:
         """Change the weights once.
 
         Args:
             batches: micro-batches (images, labels) of this process.
             widths: of this step.
             lr: learning rate.
+            epoch: how far the training is, for what begins or ends on the way.
 
         Returns:
             (len(widths),) losses, means over the whole batch of all processes. Where one is not finite the
@@ -82,7 +85,7 @@ class Engine:
         losses = distributed.mean(torch.stack(by_micro).mean(0))
         if self.device.type == "cpu" and not losses.isfinite().all():
             return losses
-        self._update_()
+        self._update_(epoch)
         return losses
 
     def _moved(self, images: Tensor) -> Tensor:
@@ -91,11 +94,13 @@ class Engine:
         )
         return images.to(self.device, non_blocking=True, memory_format=layout)
 
-    def _update_(self) -> None:
+    def _update_(self, epoch: float) -> None:
         parts = self.parts
-        if self.config.clip:
+        if self.config.clip or self.config.sparsity.on:
             parts.scaler.unscale_(parts.optimizer)
+        if self.config.clip:
             nn.utils.clip_grad_norm_(parts.net.parameters(), self.config.clip)
+        self.sparsity.add_(epoch)
         parts.scaler.step(parts.optimizer)
         parts.scaler.update()
         if parts.ema is not None:
@@ -119,6 +124,8 @@ def new_engine(net: Elastic, config: FitConfig) -> Engine:
     )
     if getattr(target, "teacher", False) and not config.ema:
         raise RecipeError(f"target {config.target!r} learns from a moving average: set train.ema, like 0.997")
+    sparsity = Sparsity(net, config.sparsity)
+    sparsity.init_()
     distributed.broadcast_([*net.parameters(), *net.buffers()])
     made = optimizer(
         net,
@@ -141,5 +148,6 @@ def new_engine(net: Elastic, config: FitConfig) -> Engine:
         config=config,
         device=device,
         target=target,
+        sparsity=sparsity,
         reducer=distributed.Reducer(net.parameters()),
     )

@@ -110,7 +110,7 @@ def _step_(fit: _Fit, batches: Sequence[Sequence[Tensor]]) -> None:
     widths = fit.draw(generator(fit.seed, fit.step, _WIDTHS), fit.step / fit.steps)
     lr = fit.lr()
     torch.manual_seed(generator(fit.seed, fit.step, _DROPOUT, distributed.rank()).initial_seed())
-    losses = fit.engine.step_(batches, widths, lr)
+    losses = fit.engine.step_(batches, widths, lr, fit.step / fit.epoch_steps)
     number = fit.step + 1
     # Reading a number back makes a GPU wait: there only now and then.
     if (
@@ -154,6 +154,8 @@ def _epoch_(fit: _Fit, batches: Batches) -> None:
         "epoch", fit.step, epoch=fit.epoch, widest=widest / count, total=every / count, seconds=fit.seconds
     )
     fit.sums = []
+    if fit.config.sparsity.l1:
+        fit.log("scales", fit.step, epoch=fit.epoch, **fit.engine.sparsity.summary())
 
 
 def _check_finite(fit: _Fit) -> None:

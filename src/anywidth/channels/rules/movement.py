@@ -178,10 +178,25 @@ def index(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], ou
 
 def index_along(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     dim = args[1] % max(args[0].ndim, 1)
+    if func is aten.index_select.default and walk.shadows(args[2]):
+        selection(walk, args[0], dim, args[2], out)
+        return
     for shadow in walk.shadows(args[0]):
         walk.ledger.rigid(shadow, dim, "channels are indexed by a stored table", walk.where)
     if func in (aten.gather.default, aten.index_select.default):
         move(walk, func, args, kwargs, out)
+
+
+def selection(walk: Walk, source: Tensor, dim: int, chosen: Tensor, out: Tensor) -> None:
+    """A buffer says which channels are read: its entries are channels of their own, what they point at stays."""
+    kept = []
+    for s in walk.shadows(source):
+        if s.shape[dim] > 1:
+            walk.ledger.rigid(s, dim, "read through a selection", walk.where)
+        else:
+            kept.append(s)
+    shape = [chosen.numel() if d == dim else 1 for d in range(out.ndim)]
+    walk.set(out, [*kept, *(s.reshape(shape) for s in walk.shadows(chosen))])
 
 
 def roll(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:

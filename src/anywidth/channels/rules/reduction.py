@@ -22,6 +22,9 @@ def pointwise(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any]
         flat += outputs(a) if isinstance(a, list | tuple) else [a] if isinstance(a, Tensor) else []
     for t in outputs(out):
         walk.set(t, walk.elementwise(flat, t.shape))
+    added = walk.operation in ("add", "add_", "sub", "sub_") and len(flat) == 2
+    if added and flat[0].shape == flat[1].shape and all(walk.shadows(t) for t in flat):
+        walk.ledger.summed += [s.numpy().ravel() for s in walk.shadows(flat[0])]
 
 
 def reduce(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:

@@ -1,0 +1,245 @@
+"""Importance of channels: one file, one small function per criterion.
+
+A criterion looks at one *source* at a time, a tensor that makes channels (the weight of a layer, the scale of a batch
+norm), and gives one number per position of its axis. Sources that are coupled, because their channels are added or written
+by several layers, are then brought together per unit of a channel group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from anywidth.channels.build import made_axes
+from anywidth.channels.space import Axis, ChannelSpace, spelled_out
+from anywidth.elastic import Elastic
+from anywidth.errors import WidthError
+from anywidth.seeds import generator
+from anywidth.selection import INDEX, selects
+
+Criterion = Literal["bn_scale", "l1", "l2", "taylor", "fpgm", "lamp", "random", "activation"]
+Reduce = Literal["mean", "sum", "max", "first"]
+Normalize = Literal["none", "mean", "max"]
+_ABSOLUTE = ("bn_scale", "lamp", "taylor", "random")  # comparable between layers as they are
+Scores = dict[str, np.ndarray]
+"""Group name -> (units,) float64, larger is more important."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A tensor that makes channels.
+
+    Attributes:
+        module: path of its module.
+        rows: (positions, ...) float64, one row per channel along the axis that makes them.
+        gradient: of the same shape, or None.
+        axis: what the positions are.
+    """
+
+    module: str
+    rows: Tensor
+    gradient: Tensor | None
+    axis: Axis
+
+
+def scores(
+    net: Elastic,
+    criterion: Criterion = "bn_scale",
+    *,
+    reduce: Reduce = "mean",
+    normalize: Normalize | None = None,
+    batches: Iterable[Any] | None = None,
+    seed: int = 0,
+) -> Scores:
+    """Importance of every unit of every channel group that the criterion can judge.
+
+    Args:
+        net: nothing of it changes.
+        criterion:
+            "bn_scale": |scale| of batch norms (Liu et al., arXiv 1708.06519);
+            "l1", "l2": norm of the weights that make a channel (Li et al., arXiv 1608.08710);
+            "taylor": sum of (weight x gradient)^2 over these weights (Molchanov et al., arXiv 1906.10771, eq. 8); call
+            `backward` on a loss of `net(x)` before;
+            "fpgm": sum of distances to the other filters of the layer (He et al., arXiv 1811.00250);
+            "lamp": squared norm over the sum of all squared norms of the layer that are not smaller (Lee et al., arXiv
+            2010.07611, for filters);
+            "activation": mean |output| of the layers that make a channel, over `batches`;
+            "random": uniform numbers from `seed`, the baseline.
+        reduce: coupled sources: their mean, sum, maximum, or the first alone.
+        normalize: "mean", "max": every group's scores are divided by theirs before groups are compared; "none". Default:
+            "none" for criteria that compare between layers as they are (bn_scale, lamp, taylor, random), else "mean".
+        batches: inputs, or tuples whose first entry is the input; for "activation".
+        seed: of "random".
+
+    Raises:
+        WidthError: unknown names, no batch norm to judge by, no gradients, or no batches.
+    """
+    _check_names(criterion, reduce, normalize)
+    space = net.space
+    if normalize is None:
+        normalize = "none" if criterion in _ABSOLUTE else "mean"
+    if criterion == "random":
+        draw = generator(seed, 4)
+        return {g.name: torch.rand(g.size, generator=draw, dtype=torch.float64).numpy() for g in space.groups}
+    if criterion == "bn_scale":
+        judged = list(_scales(net.model, space))
+        if not judged:
+            raise WidthError(
+                f"prune: criterion 'bn_scale' needs batch norms with a scale on a channel group, and {type(net.model).__name__} "
+                "has none; use criterion='l2' or 'taylor'"
+            )
+    elif criterion == "activation":
+        judged = list(_activations(net, batches))
+    else:
+        judged = [(s.axis, _CRITERIA[criterion](s)) for s in _sources(net.model, space)]
+    return _together(space, judged, reduce, normalize)
+
+
+def _scales(model: nn.Module, space: ChannelSpace) -> Iterator[tuple[Axis, np.ndarray]]:
+    """|scale| of every batch norm, along the axis of its channels, or of those it selects."""
+    for path, m in model.named_modules():
+        if not isinstance(m, _BatchNorm) or m.weight is None:
+            continue
+        scale = m.weight.detach().abs().double().cpu()
+        axes = space.axes.get(f"{path}.{INDEX if selects(m) else 'weight'}")
+        if selects(m):
+            scale = scale[m.get_buffer(INDEX).cpu()]
+        if axes is not None and axes[0] is not None:
+            yield axes[0], scale.numpy()
+
+
+def _check_names(criterion: Any, reduce: Any, normalize: Any) -> None:
+    for value, names, what in (
+        (criterion, get_args(Criterion), "criterion"),
+        (reduce, get_args(Reduce), "reduce"),
+        (normalize, (None, *get_args(Normalize)), "normalize"),
+    ):
+        if value not in names:
+            raise WidthError(f"prune: unknown {what} {value!r}; use one of {', '.join(map(str, names))}")
+
+
+def _sources(model: nn.Module, space: ChannelSpace) -> Iterator[Source]:
+    """Weights of layers, output channels first."""
+    made = made_axes(model)
+    for name, p in model.named_parameters():
+        dim = made.get(name)
+        axes = space.axes.get(name)
+        if dim is None or axes is None or len(axes) <= dim:
+            continue
+        axis = axes[dim]
+        if axis is not None:
+            rows = p.detach().double().cpu().movedim(dim, 0)
+            gradient = None if p.grad is None else p.grad.detach().double().cpu().movedim(dim, 0)
+            yield Source(
+                module=name.rpartition(".")[0],
+                rows=rows.flatten(1),
+                gradient=None if gradient is None else gradient.flatten(1),
+                axis=axis,
+            )
+
+
+def _l1(source: Source) -> np.ndarray:
+    return source.rows.abs().sum(1).numpy()
+
+
+def _l2(source: Source) -> np.ndarray:
+    return source.rows.norm(dim=1).numpy()
+
+
+def _lamp(source: Source) -> np.ndarray:
+    squares = source.rows.square().sum(1)
+    ordered, order = squares.sort(stable=True)
+    above = ordered.flip(0).cumsum(0).flip(0)
+    result = torch.empty_like(squares)
+    result[order] = ordered / above.clamp_min(torch.finfo(torch.float64).tiny)
+    return result.numpy()
+
+
+def _fpgm(source: Source) -> np.ndarray:
+    return torch.cdist(source.rows, source.rows).sum(1).numpy()
+
+
+def _taylor(source: Source) -> np.ndarray:
+    if source.gradient is None:
+        raise WidthError(
+            f"prune: criterion 'taylor' needs gradients and '{source.module}' has none; run loss = criterion(net(x), y); "
+            "loss.backward() over some batches first"
+        )
+    return (source.rows * source.gradient).square().sum(1).numpy()
+
+
+_CRITERIA: Mapping[str, Callable[[Source], np.ndarray]] = {
+    "l1": _l1,
+    "l2": _l2,
+    "lamp": _lamp,
+    "fpgm": _fpgm,
+    "taylor": _taylor,
+}
+
+
+@torch.no_grad()
+def _activations(net: Elastic, batches: Iterable[Any] | None) -> Iterator[tuple[Axis, np.ndarray]]:
+    """Mean |output| per channel of the layers that make them."""
+    if batches is None:
+        raise WidthError("prune: criterion 'activation' needs inputs to run; give batches=[x1, x2, ...]")
+    axes = {s.module: s.axis for s in _sources(net.model, net.space)}
+    totals: dict[str, Tensor] = {}
+    hooks = []
+    for path, m in net.model.named_modules():
+        if path in axes:
+
+            def watch(module: nn.Module, args: Any, out: Any, path: str = path) -> None:
+                if isinstance(out, Tensor):
+                    dim = out.ndim - 1 if isinstance(module, nn.Linear) else 1
+                    mean = out.detach().abs().double().mean([d for d in range(out.ndim) if d != dim]).cpu()
+                    totals[path] = totals.get(path, torch.zeros_like(mean)) + mean
+
+            hooks.append(m.register_forward_hook(watch))
+    training = net.training
+    device = next((p.device for p in net.model.parameters()), torch.device("cpu"))
+    seen = 0
+    try:
+        net.eval()
+        for batch in batches:
+            x = batch[0] if isinstance(batch, list | tuple) else batch
+            net(x.to(device))
+            seen += 1
+    finally:
+        net.train(training)
+        for hook in hooks:
+            hook.remove()
+    if not seen:
+        raise WidthError("prune: criterion 'activation' got no batch to run; give batches=[x1, x2, ...]")
+    for path, total in totals.items():
+        if total.numel() == sum(r.positions for r in axes[path]):
+            yield axes[path], (total / seen).numpy()
+
+
+def _together(
+    space: ChannelSpace, judged: Iterable[tuple[Axis, np.ndarray]], reduce: Reduce, normalize: Normalize
+) -> Scores:
+    """One number per unit: the mean over a source's positions of it, then `reduce` over sources."""
+    rows: dict[int, list[np.ndarray]] = {}
+    for axis, values in judged:
+        group, unit = spelled_out(axis)
+        for g in np.unique(group[group >= 0]).tolist():
+            mine = group == g
+            total = np.bincount(unit[mine], weights=values[mine], minlength=space.groups[g].size)
+            count = np.bincount(unit[mine], minlength=space.groups[g].size)
+            rows.setdefault(g, []).append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+    found = {}
+    for g in sorted(rows):
+        table = np.stack(rows[g])
+        function = {"mean": np.nanmean, "sum": np.nansum, "max": np.nanmax, "first": lambda t, axis: t[0]}[
+            reduce
+        ]
+        value = np.nan_to_num(function(table, axis=0))
+        scale = {"none": 1.0, "mean": value.mean(), "max": value.max()}[normalize]
+        found[space.groups[g].name] = value / scale if scale > 0 else value
+    return found

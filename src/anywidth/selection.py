@@ -1,0 +1,140 @@
+"""Streams that keep their width while the layers that read them choose channels.
+
+In a pre-activation residual or a dense network a batch norm reads a stream that many layers write. *Selection* lets every
+such norm hand on a subset of its own, through an index that is a buffer; the stream stays as it is. The index is a channel
+axis like any other, so widths, costs and extraction need no rule of their own for it.
+(Network Slimming, arXiv 1708.06519, sec. 3.3, "handling cross layer connections".)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from anywidth.channels.trace import call, untouched
+from anywidth.channels.walk import tensors_in
+from anywidth.errors import TraceError
+
+INDEX = "index"
+
+
+def select_(norm: nn.Module, index: Tensor) -> None:
+    """Make a norm hand on the channels `index` of its output (N, C, ...) only.
+
+    Args:
+        norm: gets a buffer `index` and a forward hook.
+        index: (K,) positions.
+    """
+    norm.register_buffer(INDEX, index)
+    norm.register_forward_hook(_selected)
+
+
+def _selected(norm: nn.Module, args: Any, out: Tensor) -> Tensor:
+    return out.index_select(1, norm.get_buffer(INDEX))
+
+
+def _select(norm: nn.Module, args: Any) -> Any:
+    return (args[0].index_select(1, norm.get_buffer(INDEX)), *args[1:])
+
+
+@torch.no_grad()
+def select_first_(model: nn.Module) -> None:
+    """Norms that select hold their selected channels only and read those: the same function, in training too, with less to do.
+
+    A norm that selects everything becomes an ordinary one.
+    """
+    for norm in model.modules():
+        if not selects(norm) or _selected not in norm._forward_hooks.values():
+            continue
+        assert isinstance(norm, _BatchNorm)
+        index = norm.get_buffer(INDEX)
+        for key in [k for k, hook in norm._forward_hooks.items() if hook is _selected]:
+            del norm._forward_hooks[key]
+        if torch.equal(index, torch.arange(norm.num_features, device=index.device)):
+            del norm._buffers[INDEX]
+            continue
+        for name, p in norm._parameters.items():
+            if p is not None:
+                norm._parameters[name] = nn.Parameter(p.index_select(0, index), p.requires_grad)
+        for name, t in norm._buffers.items():
+            if t is not None and name != INDEX and t.ndim == 1:
+                norm._buffers[name] = t.index_select(0, index)
+        norm.num_features = index.numel()
+        norm.register_forward_pre_hook(_select)
+
+
+def selects(module: nn.Module) -> bool:
+    """Whether a norm hands on a subset."""
+    return isinstance(module._buffers.get(INDEX), Tensor) and isinstance(module, _BatchNorm)
+
+
+class _Uses(TorchFunctionMode):
+    """Counts how often every tensor is read; what is changed in place is not read by anyone else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        in_place = kwargs.get("inplace") or (name.endswith("_") and not name.endswith("__"))
+        if not in_place and not name.startswith("__get") and name not in ("size", "dim", "numel"):
+            for t in tensors_in([*args, *kwargs.values()]):
+                self.count[t] = (self.count.get(t) or 0) + 1
+        return func(*args, **kwargs)
+
+
+def fed_by(model: nn.Module, example: Any) -> dict[str, str | None]:
+    """Path of every batch norm -> the layer whose output it reads, None if it reads a stream.
+
+    A stream is anything else than the output of one convolution or linear layer that nothing else reads.
+
+    Raises:
+        TraceError: the model does not run on the example.
+    """
+    paths = {m: p for p, m in model.named_modules()}
+    layers = (nn.Linear, nn.modules.conv._ConvNd)
+    read: dict[str, Tensor] = {}
+    made: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+    def enter(module: nn.Module, args: Any) -> None:
+        read.setdefault(paths[module], args[0])
+
+    def leave(module: nn.Module, args: Any, out: Tensor) -> None:
+        made[out] = paths[module]
+
+    modes = {m: m.training for m in model.modules()}
+    hooks = [m.register_forward_pre_hook(enter) for m in paths if isinstance(m, _BatchNorm)]
+    hooks += [m.register_forward_hook(leave) for m in paths if isinstance(m, layers)]
+    uses = _Uses()
+    try:
+        model.eval()
+        with torch.no_grad(), untouched(model), uses:
+            call(model, example)
+    except Exception as error:
+        raise TraceError(f"{type(model).__name__} failed on its example inputs: {error}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for m, mode in modes.items():
+            m.training = mode
+    return {p: made.get(t) if uses.count.get(t, 0) == 1 else None for p, t in read.items()}
+
+
+def reading_subsets(model: nn.Module, norms: Iterable[str]) -> nn.Module:
+    """The same network, sharing all parameters and buffers, whose norms `norms` select (everything, so far)."""
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    made = copy.deepcopy(model, shared)
+    for path in norms:
+        norm = made.get_submodule(path)
+        assert isinstance(norm, _BatchNorm)
+        select_(norm, torch.arange(norm.num_features, device=next(iter(norm.buffers())).device))
+    return made
