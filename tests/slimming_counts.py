@@ -26,10 +26,11 @@ def macs(model: nn.Module, image_size: int = 32) -> int:
                 module, nn.BatchNorm1d | nn.BatchNorm2d
             )
 
+    like = next(model.parameters())
     hooks = [m.register_forward_hook(count) for m in model.modules()]
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device))
+            model.eval()(torch.zeros(1, 3, image_size, image_size, dtype=like.dtype, device=like.device))
     finally:
         for hook in hooks:
             hook.remove()

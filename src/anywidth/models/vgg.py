@@ -122,6 +122,7 @@ class VGGA(nn.Module):
         super().__init__()
         if image_size < 32:
             raise ValueError(f"VGGA: image_size {image_size}: five pools need at least 32 pixels")
+        self.image_size = image_size
         default = [*A_LAYERS, *A_HIDDEN]
         numbers = _checked(
             "VGGA", A_LAYERS, default if channels is None else channels, ("classifier.0", "classifier.3")
