@@ -3,10 +3,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from anywidth.data.sources import Folder, cifar, digits
+from anywidth.data import Augment, DataConfig, load
+from anywidth.data.sources import Folder, cifar, digits, svhn
+from anywidth.data.transforms import SVHN
 from anywidth.errors import DataError
 
 
@@ -92,3 +95,72 @@ def test_cifar_that_is_not_there(tmp_path):
         DataError, match="cifar10 is not here, or is damaged: expected the folder cifar-10-batches-py"
     ):
         cifar("cifar10", tmp_path, train=True)
+
+
+@pytest.fixture
+def house_numbers(tmp_path, monkeypatch):
+    """A folder like that of SVHN, of a few images: pixels (H, W, 3, N) and labels 1..10 in each file."""
+    monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda path, md5: path.endswith(".mat"))
+    made = {}
+    for number, (name, count) in enumerate((("train", 12), ("test", 7), ("extra", 5))):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
+        labels = np.arange(count)[:, None] % 10 + 1
+        savemat(tmp_path / f"{name}_32x32.mat", {"X": pixels, "y": labels})
+        made[name] = pixels
+    return tmp_path, made
+
+
+def test_svhn_is_what_its_files_hold(house_numbers):
+    root, pixels = house_numbers
+    train, test = svhn(root, train=True), svhn(root, train=False)
+    assert (len(train), len(test), train.classes) == (12, 7, tuple("0123456789"))
+    assert train.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]  # 10 stands for the digit 0
+    for index in range(12):
+        assert np.array_equal(train.read(index)[0].permute(1, 2, 0).numpy(), pixels["train"][..., index])
+    assert train.images.is_contiguous()
+    more = svhn(root, train=True, extra=True)
+    assert len(more) == 17
+    assert torch.equal(more.images[:12], train.images)
+    assert np.array_equal(more.read(16)[0].permute(1, 2, 0).numpy(), pixels["extra"][..., 4])
+
+
+def test_svhn_as_a_data_set(house_numbers):
+    root, pixels = house_numbers
+    splits = load(DataConfig(name="svhn", root=str(root), batch_size=4, held_out=3))
+    assert (len(splits.train), len(splits.held_out), len(splits.test)) == (9, 3, 7)
+    image, label = splits.test[6]
+    mean, std = (torch.tensor(t).view(3, 1, 1) for t in SVHN)
+    expected = (torch.from_numpy(pixels["test"][..., 6]).permute(2, 0, 1) / 255 - mean) / std
+    assert label == 7
+    torch.testing.assert_close(image, expected)
+    more = load(DataConfig(name="svhn_extra", root=str(root), augment=Augment(preset="cifar")))
+    assert (len(more.train), len(more.test)) == (17, 7)
+    assert more.train[0][0].shape == (3, 32, 32)
+
+
+def test_svhn_of_other_labels_is_refused(house_numbers, folder):
+    """As a folder of images it has to have ten classes."""
+    with pytest.raises(DataError, match=r"3 classes \(ant, bee, cat, \.\.\.\), expected 10"):
+        load(DataConfig(name="svhn", root=str(folder())))
+
+
+@pytest.mark.parametrize("missing", ["train", "test", "extra"])
+def test_svhn_that_is_not_there(house_numbers, missing, monkeypatch):
+    root, _ = house_numbers
+    (root / f"{missing}_32x32.mat").unlink()
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        "torchvision.datasets.svhn.check_integrity", lambda path, md5: f"{missing}_32x32" not in path
+    )
+    with pytest.raises(
+        DataError, match=f"svhn is not here, or is damaged: expected the file {missing}_32x32.mat"
+    ):
+        load(DataConfig(name="svhn_extra", root=str(root)))
+
+
+def test_svhn_that_is_damaged(house_numbers, monkeypatch):
+    monkeypatch.undo()  # the checksums are compared again
+    with pytest.raises(
+        DataError, match=r"svhn is not here, or is damaged: expected the file train_32x32\.mat"
+    ):
+        svhn(house_numbers[0], train=True)

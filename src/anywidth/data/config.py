@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Preset = Literal["none", "cifar", "imagenet_basic", "imagenet_mobile", "imagenet_inception"]
-Name = Literal["digits", "cifar10", "cifar100", "imagenet", "folder", "lmdb", "webdataset"]
+Name = Literal[
+    "digits", "cifar10", "cifar100", "svhn", "svhn_extra", "imagenet", "folder", "lmdb", "webdataset"
+]
 Triple = tuple[float, ...]
 
 
@@ -71,7 +73,7 @@ class DataConfig:
 
     Attributes:
         name: "digits" (comes with scikit-learn); "cifar10", "cifar100" (torchvision's files, or a folder of images);
-            "imagenet", "folder" (train/CLASS/FILE and val/ or test/ alike); "lmdb" (train.lmdb and val.lmdb, from
+            "svhn", "svhn_extra" (the same; the second with the additional training images); "imagenet", "folder" (train/CLASS/FILE and val/ or test/ alike); "lmdb" (train.lmdb and val.lmdb, from
             `anywidth pack`); "webdataset" (train-*.tar and val-*.tar).
         root: folder of the data set.
         batch_size: images of a step, over all processes.

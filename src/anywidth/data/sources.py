@@ -102,6 +102,34 @@ def cifar(name: str, root: Path, *, train: bool) -> Tensors:
     return Tensors(images, torch.tensor(found.targets), found.classes, f"{name} in {root}")
 
 
+def svhn(root: Path, *, train: bool, extra: bool = False) -> Tensors:
+    """The cropped Street View House Numbers from the files of their authors, whose checksums torchvision compares.
+
+    Args:
+        root: folder of `train_32x32.mat`, `test_32x32.mat` and, for `extra`, `extra_32x32.mat`.
+        train: for training, or for testing.
+        extra: add the 531,131 easier images to the 73,257 for training.
+
+    Raises:
+        DataError: files that are missing or altered.
+
+    Source: Netzer et al., "Reading digits in natural images with unsupervised feature learning"; class 0 is the digit 0.
+    """
+    names = ["test"] if not train else ["train", "extra"] if extra else ["train"]
+    parts = []
+    for name in names:
+        try:
+            parts.append(datasets.SVHN(str(root), split=name, download=False))
+        except RuntimeError:
+            raise DataError(
+                f"{root}: svhn is not here, or is damaged: expected the file {datasets.SVHN.split_list[name][1]}, or "
+                "folders of images train/CLASS/FILE and test/CLASS/FILE"
+            ) from None
+    images = torch.cat([torch.from_numpy(part.data).contiguous() for part in parts])
+    labels = torch.cat([torch.from_numpy(part.labels) for part in parts])
+    return Tensors(images, labels, [str(digit) for digit in range(10)], f"svhn in {root}")
+
+
 def digits(*, test_fraction: float = 0.2, seed: int = 0) -> tuple[Tensors, Tensors]:
     """The 1797 handwritten digits of scikit-learn as images (1, 8, 8) in [-1, 1]: for training, and for testing.
 

@@ -13,14 +13,14 @@ from anywidth.data.config import DataConfig
 from anywidth.data.imageset import ImageSet, Unreadable
 from anywidth.data.packed import Packed
 from anywidth.data.shards import Shards
-from anywidth.data.sources import Folder, Source, cifar, digits
-from anywidth.data.transforms import CIFAR, IMAGENET, Transform, eval_transform, train_transform
+from anywidth.data.sources import Folder, Source, cifar, digits, svhn
+from anywidth.data.transforms import CIFAR, IMAGENET, SVHN, Transform, eval_transform, train_transform
 from anywidth.errors import DataError
 from anywidth.seeds import generator
 
 _HELD_OUT = 10
-_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000, "digits": 10}
-_SIZES = {"cifar10": 32, "cifar100": 32}
+_CLASSES = {"cifar10": 10, "cifar100": 100, "svhn": 10, "svhn_extra": 10, "imagenet": 1000, "digits": 10}
+_PIXELS = {"cifar10": CIFAR, "cifar100": CIFAR, "svhn": SVHN, "svhn_extra": SVHN}  # of images of 32 pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +101,8 @@ def _sources(config: DataConfig) -> tuple[Source, Source]:
             return Shards(root, "train"), Shards(root, name)
         case "cifar10" | "cifar100" as name if not (root / "train").is_dir():
             return cifar(name, root, train=True), cifar(name, root, train=False)
+        case "svhn" | "svhn_extra" as name if not (root / "train").is_dir():
+            return svhn(root, train=True, extra=name == "svhn_extra"), svhn(root, train=False)
     return Folder(root / "train"), Folder(_test(root, "{}"))
 
 
@@ -113,8 +115,8 @@ def _test(root: Path, form: str) -> Path:
 def _transforms(config: DataConfig) -> tuple[Transform | None, Transform | None]:
     if config.name == "digits":
         return _digits_transform(config), None
-    size = config.image_size or _SIZES.get(config.name, 224)
-    pixels: Any = CIFAR if config.name in _SIZES else IMAGENET
+    size = config.image_size or (32 if config.name in _PIXELS else 224)
+    pixels = _PIXELS.get(config.name, IMAGENET)
     return (
         train_transform(config.augment, size, pixels),
         eval_transform(config.augment, size, config.crop_share, pixels),

@@ -16,6 +16,7 @@ from anywidth.seeds import seeded
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+SVHN = ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {"area": 0.0, "padding": 0, "flip": 0.0, "jitter": 0.0, "lighting": 0.0, "pixels": None},

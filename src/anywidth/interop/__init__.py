@@ -11,12 +11,12 @@ import torch
 
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, WidthError
-from anywidth.interop import slimmable_networks
+from anywidth.interop import network_slimming, slimmable_networks
 from anywidth.interop.files import Report
 from anywidth.interop.wide import load_wide_
 from anywidth.width import unknown_name
 
-SOURCES = ("slimmable_networks", "torchvision", "timm")
+SOURCES = ("slimmable_networks", "network-slimming", "torchvision", "timm")
 
 
 def load(
@@ -25,7 +25,7 @@ def load(
     model: str,
     widths: Sequence[Any] | Mapping[Any, Any] | None = None,
     *,
-    image_size: int = 224,
+    image_size: int | None = None,
     sort: bool = True,
     model_options: Mapping[str, Any] | None = None,
     **options: Any,
@@ -35,14 +35,16 @@ def load(
     Args:
         path: the file.
         source: "slimmable_networks": the reference code of slimmable networks, universally slimmable networks and
-            AutoSlim; "torchvision" or "timm": an ordinary network, which becomes the widest.
-        model: the name there: "us_mobilenet_v1", "resnet50", ...
+            AutoSlim; "network-slimming": that of Network Slimming, whose pruned networks are read as they are;
+            "torchvision" or "timm": an ordinary network, which becomes the widest.
+        model: the name there: "us_mobilenet_v1", "resnet164", "resnet50", ...
         widths: listed widths. For "slimmable_networks" those of the file, in its order (AutoSlim: the channel lists);
             by default the published ones.
-        image_size: pixels of the square for which costs are counted.
-        sort: ordinary networks: bring the important channels to the front.
-        model_options: ordinary networks: arguments of the model, like {"num_classes": 10}.
-        options: ordinary networks: further arguments of `Elastic`.
+        image_size: pixels of the square for which costs are counted; by default 224, for "network-slimming" those of
+            its data set.
+        sort: "torchvision" and "timm": bring the important channels to the front.
+        model_options: "torchvision" and "timm": arguments of the model, like {"num_classes": 10}.
+        options: further arguments of `Elastic`; not for "slimmable_networks".
 
     Raises:
         CheckpointError: unknown source or model, an unreadable file, or one that does not fit, with names and shapes.
@@ -57,11 +59,16 @@ def load(
                 f"widths = {widths!r}: expected a list in the order of the file, like [0.25, 0.5, 1.0]"
             )
         listed = None if widths is None else list(widths)
-        return slimmable_networks.load(path, model, listed, image_size=image_size)
+        return slimmable_networks.load(path, model, listed, image_size=image_size or 224)
+    if source == "network-slimming":
+        if model_options:
+            raise CheckpointError("source 'network-slimming' takes no model_options: the file says them")
+        return network_slimming.load(path, model, widths, image_size=image_size, **options)
     if source not in SOURCES:
         raise CheckpointError(unknown_name("source of checkpoints", source, SOURCES))
     wide = _ordinary(source, model, dict(model_options or {}))
-    net = Elastic(wide, torch.zeros(1, 3, image_size, image_size), widths=widths, **options)
+    pixels = image_size or 224
+    net = Elastic(wide, torch.zeros(1, 3, pixels, pixels), widths=widths, **options)
     load_wide_(net, path, sort=sort)
     return net
 
@@ -85,4 +92,4 @@ def _ordinary(source: str, model: str, options: dict[str, Any]) -> torch.nn.Modu
     return timm.create_model(model, pretrained=False, **options)
 
 
-__all__ = ["SOURCES", "Report", "load", "load_wide_", "slimmable_networks"]
+__all__ = ["SOURCES", "Report", "load", "load_wide_", "network_slimming", "slimmable_networks"]

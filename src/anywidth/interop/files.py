@@ -61,12 +61,22 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, damaged, or holding other things than tensors.
     """
+    return _bare(path, _read(path))
+
+
+def read_beside(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
+    """As `read_state`, with what the file holds under `key` beside its tensors; None where there is nothing."""
+    found = _read(path)
+    return _bare(path, found), found.get(key) if isinstance(found, Mapping) else None
+
+
+def _read(path: Path) -> Any:
+    """What a file holds, if that is tensors in plain containers."""
     _check_file(path)
     try:
         if path.suffix == ".safetensors":
-            found: Any = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
     except Exception as error:  # torch raises many types, OSError for a file that was cut
@@ -75,7 +85,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{path}: cannot be read as a checkpoint of tensors ({type(error).__name__}: {reason}); it is damaged, or "
             "holds pickled objects, which are never loaded: save its state_dict alone"
         ) from error
-    return _bare(path, found)
 
 
 def _check_file(path: Path) -> None:

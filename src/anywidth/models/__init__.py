@@ -1,9 +1,23 @@
 """Plain networks that torchvision and timm lack; nothing here knows about width."""
 
+from anywidth.models.cifar_densenet import CifarDenseNet
 from anywidth.models.inverted import MNASNet, MobileNetV2
 from anywidth.models.mobilenet_v1 import MobileNetV1
+from anywidth.models.preact_resnet import PreActResNet
 from anywidth.models.resnet import ResNet
 from anywidth.models.shufflenet_v1 import ShuffleNetV1
 from anywidth.models.small_resnet import SmallResNet
+from anywidth.models.vgg import VGGA, CifarVGG
 
-__all__ = ["MNASNet", "MobileNetV1", "MobileNetV2", "ResNet", "ShuffleNetV1", "SmallResNet"]
+__all__ = [
+    "VGGA",
+    "CifarDenseNet",
+    "CifarVGG",
+    "MNASNet",
+    "MobileNetV1",
+    "MobileNetV2",
+    "PreActResNet",
+    "ResNet",
+    "ShuffleNetV1",
+    "SmallResNet",
+]

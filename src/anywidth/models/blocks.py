@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class InvertedResidual(nn.Module):
 
 
 class Classifier(nn.Module):
-    """`features`, the mean over space, and one linear layer (`classifier.0`): the frame of these networks."""
+    """`features`, the mean over space, and one linear layer (`classifier`): the frame of these networks."""
 
     features: nn.Module
     classifier: nn.Module
@@ -74,10 +75,15 @@ class Classifier(nn.Module):
         return self.classifier(torch.flatten(x, 1))
 
 
-def initialise_(model: nn.Module) -> None:
-    """Convolutions normal with variance 2 / (k k C_out), also depthwise ones; linear layers normal with 0.01.
+def initialise_(model: nn.Module, *, scale: float = 1.0, linear: float | None = 0.01) -> None:
+    """Convolutions normal with variance 2 / (k k C_out), also depthwise ones, and biases zero.
 
-    Source: the recipes of arXiv 1812.08928, 1903.05134 and 1903.11728.
+    Args:
+        model: changed in place.
+        scale: of every batch norm.
+        linear: deviation of the weights of linear layers, whose biases are zero; None leaves them as torch made them.
+
+    Source: the recipes of arXiv 1812.08928, 1903.05134, 1903.11728; scale 0.5 in arXiv 1708.06519, section 4.2.
     """
     for m in model.modules():
         if isinstance(m, nn.Conv2d):
@@ -85,8 +91,11 @@ def initialise_(model: nn.Module) -> None:
             nn.init.normal_(m.weight, 0.0, math.sqrt(2 / fan))
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
-        elif isinstance(m, nn.Linear):
-            nn.init.normal_(m.weight, 0.0, 0.01)
+        elif isinstance(m, nn.Linear) and linear is not None:
+            nn.init.normal_(m.weight, 0.0, linear)
+            nn.init.zeros_(m.bias)
+        elif isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.constant_(m.weight, scale)
             nn.init.zeros_(m.bias)
 
 
@@ -100,3 +109,20 @@ def check_channels(name: str, channels: object, count: int) -> list[int]:
     if len(found) != count or not all(isinstance(c, int) and c > 0 for c in found):
         raise ValueError(f"{name}: expected a list of {count} positive numbers of channels, got {channels!r}")
     return found
+
+
+def check_places(name: str, channels: object, places: Sequence[str]) -> list[int]:
+    """One number of channels for each place, as `check_channels`; one that is not positive is named by its place.
+
+    Raises:
+        ValueError: another number of them, or one that is not a positive whole number.
+    """
+    found = list(channels) if isinstance(channels, list | tuple) else []
+    if len(found) == len(places):
+        for number, (place, count) in enumerate(zip(places, found, strict=True), start=1):
+            if not isinstance(count, int) or count < 1:
+                raise ValueError(
+                    f"{name}: entry {number} of the channels ({place}) is {count!r}; expected at least 1, since a layer "
+                    "without channels computes nothing"
+                )
+    return check_channels(name, channels, len(places))

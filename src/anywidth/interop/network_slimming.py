@@ -1,0 +1,304 @@
+"""Checkpoints of the reference code of Network Slimming: full, pruned (compact or masked) and fine-tuned networks.
+
+In their compact files of networks with a residual or dense stream, a norm is as wide as the stream and a vector of
+zeros and ones says which of its channels the next convolution reads. Ours hold the norm of these channels alone
+(`anywidth.models.select`), which computes the same. See `docs/import.md`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anywidth import models
+from anywidth.elastic import Elastic
+from anywidth.errors import CheckpointError
+from anywidth.interop.files import Report, compare, read_beside
+from anywidth.width import unknown_name
+
+MODELS = (
+    "vgg11", "vgg13", "vgg16", "vgg19", "resnet20", "resnet56", "resnet110", "resnet164", "densenet40", "vgg_a",
+)  # fmt: skip
+"""Names of the usual networks; `resnet` takes any depth 9 n + 2, `densenet` any 3 n + 4."""
+
+_SELECT = "select.indexes"
+_PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Family:
+    """A kind of network in these files.
+
+    Attributes:
+        build: our class.
+        marker: a name that only files of this kind have.
+        last: name of the last weights there, whose rows are the classes.
+        renames: pattern in our names -> what stands there instead, in this order.
+    """
+
+    build: Callable[..., nn.Module]
+    marker: str
+    last: str
+    renames: tuple[tuple[str, str], ...] = ()
+
+
+_STREAM = (
+    (r"^features\.stem\.", "conv1."),
+    (r"^features\.norm\.", "bn."),
+    (r"^classifier\.", "fc."),
+)
+_INDEX = (r"\bbn1?\.index$", _SELECT)
+_FAMILIES = {
+    "vgg": _Family(
+        build=models.CifarVGG,
+        marker="feature.0.weight",
+        last="classifier.weight",
+        renames=((r"^features\.", "feature."),),
+    ),
+    "resnet": _Family(
+        build=models.PreActResNet,
+        marker="layer1.0.bn1.weight",
+        last="fc.weight",
+        renames=(
+            *_STREAM,
+            (r"^features\.stage(\d+)\.", r"layer\1."),
+            (r"\.shortcut\.", ".downsample.0."),
+            _INDEX,
+        ),
+    ),
+    "densenet": _Family(
+        build=models.CifarDenseNet,
+        marker="dense1.0.bn1.weight",
+        last="fc.weight",
+        renames=(
+            *_STREAM,
+            (r"^features\.block(\d+)\.", r"dense\1."),
+            (r"^features\.transition(\d+)\.", r"trans\1."),
+            (r"\.norm\.", ".bn1."),
+            (r"\.conv\.", ".conv1."),
+            _INDEX,
+        ),
+    ),
+    "vgg_a": _Family(build=models.VGGA, marker="features.0.weight", last="classifier.6.weight"),
+}
+
+
+def _theirs(family: _Family, name: str) -> str:
+    """Our name of a tensor -> its name in the files."""
+    for pattern, replacement in family.renames:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _family(model: str) -> tuple[str, int | None]:
+    """Family and depth of a name like "resnet164".
+
+    Raises:
+        CheckpointError: no such model.
+    """
+    found = re.fullmatch(r"(vgg|resnet|densenet)(\d+)", model)
+    if found is None and model != "vgg_a":
+        raise CheckpointError(unknown_name("model of network-slimming", model, MODELS))
+    return (found[1], int(found[2])) if found else (model, None)
+
+
+def _check_family(name: str, model: str, state: Mapping[str, Tensor]) -> None:
+    marker = _FAMILIES[name].marker
+    if marker in state:
+        return
+    other = next((n for n, f in _FAMILIES.items() if f.marker in state), None)
+    if other is None:
+        raise CheckpointError(
+            f"holds no network of network-slimming: expected '{marker}' for {model}, got names like "
+            f"{', '.join(map(repr, list(state)[:3]))}"
+        )
+    kind = other if other == "vgg_a" else f"{other} of some depth"
+    raise CheckpointError(f"has '{_FAMILIES[other].marker}', so it is no {model} but a {kind}; give its name")
+
+
+def _options(name: str, state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Arguments of our class that the shapes tell, other than the depth and the channels."""
+
+    def size(key: str, dim: int) -> int:
+        if key not in state or state[key].ndim <= dim:
+            shape = f"; it is {list(state[key].shape)}" if key in state else ""
+            raise CheckpointError(f"'{key}' of a convolution or linear layer is missing{shape}")
+        return state[key].shape[dim]
+
+    options = {"num_classes": size(_FAMILIES[name].last, 0)}
+    if name == "densenet":
+        options |= {"stem": size("conv1.weight", 0), "growth": size("dense1.0.conv1.weight", 0)}
+    if name == "vgg_a":  # each map of the last convolution has side x side columns
+        columns, maps = size("classifier.0.weight", 1), size("features.25.weight", 0)
+        options["image_size"] = 32 * max(1, math.isqrt(columns // max(1, maps)))
+    return options
+
+
+def _fits(report: Report, model: str) -> None:
+    if not report.fits:
+        raise CheckpointError(f"does not fit {model}: {report}")
+
+
+def _built(build: Callable[..., nn.Module], model: str, **options: Any) -> nn.Module:
+    try:
+        return build(**options)
+    except ValueError as error:
+        raise CheckpointError(f"{model}: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """The tensors of a full network, by their names in the files.
+
+    Attributes:
+        tensors: all of them but the vectors that select.
+        norms: the batch norms, in the order of `channels`.
+        vectors: norm -> vector that says which of its channels are read.
+    """
+
+    tensors: Mapping[str, Tensor]
+    norms: tuple[str, ...]
+    vectors: Mapping[str, str]
+
+
+def _layout(family: _Family, full: nn.Module) -> _Layout:
+    ours = [n for n, m in full.named_modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    norms = tuple(_theirs(family, f"{n}.").removesuffix(".") for n in ours)
+    vectors = {n: _theirs(family, f"{o}.index") for n, o in zip(norms, ours, strict=True)}
+    return _Layout(
+        tensors={_theirs(family, n): t for n, t in full.state_dict().items()},
+        norms=norms,
+        vectors={n: v for n, v in vectors.items() if v.endswith(_SELECT)},
+    )
+
+
+def _check_layout(state: Mapping[str, Tensor], layout: _Layout, model: str) -> None:
+    """All names, and the shapes that pruning leaves: of norms before a selection all, of others the number of axes.
+
+    Vectors that select are all there, or none is.
+    """
+    expected = dict(layout.tensors)
+    if any(v in state for v in layout.vectors.values()):
+        expected |= {v: layout.tensors[f"{norm}.weight"] for norm, v in layout.vectors.items()}
+    report = compare(state, expected)
+    whole = {f"{norm}.{part}" for norm in layout.vectors for part in _PARTS} | set(layout.vectors.values())
+    wrong = tuple(m for m in report.mismatched if m[0] in whole or len(m[1]) != len(m[2]))
+    _fits(replace(report, mismatched=wrong), model)
+
+
+def _kept(state: Mapping[str, Tensor], vector: str) -> Tensor:
+    """(K,) positions that a vector selects, int64.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    kept = state[vector].nonzero().flatten()
+    if len(kept) == 0:
+        raise CheckpointError(
+            f"'{vector}' selects none of {len(state[vector])} channels: pruning emptied this layer, and the network cannot "
+            "run; prune less, or take the masked file"
+        )
+    return kept
+
+
+def _check_cfg(cfg: Any, channels: Sequence[int], live: Sequence[int], norms: Sequence[str]) -> None:
+    """The list that a file has beside its tensors: their channels, or, in a masked file, the scales that are not 0."""
+    numbers = [c for c in cfg if c != "M"] if isinstance(cfg, list | tuple) else []
+    if len(numbers) != len(channels) or not all(isinstance(c, int) for c in numbers):
+        raise CheckpointError(f"cfg: expected {len(channels)} numbers of channels, got {cfg!r}")
+    if numbers not in (list(channels), list(live)):
+        place = next(i for i, (a, b) in enumerate(zip(numbers, channels, strict=True)) if a != b)
+        raise CheckpointError(
+            f"cfg says {numbers[place]} channels for '{norms[place]}', but the tensors have {channels[place]} "
+            f"({live[place]} of them with a scale other than 0)"
+        )
+
+
+def convert(
+    state: Mapping[str, Tensor], model: str, cfg: Sequence[int | str] | None = None
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A state dict of the reference code as one of ours, with the network that it fits.
+
+    Channels, classes, stem and growth are read from the tensors. Files without vectors that select are masked or never
+    pruned, and give the full network. Counters of batch norms may be missing.
+
+    Args:
+        state: their names -> tensors.
+        model: "vgg19", "resnet164", "densenet40", "vgg_a" or another depth.
+        cfg: the channels that a pruned file lists; it has to agree with the tensors.
+
+    Returns:
+        The network, with fresh weights, and its state dict: `network.load_state_dict(state)`.
+
+    Raises:
+        CheckpointError: of another network, damaged, or with a layer that was emptied; names and shapes are given.
+
+    Source: Liu et al., arXiv 1708.06519, and the layout of the code published with it.
+    """
+    name, depth = _family(model)
+    family = _FAMILIES[name]
+    state = {re.sub(r"^features\.module\.", "features.", key): tensor for key, tensor in state.items()}
+    _check_family(name, model, state)
+    build = partial(family.build, **_options(name, state), **({} if depth is None else {"depth": depth}))
+    with torch.device("meta"):
+        layout = _layout(family, _built(build, model))
+    _check_layout(state, layout, model)
+    kept = {norm: _kept(state, v) for norm, v in layout.vectors.items() if v in state}
+    scales = [state[f"{norm}.weight"] for norm in layout.norms]
+    channels = [len(kept.get(norm, scale)) for norm, scale in zip(layout.norms, scales, strict=True)]
+    if cfg is not None:
+        _check_cfg(cfg, channels, [int(scale.count_nonzero()) for scale in scales], layout.norms)
+    network = _built(build, model, channels=channels)
+    own = network.state_dict()
+    state = _narrowed(state, layout.vectors, kept)
+    _fits(compare(state, {_theirs(family, n): t for n, t in own.items()}), model)
+    one = torch.ones((), dtype=torch.int64)
+    return network, {n: state.get(_theirs(family, n), one) for n in own}
+
+
+def _narrowed(
+    state: Mapping[str, Tensor], vectors: Mapping[str, str], kept: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Norms before a selection with the kept channels only, and positions in place of vectors of zeros and ones."""
+    found = {k: t for k, t in state.items() if k not in vectors.values()}
+    for norm, index in kept.items():
+        if len(index) < len(state[f"{norm}.weight"]):
+            found |= {f"{norm}.{part}": state[f"{norm}.{part}"][index] for part in _PARTS}
+            found[vectors[norm]] = index
+    return found
+
+
+def load(
+    path: str | Path, model: str, widths: Any = None, *, image_size: int | None = None, **options: Any
+) -> Elastic:
+    """Read a checkpoint of the reference code; a pruned one becomes a network of its channels.
+
+    Args:
+        path: the file: of a training, of pruning (compact or masked) or of a fine-tuning.
+        model: as of `convert`.
+        widths: listed widths, as of `Elastic`.
+        image_size: pixels of the square for which costs are counted; by default 32, for "vgg_a" those of the file.
+        options: further arguments of `Elastic`.
+
+    Raises:
+        CheckpointError: unreadable, or as of `convert`.
+    """
+    state, cfg = read_beside(Path(path), "cfg")
+    try:
+        network, own = convert(state, model, cfg)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    network.load_state_dict(own)
+    pixels = image_size or getattr(network, "image_size", 32)
+    return Elastic(network, torch.zeros(1, 3, pixels, pixels), widths=widths, **options)
+
+
+__all__ = ["MODELS", "convert", "load"]
