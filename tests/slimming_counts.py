@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anywidth.models.select import SelectNorm
-
 
 def macs(model: nn.Module, image_size: int = 32) -> int:
     """Of convolutions and linear layers for one image: output elements times what each of them reads."""
@@ -39,11 +37,6 @@ def macs(model: nn.Module, image_size: int = 32) -> int:
 
 def params(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
-
-
-def dropped(model: nn.Module) -> int:
-    """Channels that norms over a part of their input do not read."""
-    return sum(m.num_channels - m.num_features for m in model.modules() if isinstance(m, SelectNorm))
 
 
 def norms(model: nn.Module) -> tuple[int, int]:

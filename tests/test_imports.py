@@ -13,7 +13,7 @@ ROOT = Path(anywidth.__file__).parent
 # Every row may import the rows before it; the parts of one row know nothing of each other.
 ROWS = (
     ("errors",),
-    ("files", "seeds"),
+    ("files", "seeds", "subset"),
     ("width",),
     ("channels",),
     ("view",),
@@ -73,8 +73,8 @@ def reversed_arrows(mine: str, source: str, package: str) -> list[str]:
             continue
         if other.startswith("__version") or (other == "errors" and mine != "errors"):
             continue
-        if mine in WIDTHLESS or mine in ("errors", "files", "seeds"):
-            allowed = other in ("files", "seeds") and mine in WIDTHLESS
+        if mine in WIDTHLESS or mine in ("errors", "files", "seeds", "subset"):
+            allowed = other in ("files", "seeds", "subset") and mine in WIDTHLESS
         elif other in WIDTHLESS:
             allowed = LEVEL[mine] >= LEVEL["train"]
         else:

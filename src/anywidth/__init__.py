@@ -1,6 +1,6 @@
 """Train once, run at any width."""
 
-from anywidth import errors, interop, models
+from anywidth import errors, interop, models, prune
 from anywidth.channels.space import ChannelGroup, ChannelSpace
 from anywidth.elastic import Elastic
 from anywidth.reorder import reorder_
@@ -19,5 +19,6 @@ __all__ = [
     "interop",
     "load",
     "models",
+    "prune",
     "reorder_",
 ]

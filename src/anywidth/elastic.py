@@ -237,13 +237,14 @@ class Elastic(nn.Module):
         silence_(made, self.space, width)
         return made
 
-    def selection(self, example_inputs: Any = None) -> Elastic:
+    def selection(self, example_inputs: Any = None, *, freeze: Sequence[str] = ()) -> Elastic:
         """This network with streams that keep their width: batch norms that read them choose a subset (`anywidth.selection`).
 
         It shares all tensors; its widths, of other groups, may be given to `extract`, `at`, `macs` and `params` of this one.
 
         Args:
             example_inputs: by default those that this network was made with.
+            freeze: as of this class, at the first call.
 
         Raises:
             TraceError: a network that was loaded has no example inputs (`set_example_`).
@@ -253,10 +254,10 @@ class Elastic(nn.Module):
             streams = [norm for norm, layer in fed_by(self.model, example).items() if layer is None]
             twin = reading_subsets(self.model, streams)
             policy = "frozen" if self.norms.policy == "frozen" else "shared"
-            made = Elastic(twin, example, norm=policy)
+            made = Elastic(twin, example, norm=policy, freeze=freeze)
             frozen = [g.writers[0] for g in made.space.groups if g.stream and g.writers]
             if frozen:
-                made = Elastic(twin, example, norm=policy, freeze=frozen)
+                made = Elastic(twin, example, norm=policy, freeze=[*freeze, *frozen])
             self._selecting = [made]  # in a list: no submodule of this one
         return self._selecting[0]
 

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from anywidth.channels.space import Axis, ChannelSpace
-from anywidth.selection import INDEX, selects
+from anywidth.subset import INDEX, selects
 from anywidth.width import Width
 
 

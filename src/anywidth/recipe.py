@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
@@ -54,13 +54,66 @@ class ModelSection(_Section):
     """Which network: a class of `anywidth.models`, "torchvision:NAME" or "timm:NAME".
 
     Weights start fresh, or from the file `weights`: an ordinary checkpoint of this model, whose important channels
-    `sort` brings to the front.
+    `sort` brings to the front. `pruned` names a folder that `anywidth prune` wrote: the network is the compact one there,
+    with its weights, or with fresh ones if it is trained from scratch: for as many epochs ("epochs") or for as many
+    multiply-adds as the wide network ("compute").
     """
 
     name: str
     kwargs: dict[str, Any] = {}
     weights: str | None = None
     sort: bool = True
+    pruned: str | None = None
+    scratch: Literal["no", "epochs", "compute"] = "no"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ModelSection":
+        if self.pruned is not None and self.weights is not None:
+            raise ValueError(
+                "model.pruned and model.weights both say where the weights come from: set one of them"
+            )
+        if self.pruned is None and self.scratch != "no":
+            raise ValueError(
+                f"model.scratch = {self.scratch!r} trains a pruned architecture: set model.pruned to its folder"
+            )
+        return self
+
+
+class PruneSection(_Section):
+    """What `anywidth prune` does with a run of this recipe; with `passes`, `anywidth train` does it itself.
+
+    The keys up to `empty` are those of `anywidth.prune.planned`. `fold` makes up for the shifts of removed channels,
+    `calibrate` collects batch-norm statistics anew.
+
+    `passes` is how often the trained network is pruned and trained again, in folders pass-1, pass-2, ... of the run, for
+    `epochs` at learning rate `lr` (by default those of `train`). The sparsity of `train` acts in all passes but the last, or
+    with `sparse: false` before the first alone.
+    """
+
+    ratio: float | None = Field(default=None, gt=0, lt=1)
+    budget: str | None = None
+    criterion: str = "bn_scale"
+    rule: Literal["network-slimming", "torch7"] | None = None
+    scope: Literal["global", "layer", "isomorphic"] = "global"
+    streams: Literal["coupled", "selection"] = "coupled"
+    max_per_layer: Ratio = 1.0
+    minimum: int = Field(default=1, ge=1)
+    round_to: int = Field(default=1, ge=1)
+    empty: Literal["keep", "remove", "error"] = "keep"
+    fold: bool = True
+    calibrate: bool = False
+    passes: int = Field(default=0, ge=0)
+    epochs: int | None = Field(default=None, ge=1)
+    lr: float | None = Field(default=None, gt=0)
+    sparse: bool = True
+
+    @model_validator(mode="after")
+    def _says_how_much(self) -> "PruneSection":
+        if self.ratio is None and self.budget is None:
+            raise ValueError(
+                "prune says not how much: set prune.ratio, like 0.5, or prune.budget, like 'macs=50%'"
+            )
+        return self
 
 
 class ElasticSection(_Section):
@@ -129,6 +182,7 @@ class Recipe(_Section):
     widths: WidthsSection
     train: FitConfig
     calibration: CalibrationSection = CalibrationSection()
+    prune: PruneSection | None = None
     seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
@@ -301,6 +355,9 @@ def _known_keys(schema: Any, prefix: str = "") -> list[str]:
     known = []
     for name, inner in _fields(schema).items():
         known.append(prefix + name)
+        inner = next(
+            (part for part in get_args(inner) if isinstance(part, type) and issubclass(part, _Section)), inner
+        )
         if dataclasses.is_dataclass(inner) or (isinstance(inner, type) and issubclass(inner, BaseModel)):
             known += _known_keys(inner, f"{prefix}{name}.")
     return known

@@ -1,6 +1,5 @@
 """Imported checkpoints compute what the public code of Network Slimming computes: full, pruned, masked, fine-tuned."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,13 +9,11 @@ from safetensors.torch import save_file
 import anywidth as aw
 from anywidth.errors import CheckpointError
 from anywidth.interop.network_slimming import MODELS, convert
-from anywidth.models.select import SelectNorm
+from anywidth.subset import selects
 from deterministic_fill import filled
-from slimming_counts import dropped, macs, params
-from slimming_tables import PRUNED, SIZES
-
-sys.path.insert(0, str(Path(__file__).parent))
+from slimming_counts import macs, params
 from slimming_reference import Densenet, Resnet, Vgg, VggA, compact, counts, mask_, norms, threshold
+from slimming_tables import PRUNED, SIZES
 
 X = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
 LARGE = {"vgg19": Vgg, "resnet164": Resnet, "densenet40": Densenet}
@@ -86,7 +83,7 @@ def test_published_pruned_networks(model, share):
     assert sum(p.numel() for n, p in small.named_parameters() if not n.endswith("indexes")) == size
 
     ours, masked = loaded(small.state_dict(), model, cfg), loaded(net.state_dict(), model, cfg)
-    assert params(ours) + 2 * dropped(ours) == size
+    assert params(ours) == size
     assert macs(ours) == multiply_adds
     assert params(masked) == SIZES[model][2][0]
     expected = outputs(net)
@@ -99,8 +96,8 @@ def test_the_comparison_sees_other_channels():
     _, small, cfg = pruned("resnet20")
     ours = loaded(small.state_dict(), "resnet20", cfg)
     assert relative(outputs(ours), outputs(small)) < 1e-10
-    norm = next(m for m in ours.modules() if isinstance(m, SelectNorm))
-    norm.index.copy_((norm.index + 1) % norm.num_channels)
+    norm = next(m for m in ours.modules() if selects(m))
+    norm.index.copy_((norm.index + 1) % norm.num_features)
     assert relative(outputs(ours), outputs(small)) > 1e-3
 
 
@@ -152,8 +149,8 @@ def test_a_file_becomes_an_elastic_network(model, kind, tmp_path):
         net = net.double().eval()
         for got in (net(X), net.at(1.0)(X), net.extract(1.0)(X)):
             assert relative(got, expected) < 1e-10
-    selects = any(isinstance(m, SelectNorm) for m in net.model.modules())
-    assert selects == (kind in ("pruned", "fine-tuned") and model != "vgg11")
+    chosen = any(selects(m) for m in net.model.modules())
+    assert chosen == (kind in ("pruned", "fine-tuned") and model != "vgg11")
 
 
 @pytest.mark.parametrize("kind", ["legacy", "parallel", "bare", "safetensors", "old norms", "half precision"])

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from anywidth.models import VGGA, CifarDenseNet, CifarVGG, PreActResNet
-from anywidth.models.select import SelectNorm
-from slimming_counts import dropped, macs, norms, params, sizes
+from anywidth.subset import handed_on, selects
+from slimming_counts import macs, norms, params, sizes
 from slimming_tables import PRUNED, SIZES, TABLE_5, VGG_A
 
 
@@ -34,14 +34,13 @@ def test_the_compact_network_of_the_papers_table_5():
 
 @pytest.mark.parametrize(("name", "share"), PRUNED)
 def test_pruned_networks(name, share):
-    """The original's norms before a selection are as wide as their input; here they are as wide as their output."""
     build, _, (full, _), _, (_, channels) = SIZES[name]
     position, _, expected, multiply_adds, cfg = PRUNED[name, share]
     net = build(channels=cfg)
-    assert params(net) + 2 * dropped(net) == expected
-    assert params(net) < expected < full or build is CifarVGG
+    assert params(net) == expected
+    assert expected < full
     assert macs(net) == multiply_adds
-    kept = [m.num_features for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    kept = [handed_on(m) for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     assert kept == [c for c in cfg if c != "M"]
     assert sum(kept) == channels - (position + 1)
 
@@ -154,8 +153,8 @@ def test_at_32_pixels_the_pools_are_those_of_the_paper():
 def test_where_fewer_channels_are_read_than_there_are():
     channels = [16, 3, 4, 20, 16, 16, *PreActChannels[:-1], 100]
     net = PreActResNet(20, channels=channels)
-    found = {n: m for n, m in net.named_modules() if isinstance(m, SelectNorm)}
-    assert {n: (m.num_channels, m.index.tolist()) for n, m in found.items()} == {
+    found = {n: m for n, m in net.named_modules() if selects(m)}
+    assert {n: (m.num_features, m.index.tolist()) for n, m in found.items()} == {
         "features.stage1.1.bn1": (64, list(range(20))),
         "features.norm": (256, list(range(100))),
     }

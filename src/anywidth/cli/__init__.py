@@ -12,6 +12,7 @@ from anywidth.cli.export import export
 from anywidth.cli.importing import import_
 from anywidth.cli.pack import pack
 from anywidth.cli.profile import profile
+from anywidth.cli.pruning import prune_run
 from anywidth.cli.report import report
 from anywidth.cli.search import find
 from anywidth.cli.train import train
@@ -40,6 +41,7 @@ app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("calibrate")(calibrate)
 app.command("search")(find)
+app.command("prune")(prune_run)
 app.command("import")(import_)
 app.command("pack")(pack)
 app.command("profile")(profile)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anywidth import data, interop
+from anywidth import data, interop, prune
 from anywidth import recipe as recipes
 from anywidth.cli import names
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, RecipeError
-from anywidth.files import write_text
+from anywidth.files import write_json, write_text
 from anywidth.recipe import Recipe
 from anywidth.search.front import read_front
 from anywidth.store import load
@@ -135,6 +135,8 @@ def check_free(path: Path, recipe: Recipe) -> None:
 def claim(run: Run) -> None:
     """Make the run directory and write the resolved recipe."""
     run.path.mkdir(parents=True, exist_ok=True)
+    if run.recipe.model.pruned is not None:  # the run stands on its own, also when that folder is gone
+        write_json(run.path / prune.ABOUT, prune.read(run.recipe.model.pruned))
     write_text(run.path / RECIPE, recipes.dump(run.recipe))
 
 
@@ -178,7 +180,7 @@ def new_net(run: Run) -> Elastic:
     chosen = run.recipe.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.recipe.seed)
-        model = names.build_model(chosen.name, chosen.kwargs)
+        model = _model(run, fresh=chosen.scratch != "no")
     elastic = run.recipe.elastic
     net = Elastic(
         model,
@@ -193,6 +195,21 @@ def new_net(run: Run) -> Elastic:
     if chosen.weights is not None:
         interop.load_wide_(net, Path(chosen.weights), sort=chosen.sort)
     return net.to(run.device)
+
+
+def _model(run: Run, *, fresh: bool) -> torch.nn.Module:
+    """The plain network: the one that is named, or what a pruning left of it."""
+    chosen = run.recipe.model
+    wide = names.build_model(chosen.name, chosen.kwargs)
+    if chosen.pruned is None:
+        return wide
+    about = prune.read(chosen.pruned)
+    if (about.get("model"), about.get("kwargs")) != (chosen.name, chosen.kwargs):
+        raise RecipeError(
+            f"{chosen.pruned} holds a pruned {about.get('model')} with {about.get('kwargs')}; the recipe says model.name = "
+            f"{chosen.name!r} with {chosen.kwargs}"
+        )
+    return prune.rebuilt(chosen.pruned, wide, example(run), fresh=fresh)
 
 
 @torch.no_grad()
@@ -211,8 +228,13 @@ def _check_classes(run: Run, net: Elastic) -> None:
 
 def saved_net(run: Run) -> Elastic:
     """The trained network of a finished run."""
-    model = names.build_model(run.recipe.model.name, run.recipe.model.kwargs)
-    return load(run.path / NET, model).to(run.device)
+    chosen = run.recipe.model
+    model = names.build_model(chosen.name, chosen.kwargs)
+    if chosen.pruned is not None:
+        model = prune.again(model, example(run), prune.read(run.path)["steps"])
+    net = load(run.path / NET, model).to(run.device)
+    net.set_example_(example(run))
+    return net
 
 
 def example(run: Run) -> Tensor:

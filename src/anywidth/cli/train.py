@@ -1,5 +1,6 @@
 """anywidth train: train a recipe, or go on with an interrupted training."""
 
+import dataclasses
 import os
 import platform
 from pathlib import Path
@@ -8,15 +9,29 @@ from typing import Any
 import torch
 import typer
 
+from anywidth import prune
 from anywidth import recipe as recipes
 from anywidth import train as training
 from anywidth.cli import names
-from anywidth.cli.console import print_table, say, training_progress
+from anywidth.cli.console import print_table, say, si, training_progress
+from anywidth.cli.pruning import PRUNED, prune_
 from anywidth.cli.results import rows_as_text
-from anywidth.cli.run import NET, RESULTS, Run, check_free, claim, new_net, open_run, read_results
+from anywidth.cli.run import (
+    NET,
+    RESULTS,
+    Run,
+    check_free,
+    claim,
+    finished_run,
+    new_net,
+    open_run,
+    read_results,
+)
 from anywidth.elastic import Elastic
 from anywidth.files import write_json
-from anywidth.train import distributed, policies
+from anywidth.recipe import Recipe
+from anywidth.train import FitConfig, distributed, policies
+from anywidth.train.sparsity import SparsityConfig, histogram, scales_of
 
 
 def train(
@@ -35,17 +50,88 @@ def train(
     settings = recipes.load(recipe, overrides or ())
     path = run or Path("runs") / recipe.stem
     check_free(path, settings)
-    results = path / RESULTS
     with distributed.processes(names.device(settings.device)):
-        if distributed.from_first(results.exists):
-            say(f"{path}: already trained; these are its results")
-        else:
-            found = _train(open_run(path, settings))
-            if distributed.rank() == 0:
-                write_json(results, found)
+        trained_(path, settings)
+        last = path
+        for number in range(1, 1 + (settings.prune.passes if settings.prune else 0)):
+            last = _pass_(path, last, settings, number)
         distributed.barrier()
     if distributed.rank() == 0:
-        print_table(f"{path}", rows_as_text(read_results(results)["rows"]))
+        print_table(f"{path}", rows_as_text(read_results(path / RESULTS)["rows"]))
+        if settings.prune is not None and last != path:
+            print_table(f"{path}: after each pruning", passes_as_text(path, settings.prune.passes))
+
+
+def trained_(path: Path, settings: Recipe) -> None:
+    """Train into `path`, unless that is done."""
+    results = path / RESULTS
+    if distributed.from_first(results.exists):
+        say(f"{path}: already trained; these are its results")
+        return
+    found = _train(open_run(path, settings))
+    if distributed.rank() == 0:
+        write_json(results, found)
+    distributed.barrier()
+
+
+def _pass_(path: Path, before: Path, settings: Recipe, number: int) -> Path:
+    """Prune the network of `before` and train what is left."""
+    assert settings.prune is not None
+    cut = before / PRUNED
+    if distributed.rank() == 0 and not (cut / prune.ABOUT).exists():
+        prune_(finished_run(before), settings.prune, cut)
+    distributed.barrier()
+    after = path / f"pass-{number}"
+    recipe = pass_recipe(settings, cut, last=number == settings.prune.passes)
+    check_free(after, recipe)
+    trained_(after, recipe)
+    return after
+
+
+def pass_recipe(settings: Recipe, cut: Path, *, last: bool) -> Recipe:
+    """The recipe of a fine-tuning."""
+    assert settings.prune is not None
+    chosen, train = settings.prune, settings.train
+    sparse = train.sparsity if chosen.sparse and not last else SparsityConfig()
+    changes = {
+        "epochs": chosen.epochs or train.epochs,
+        "lr": chosen.lr or train.lr,
+        "sparsity": dataclasses.replace(sparse, init=0.0),
+    }
+    if train.milestones and changes["epochs"] != train.epochs:
+        changes["milestones"] = tuple(m * changes["epochs"] / train.epochs for m in train.milestones)
+    model = settings.model.model_copy(update={"pruned": str(cut), "weights": None, "scratch": "no"})
+    return settings.model_copy(
+        update={"model": model, "train": dataclasses.replace(train, **changes), "prune": None}
+    )
+
+
+def passes_as_text(path: Path, passes: int) -> list[dict[str, str]]:
+    """One row per training: the first, and that after each pruning."""
+    found = [path, *(path / f"pass-{i}" for i in range(1, 1 + passes))]
+    rows = [read_results(folder / RESULTS)["rows"][-1] for folder in found]
+    return [
+        {
+            "pass": str(number),
+            "accuracy": f"{100 * row['accuracy']:.2f} %",
+            "MACs": si(row["macs"]),
+            "of the first": f"{row['macs'] / rows[0]['macs']:.3f}",
+            "params": si(row["params"]),
+            "of the first ": f"{row['params'] / rows[0]['params']:.3f}",
+        }
+        for number, row in enumerate(rows)
+    ]
+
+
+def _scaled(run: Run) -> FitConfig:
+    """The settings of a training; one from scratch with equal multiply-adds has more epochs (arXiv 1810.05270, Scratch-B)."""
+    settings, chosen = run.recipe.train, run.recipe.model
+    if chosen.scratch != "compute":
+        return settings
+    about = prune.read(chosen.pruned or "")
+    epochs = max(1, int(settings.epochs * about["macs_of_the_first"] / about["macs"]))
+    milestones = tuple(m * epochs / settings.epochs for m in settings.milestones)
+    return dataclasses.replace(settings, epochs=epochs, milestones=milestones)
 
 
 def _train(run: Run) -> dict[str, Any]:
@@ -56,7 +142,7 @@ def _train(run: Run) -> dict[str, Any]:
     if distributed.rank() == 0:
         claim(run)
     distributed.barrier()
-    widths, settings = run.recipe.widths, run.recipe.train
+    widths, settings = run.recipe.widths, _scaled(run)
     draw = policies.make(
         widths.rule,
         net,
@@ -87,11 +173,13 @@ def _finish(run: Run, net: Elastic, seconds: float) -> dict[str, Any]:
     if run.recipe.elastic.norm == "shared":  # switchable norms keep the statistics they were trained with
         run.calibrate_(net, listed)
     rows = run.results(net, listed, listed)
+    scales = scales_of(net)
     if distributed.rank() == 0:
         net.save(run.path / NET)
     return {
         "model": run.recipe.model.name,
         "rows": rows,
+        **({"scales": histogram(scales.values())} if scales else {}),
         "seconds": seconds,
         "seed": run.recipe.seed,
         "device": str(run.device),

@@ -1,8 +1,8 @@
 """Checkpoints of the reference code of Network Slimming: full, pruned (compact or masked) and fine-tuned networks.
 
 In their compact files of networks with a residual or dense stream, a norm is as wide as the stream and a vector of
-zeros and ones says which of its channels the next convolution reads. Ours hold the norm of these channels alone
-(`anywidth.models.select`), which computes the same. See `docs/import.md`.
+zeros and ones says which of its channels the next convolution reads. Ours hold the positions (`anywidth.subset`).
+See `docs/import.md`.
 """
 
 from __future__ import annotations
@@ -258,20 +258,19 @@ def convert(
         _check_cfg(cfg, channels, [int(scale.count_nonzero()) for scale in scales], layout.norms)
     network = _built(build, model, channels=channels)
     own = network.state_dict()
-    state = _narrowed(state, layout.vectors, kept)
+    state = _positions(state, layout.vectors, kept)
     _fits(compare(state, {_theirs(family, n): t for n, t in own.items()}), model)
     one = torch.ones((), dtype=torch.int64)
     return network, {n: state.get(_theirs(family, n), one) for n in own}
 
 
-def _narrowed(
+def _positions(
     state: Mapping[str, Tensor], vectors: Mapping[str, str], kept: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Norms before a selection with the kept channels only, and positions in place of vectors of zeros and ones."""
+    """Positions in place of vectors of zeros and ones; a norm that hands on everything has none."""
     found = {k: t for k, t in state.items() if k not in vectors.values()}
     for norm, index in kept.items():
         if len(index) < len(state[f"{norm}.weight"]):
-            found |= {f"{norm}.{part}": state[f"{norm}.{part}"][index] for part in _PARTS}
             found[vectors[norm]] = index
     return found
 

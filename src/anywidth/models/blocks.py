@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from anywidth.subset import select_
+
 
 def conv_norm(
     in_channels: int,
@@ -126,3 +128,17 @@ def check_places(name: str, channels: object, places: Sequence[str]) -> list[int
                     "without channels computes nothing"
                 )
     return check_channels(name, channels, len(places))
+
+
+def stream_norm(name: str, place: str, stream: int, kept: int) -> nn.BatchNorm2d:
+    """The batch norm of a layer that reads `kept` of the `stream` channels: the first ones, until others are loaded.
+
+    Raises:
+        ValueError: more channels than there are; `name` and `place` say where.
+    """
+    if kept > stream:
+        raise ValueError(f"{name}: {place} reads {kept} channels, but there are {stream}")
+    norm = nn.BatchNorm2d(stream)
+    if kept < stream:
+        select_(norm, torch.arange(kept))
+    return norm

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from anywidth.models.blocks import Classifier, check_places, initialise_
-from anywidth.models.select import stream_norm
+from anywidth.models.blocks import Classifier, check_places, initialise_, stream_norm
+from anywidth.subset import handed_on
 
 _BLOCKS = 3
 
@@ -44,7 +44,7 @@ class DenseLayer(nn.Module):
     def __init__(self, norm: nn.BatchNorm2d, growth: int) -> None:
         super().__init__()
         self.norm = norm
-        self.conv = nn.Conv2d(norm.num_features, growth, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(handed_on(norm), growth, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C, H, W) -> (N, C + growth, H, W)."""
@@ -62,7 +62,7 @@ class Transition(nn.Module):
     def __init__(self, norm: nn.BatchNorm2d, out_channels: int) -> None:
         super().__init__()
         self.norm = norm
-        self.conv = nn.Conv2d(norm.num_features, out_channels, 1, bias=False)
+        self.conv = nn.Conv2d(handed_on(norm), out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C, H, W) -> (N, C_out, H/2, W/2)."""
@@ -73,7 +73,7 @@ class CifarDenseNet(Classifier):
     """DenseNet of three blocks with 3x3 convolutions, without bottlenecks, compression or dropout.
 
     Keys: `features.stem`, `features.block1.0` (`norm`, `conv`) and so on, `features.transition1` (`norm`, `conv`),
-    `features.norm`, `classifier`; norms that read a part of their input also have `index` (`anywidth.models.select`).
+    `features.norm`, `classifier`; norms that read a part of their input also have `index` (`anywidth.subset`).
 
     Args:
         depth: 3 n + 4 for n layers in each block.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from anywidth.models.blocks import Classifier, check_places, initialise_
-from anywidth.models.select import stream_norm
+from anywidth.models.blocks import Classifier, check_places, initialise_, stream_norm
+from anywidth.subset import handed_on
 
 PLANES = (16, 32, 64)
 _STEM = 16
@@ -59,7 +59,7 @@ class PreActBottleneck(nn.Module):
         super().__init__()
         a, b = middle
         self.bn1 = norm
-        self.conv1 = nn.Conv2d(norm.num_features, a, 1, bias=False)
+        self.conv1 = nn.Conv2d(handed_on(norm), a, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(a)
         self.conv2 = nn.Conv2d(a, b, 3, stride, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(b)
@@ -80,7 +80,7 @@ class PreActResNet(Classifier):
     """Pre-activation ResNet of three stages of bottlenecks, whose residual stream has 64, 128 and 256 channels.
 
     Keys: `features.stem`, `features.stage1.0` (`bn1`, `conv1`, ..., `conv3`, `shortcut`) and so on, `features.norm`,
-    `classifier`; norms that read a part of the stream also have `index` (`anywidth.models.select`).
+    `classifier`; norms that read a part of the stream also have `index` (`anywidth.subset`).
 
     Args:
         depth: 9 n + 2 for n blocks in each stage.

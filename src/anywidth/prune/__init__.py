@@ -1,7 +1,22 @@
 """Pruning: order channels by importance, keep the best, cut the rest."""
 
-from anywidth.prune.compact import compact, masked
+from anywidth.prune.compact import compact, kept_by_norm, masked
 from anywidth.prune.importance import Criterion, scores
 from anywidth.prune.plan import Plan, plan, planned
+from anywidth.prune.saved import ABOUT, again, cut_, read, rebuilt, write
 
-__all__ = ["Criterion", "Plan", "compact", "masked", "plan", "planned", "scores"]
+__all__ = [
+    "ABOUT",
+    "Criterion",
+    "Plan",
+    "compact",
+    "cut_",
+    "kept_by_norm",
+    "masked",
+    "plan",
+    "planned",
+    "read",
+    "rebuilt",
+    "scores",
+    "write",
+]

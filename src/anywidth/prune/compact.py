@@ -16,7 +16,8 @@ from anywidth.channels.trace import call
 from anywidth.elastic import Elastic
 from anywidth.empty import Constant, with_silent
 from anywidth.errors import WidthError
-from anywidth.selection import INDEX, fed_by, select_first_, selects
+from anywidth.selection import fed_by
+from anywidth.subset import INDEX, handed_on, select_first_, selects
 from anywidth.view import cut
 from anywidth.width import Width
 
@@ -87,6 +88,17 @@ def _gone(axes: Sequence[Axis | None] | None, dim: int, width: Width) -> Tensor 
             keeps[units] = True
             lost |= (group == g) & ~keeps[unit]
     return lost.nonzero().ravel() if lost.any() else None
+
+
+def kept_by_norm(net: Elastic, width: Width) -> dict[str, int]:
+    """Path of every batch norm -> channels that it hands on (the `cfg` of Network Slimming), in the model's order."""
+    of = owner(net, width)
+    found = {}
+    for path, m in of.model.named_modules():
+        if isinstance(m, _BatchNorm):
+            gone = _gone(of.space.axes.get(f"{path}.{INDEX if selects(m) else 'running_mean'}"), 0, width)
+            found[path] = handed_on(m) - (0 if gone is None else gone.numel())
+    return found
 
 
 def compact(

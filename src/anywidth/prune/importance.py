@@ -21,12 +21,12 @@ from anywidth.channels.space import Axis, ChannelSpace, spelled_out
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.seeds import generator
-from anywidth.selection import INDEX, selects
+from anywidth.subset import INDEX, selects
 
-Criterion = Literal["bn_scale", "l1", "l2", "taylor", "fpgm", "lamp", "random", "activation"]
+Criterion = Literal["bn_scale", "l1", "l2", "taylor", "fpgm", "lamp", "random", "activation", "uniform"]
 Reduce = Literal["mean", "sum", "max", "first"]
 Normalize = Literal["none", "mean", "max"]
-_ABSOLUTE = ("bn_scale", "lamp", "taylor", "random")  # comparable between layers as they are
+_ABSOLUTE = ("bn_scale", "lamp", "taylor", "random", "uniform")  # comparable between layers as they are
 Scores = dict[str, np.ndarray]
 """Group name -> (units,) float64, larger is more important."""
 
@@ -70,7 +70,8 @@ def scores(
             "lamp": squared norm over the sum of all squared norms of the layer that are not smaller (Lee et al., arXiv
             2010.07611, for filters);
             "activation": mean |output| of the layers that make a channel, over `batches`;
-            "random": uniform numbers from `seed`, the baseline.
+            "random": uniform numbers from `seed`, a baseline;
+            "uniform": the first channels of every group stay, the same share of each: the other baseline.
         reduce: coupled sources: their mean, sum, maximum, or the first alone.
         normalize: "mean", "max": every group's scores are divided by theirs before groups are compared; "none". Default:
             "none" for criteria that compare between layers as they are (bn_scale, lamp, taylor, random), else "mean".
@@ -87,6 +88,8 @@ def scores(
     if criterion == "random":
         draw = generator(seed, 4)
         return {g.name: torch.rand(g.size, generator=draw, dtype=torch.float64).numpy() for g in space.groups}
+    if criterion == "uniform":
+        return {g.name: 1 - (np.arange(g.size) + 0.5) / g.size for g in space.groups}
     if criterion == "bn_scale":
         judged = list(_scales(net.model, space))
         if not judged:

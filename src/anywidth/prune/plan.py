@@ -117,10 +117,17 @@ def planned(
     else:
         found = scores(target, criterion, reduce=reduce, normalize=normalize, batches=batches, seed=seed)
     ranking = _Ranking(target.space, found, scope, rule, max_per_layer, minimum, round_to, empty, positional)
-    if budget is None:
+    if budget is not None:
+        made = _within(target, ranking, budget, 1.0 if ratio is None else ratio)
+    else:
         assert ratio is not None
-        return ranking.at(ratio)
-    return _within(target, ranking, budget, 1.0 if ratio is None else ratio)
+        made = ranking.at(ratio)
+    if made.protected:
+        _log.warning(
+            "prune: %d groups would have become empty and keep %d channels: %s",
+            len(made.protected), minimum, ", ".join(made.protected[:5]),
+        )  # fmt: skip
+    return made
 
 
 class _Ranking:
@@ -191,11 +198,6 @@ class _Ranking:
             units = self._held(group, self.scores[i], stays)
             kept[i] = len(units)
             indices[i] = units if group.permutable and units != tuple(range(len(units))) else None
-        if protected:
-            _log.warning(
-                "prune: %d groups would have become empty and keep %d channels: %s",
-                len(protected), self.minimum, ", ".join(protected[:5]),
-            )  # fmt: skip
         chosen = tuple(indices) if any(u is not None for u in indices) else None
         width = Width(names=self.space.names, kept=tuple(kept), indices=chosen)
         if removed:

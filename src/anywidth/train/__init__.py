@@ -1,7 +1,7 @@
 """Training one set of weights for many widths."""
 
 from anywidth.train.config import FitConfig, Progress
-from anywidth.train.evaluate import Score, evaluate
+from anywidth.train.evaluate import Score, evaluate, evaluate_module
 from anywidth.train.loop import CHECKPOINT, DivergenceError, fit_
 from anywidth.train.policies import Draw, listed, min_max, progressive, random_only, sandwich
 from anywidth.train.step import accumulate_
@@ -18,6 +18,7 @@ __all__ = [
     "alpha",
     "ema",
     "evaluate",
+    "evaluate_module",
     "fit_",
     "labels",
     "listed",

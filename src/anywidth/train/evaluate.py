@@ -88,6 +88,29 @@ def evaluate(
     ]
 
 
+@torch.no_grad()
+def evaluate_module(module: nn.Module, batches: Iterable[Sequence[Tensor]]) -> Score:
+    """The score of an ordinary network, over the images of this process; it keeps its mode.
+
+    Raises:
+        ValueError: if there are no images.
+    """
+    device = next(module.parameters()).device
+    sums, count = torch.zeros(3, dtype=torch.float64, device=device), 0
+    training = module.training
+    module.eval()
+    try:
+        for x, labels in batches:
+            sums += _sums(module(x.to(device)), labels.to(device))
+            count += len(labels)
+    finally:
+        module.train(training)
+    if not count:
+        raise ValueError("evaluation: the loader yields no images")
+    a, b, c = sums.tolist()
+    return Score(accuracy=a / count, top5=b / count, loss=c / count, images=count)
+
+
 def score(net: Elastic, batches: Iterable[Sequence[Tensor]], width: Hashable) -> Score:
     """`evaluate` of one width."""
     return evaluate(net, batches, [width])[0]

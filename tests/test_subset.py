@@ -1,10 +1,13 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from anywidth.export import export_onnx, export_program
 from anywidth.models import PreActResNet
-from anywidth.models.select import SelectNorm, stream_norm
+from anywidth.models.blocks import stream_norm
+from anywidth.subset import handed_on, select_, select_first_, selects
 
 X = torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -20,38 +23,52 @@ def scattered(channels: int) -> nn.BatchNorm2d:
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("index", [[1, 4], [5, 0, 3], [2], list(range(6))])
-def test_it_is_a_full_norm_and_then_a_choice(index, training):
-    full, narrow = scattered(6).train(training), SelectNorm(6, index).double().train(training)
-    kept = {k: v[index] if v.ndim else v for k, v in full.state_dict().items()}
-    narrow.load_state_dict({**kept, "index": torch.tensor(index)})
-    expected = full(X)[:, index]
-    torch.testing.assert_close(narrow(X), expected)
-    torch.testing.assert_close(narrow.running_mean, full.running_mean[index])
-    assert not torch.allclose(expected, full(X)[:, [(i + 1) % 6 for i in index]])
+def test_choosing_first_is_choosing_afterwards(index, training):
+    reference = scattered(6).train(training)
+    after, first = (nn.Sequential(copy.deepcopy(reference)) for _ in range(2))
+    select_(after[0], torch.tensor(index))
+    select_(first[0], torch.tensor(index))
+    select_first_(first)
+    whole = reference(X)
+    for net in (after, first):
+        got = net(X)
+        torch.testing.assert_close(got, whole[:, index])
+        assert not torch.allclose(got, whole[:, [(i + 1) % 6 for i in index]])
+    wide = len(index) == 6 or first[0].running_mean.numel() == 6
+    torch.testing.assert_close(
+        first[0].running_mean, reference.running_mean if wide else reference.running_mean[index]
+    )
 
 
 def test_what_it_holds():
-    norm = SelectNorm(6, [1, 4]).half()
-    assert norm.index.dtype == torch.int64
-    assert norm.state_dict()["index"].tolist() == [1, 4]
-    assert {n: tuple(p.shape) for n, p in norm.named_parameters()} == {"weight": (2,), "bias": (2,)}
-    assert str(norm).startswith("SelectNorm(6 -> 2, eps=1e-05")
+    net = nn.Sequential(nn.BatchNorm2d(6))
+    select_(net[0], torch.tensor([1, 4]))
+    assert selects(net[0])
+    assert handed_on(net[0]) == 2
+    assert net[0].state_dict()["index"].tolist() == [1, 4]
+    assert net[0].weight.shape == (6,)
+    select_first_(net)
+    assert {n: tuple(p.shape) for n, p in net[0].named_parameters()} == {"weight": (2,), "bias": (2,)}
+    assert handed_on(net[0]) == 2
+
+
+def test_a_norm_that_hands_on_everything_is_an_ordinary_one_again():
+    net = nn.Sequential(nn.BatchNorm2d(6))
+    select_(net[0], torch.arange(6))
+    select_first_(net)
+    assert not selects(net[0])
+    assert "index" not in net[0].state_dict()
 
 
 def test_the_index_comes_with_the_weights():
-    norm = SelectNorm(6, [0, 1])
-    norm.load_state_dict(SelectNorm(6, [5, 2]).state_dict())
-    torch.testing.assert_close(norm.eval()(X.float()), X[:, [5, 2]].float() / (1 + 1e-5) ** 0.5)
-
-
-@pytest.mark.parametrize("index", [[], [0, 0], [6], [-1]])
-def test_an_index_that_cannot_be(index):
-    with pytest.raises(ValueError, match=r"SelectNorm: index .* none of them twice, each from 0 to 5"):
-        SelectNorm(6, index)
+    norm = nn.BatchNorm2d(6).eval()
+    select_(norm, torch.tensor([0, 1]))
+    norm.load_state_dict({**norm.state_dict(), "index": torch.tensor([5, 2])})
+    torch.testing.assert_close(norm(X.float()), X[:, [5, 2]].float() / (1 + 1e-5) ** 0.5)
 
 
 def test_a_norm_over_all_channels_is_an_ordinary_one():
-    assert type(stream_norm("Net", "norm", 6, 6)) is nn.BatchNorm2d
+    assert not selects(stream_norm("Net", "norm", 6, 6))
     assert stream_norm("Net", "norm", 6, 2).index.tolist() == [0, 1]
     with pytest.raises(ValueError, match="Net: norm reads 7 channels, but there are 6"):
         stream_norm("Net", "norm", 6, 7)
@@ -62,8 +79,8 @@ def narrow():
     channels = [11, 12, 12, 41, 13, 11, 37, 17, 26, 92, 23, 24, 92, 40, 44, 185, 39, 50, 182]
     net = PreActResNet(20, channels=channels).eval()
     for module in net.modules():
-        if isinstance(module, SelectNorm):
-            module.index.copy_(torch.randperm(module.num_channels)[: module.num_features].sort().values)
+        if selects(module):
+            module.index.copy_(torch.randperm(module.num_features)[: handed_on(module)].sort().values)
     return net
 
 

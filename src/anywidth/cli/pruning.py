@@ -1,0 +1,210 @@
+"""anywidth prune: cut channels out of a trained network."""
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from torch import nn
+
+from anywidth import data, prune
+from anywidth.calibration import collect_
+from anywidth.cli.console import print_table, say, si
+from anywidth.cli.run import Run, finished_run, saved_net
+from anywidth.elastic import Elastic
+from anywidth.errors import RecipeError
+from anywidth.prune.plan import Plan
+from anywidth.recipe import PruneSection
+from anywidth.train import evaluate_module
+
+PRUNED = "pruned"
+
+
+def prune_run(
+    run: Path = typer.Argument(metavar="RUN", help="Run directory."),
+    ratio: float = typer.Option(None, help="Share of the channels to remove, like 0.7."),
+    budget: str = typer.Option(None, help="Or as many as it takes: macs=50%, params=2M or latency=5ms."),
+    criterion: str = typer.Option(
+        None, help="bn_scale, l1, l2, taylor, fpgm, lamp, activation, random or uniform.  [default: bn_scale]"
+    ),
+    rule: str = typer.Option(None, help="Ties as published: network-slimming or torch7."),
+    scope: str = typer.Option(None, help="global, layer or isomorphic.  [default: global]"),
+    streams: str = typer.Option(None, help="coupled or selection.  [default: coupled]"),
+    max_per_layer: float = typer.Option(None, help="Largest share of a layer that may go.  [default: 1]"),
+    minimum: int = typer.Option(None, help="Fewest channels of a layer that stay.  [default: 1]"),
+    round_to: int = typer.Option(None, help="Kept channels are multiples of this.  [default: 1]"),
+    empty: str = typer.Option(
+        None, help="Layers that lose everything: keep, remove or error.  [default: keep]"
+    ),
+    fold: bool = typer.Option(
+        None, "--fold/--no-fold", help="Make up for the shifts of removed channels.  [default: fold]"
+    ),
+    calibrate: bool = typer.Option(
+        None, "--calibrate/--no-calibrate", help="Collect batch-norm statistics anew.  [default: no]"
+    ),
+    batches: int = typer.Option(8, min=1, help="Training batches for taylor and activation."),
+    out: Path = typer.Option(None, help="Folder for the pruned network.  [default: RUN/pruned]"),
+) -> None:
+    """Prune a finished RUN. Options that are not given come from the section `prune` of its recipe.
+
+    Train what is left with the same recipe and model.pruned=FOLDER.
+    """
+    directory = finished_run(run)
+    given = {
+        "ratio": ratio, "budget": budget, "criterion": criterion, "rule": rule, "scope": scope, "streams": streams,
+        "max_per_layer": max_per_layer, "minimum": minimum, "round_to": round_to, "empty": empty, "fold": fold,
+        "calibrate": calibrate,
+    }  # fmt: skip
+    given = {key: value for key, value in given.items() if value is not None}
+    own = directory.recipe.prune.model_dump() if directory.recipe.prune else {}
+    if "ratio" in given and "budget" not in given:
+        own.pop("budget", None)
+    if "budget" in given and "ratio" not in given:
+        own.pop("ratio", None)
+    prune_(directory, _section({**own, **given}), out or run / PRUNED, batches=batches)
+
+
+def _section(values: dict[str, Any]) -> PruneSection:
+    from pydantic import ValidationError
+
+    try:
+        return PruneSection.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        message = str(first.get("ctx", {}).get("error", first["msg"]))
+        raise RecipeError(f"prune: {place} = {first['input']!r}: {message}" if place else message) from None
+
+
+def prune_(run: Run, chosen: PruneSection, out: Path, *, batches: int = 8) -> None:
+    """Prune the network of a run into a folder, and print what it costs and can do before and after."""
+    net = saved_net(run).eval()
+    freeze = list(run.recipe.elastic.freeze)
+    of = net.selection(freeze=freeze) if chosen.streams == "selection" else net
+    if chosen.criterion == "taylor":
+        _gradients_(of, run, batches)
+    found = prune.planned(
+        net,
+        chosen.ratio,
+        criterion=chosen.criterion,  # pyright: ignore[reportArgumentType]
+        rule=chosen.rule,
+        scope=chosen.scope,
+        streams=chosen.streams,
+        max_per_layer=chosen.max_per_layer,
+        minimum=chosen.minimum,
+        round_to=chosen.round_to,
+        empty=chosen.empty,
+        budget=chosen.budget,
+        batches=_inputs(run, batches) if chosen.criterion == "activation" else None,
+        seed=run.recipe.seed,
+    )
+    if found.removed:
+        say(f"{len(found.removed)} channel groups became empty: {', '.join(found.removed[:5])}")
+    small, step = prune.cut_(net, found.width, freeze=freeze, fold=chosen.fold)
+    networks: dict[str, Callable[[], nn.Module]] = {
+        "as trained": lambda: net.model,
+        "removed channels zero": lambda: prune.masked(net, found.width),
+        "pruned": lambda: prune.compact(net, found.width, fold=False),
+    }
+    if chosen.fold:
+        networks["pruned, shifts folded in"] = lambda: small
+    rows = []
+    for name, make in networks.items():
+        rows.append(_row(run, name, make(), net, found))
+    if chosen.calibrate:
+        collect_(
+            [lambda: small],
+            _inputs(run, run.recipe.calibration.batches),
+            run.recipe.calibration.batches,
+            device=run.device,
+        )
+        rows.append(_row(run, "pruned, calibrated", small, net, found))
+    model = run.recipe.model
+    earlier = (
+        prune.read(run.path)
+        if model.pruned
+        else {
+            "steps": [],
+            "macs_of_the_first": int(net.macs(net.space.full)),
+            "params_of_the_first": int(net.params(net.space.full)),
+        }
+    )
+    about = {
+        "model": model.name,
+        "kwargs": model.kwargs,
+        "settings": chosen.model_dump(),
+        "ratio": found.ratio,
+        "threshold": found.threshold,
+        "pruned": found.pruned,
+        "judged": found.judged,
+        "protected": list(found.protected),
+        "removed": list(found.removed),
+        "kept_by_norm": prune.kept_by_norm(net, found.width),
+        "macs": int(net.macs(found.width)),
+        "params": sum(p.numel() for p in small.parameters()),
+        "macs_of_the_first": earlier["macs_of_the_first"],
+        "params_of_the_first": earlier["params_of_the_first"],
+        "rows": rows,
+        "steps": [*earlier["steps"], step],
+    }
+    prune.write(out, small, about)
+    images = "held-out" if run.splits.held_out is not None else "test"
+    print_table(
+        f"{out}: {found.pruned} of {found.judged} channels removed; accuracy on the {images} images",
+        [_text(row) for row in rows],
+    )
+
+
+def _row(run: Run, name: str, module: nn.Module, net: Elastic, found: Plan) -> dict[str, Any]:
+    full = name in ("as trained", "removed channels zero")
+    chosen = run.splits.test if run.splits.held_out is None else run.splits.held_out
+    score = evaluate_module(
+        module.to(run.device), data.eval_batches(chosen, run.recipe.data, rank=0, world=1)
+    )
+    width = net.space.full if full else found.width
+    return {
+        "network": name,
+        "accuracy": score.accuracy,
+        "loss": score.loss,
+        "images": score.images,
+        "macs": int(net.macs(width)),
+        "macs_share": net.macs(width) / net.macs(net.space.full),
+        "params": sum(p.numel() for p in module.parameters()),
+        "params_share": sum(p.numel() for p in module.parameters()) / net.params(net.space.full),
+    }
+
+
+def _text(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "network": row["network"],
+        "accuracy": f"{100 * row['accuracy']:.2f} %",
+        "loss": f"{row['loss']:.4f}",
+        "MACs": si(row["macs"]),
+        "of the trained": f"{row['macs_share']:.3f}",
+        "params": si(row["params"]),
+        "of the trained ": f"{row['params_share']:.3f}",
+    }
+
+
+def _images(run: Run, batches: int) -> list[Any]:
+    """The first training batches of a fixed order, whole ones in each process."""
+    settings = run.recipe
+    found = data.train_batches(
+        run.splits, settings.data, seed=settings.seed, epoch=0, rank=0, world=1, micro=1, first=0
+    )
+    return list(islice(iter(found), batches))
+
+
+def _inputs(run: Run, batches: int) -> list[torch.Tensor]:
+    return [images.to(run.device) for images, _ in _images(run, batches)]
+
+
+def _gradients_(net: Elastic, run: Run, batches: int) -> None:
+    """Of the cross-entropy of some training batches, in evaluation mode."""
+    net.zero_grad()
+    net.eval()
+    for images, labels in _images(run, batches):
+        logits = net.model(images.to(run.device))
+        torch.nn.functional.cross_entropy(logits, labels.to(run.device)).backward()

@@ -1,0 +1,72 @@
+"""A batch norm that hands on a subset of its channels: the channel selection of Network Slimming.
+
+The positions are a buffer `index` of int64: they are saved and loaded with the weights, and known without asking the device
+when an image passes. The class of the norm stays what it is.
+
+Source: Liu et al., arXiv 1708.06519, sec. 3.4, "dealing with cross layer connections".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+INDEX = "index"
+
+
+def select_(norm: nn.Module, index: Tensor) -> None:
+    """Make a norm hand on the channels `index` of its output (N, C, ...) only.
+
+    Args:
+        norm: gets a buffer `index` and a forward hook.
+        index: (K,) positions.
+    """
+    norm.register_buffer(INDEX, index)
+    norm.register_forward_hook(_selected)
+
+
+def _selected(norm: nn.Module, args: Any, out: Tensor) -> Tensor:
+    return out.index_select(1, norm.get_buffer(INDEX))
+
+
+def _select(norm: nn.Module, args: Any) -> Any:
+    return (args[0].index_select(1, norm.get_buffer(INDEX)), *args[1:])
+
+
+@torch.no_grad()
+def select_first_(model: nn.Module) -> None:
+    """Norms that select hold their selected channels only and read those: the same function, in training too, with less to do.
+
+    A norm that selects everything becomes an ordinary one.
+    """
+    for norm in model.modules():
+        if not selects(norm) or _selected not in norm._forward_hooks.values():
+            continue
+        assert isinstance(norm, _BatchNorm)
+        index = norm.get_buffer(INDEX)
+        for key in [k for k, hook in norm._forward_hooks.items() if hook is _selected]:
+            del norm._forward_hooks[key]
+        if torch.equal(index, torch.arange(norm.num_features, device=index.device)):
+            del norm._buffers[INDEX]
+            continue
+        for name, p in norm._parameters.items():
+            if p is not None:
+                norm._parameters[name] = nn.Parameter(p.index_select(0, index), p.requires_grad)
+        for name, t in norm._buffers.items():
+            if t is not None and name != INDEX and t.ndim == 1:
+                norm._buffers[name] = t.index_select(0, index)
+        norm.num_features = index.numel()
+        norm.register_forward_pre_hook(_select)
+
+
+def selects(module: nn.Module) -> bool:
+    """Whether a norm hands on a subset."""
+    return isinstance(module._buffers.get(INDEX), Tensor) and isinstance(module, _BatchNorm)
+
+
+def handed_on(norm: _BatchNorm) -> int:
+    """How many channels come out of a norm."""
+    return norm.get_buffer(INDEX).numel() if selects(norm) else norm.num_features
