@@ -9,6 +9,7 @@ __all__ = [
     "ABOUT",
     "Criterion",
     "Plan",
+    "again",
     "compact",
     "cut_",
     "kept_by_norm",
