@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--decay", type=float, default=1e-4)
-    parser.add_argument("--l1", type=float, default=3e-3)
+    parser.add_argument("--l1", type=float, default=1e-3)
     parser.add_argument("--ratio", type=float, default=0.7)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)

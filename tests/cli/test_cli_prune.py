@@ -37,7 +37,7 @@ def about(folder):
 def test_the_log_and_the_results_say_how_sparse_the_scales_are(run):
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     scales = [r for r in records if r["event"] == "scales"]
-    assert [r["epoch"] for r in scales] == [0, 1, 2]
+    assert [r["epoch"] for r in scales] == [1, 2, 3]
     assert scales[-1]["mean"] < scales[0]["mean"] < 0.5
     found = json.loads((run / "results.json").read_text())["scales"]
     assert sum(found["histogram"]["counts"]) == 16 + 2 * 16 + 3 * 24  # the stem, two blocks, a projection
@@ -63,6 +63,10 @@ def test_prune_fine_tune_evaluate_export_and_prune_again(run, sparse, run_comman
         )
         == first["params"]
     )
+
+    assert run_command("export", run / "pruned").code == 0
+    program = torch.export.load(run / "pruned" / "export" / "model.pt2").module()
+    assert program(torch.rand(3, 1, 8, 8)).shape == (3, 10)
 
     tuned = tmp_path / "tuned"
     more = (*CHANGES, f"model.pruned={run / 'pruned'}", "train.sparsity={}", "train.lr=0.02")

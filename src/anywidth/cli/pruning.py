@@ -134,6 +134,7 @@ def prune_(run: Run, chosen: PruneSection, out: Path, *, batches: int = 8) -> No
     about = {
         "model": model.name,
         "kwargs": model.kwargs,
+        "input": [1, *net.example().shape[1:]],
         "settings": chosen.model_dump(),
         "ratio": found.ratio,
         "threshold": found.threshold,
