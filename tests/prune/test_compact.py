@@ -11,10 +11,11 @@ from torch import nn
 import anywidth as aw
 from anywidth import prune
 from anywidth.export import export_onnx, export_weights
-from anywidth.models import CifarDenseNet, CifarVGG, PreActResNet
+from anywidth.models import VGGA, CifarDenseNet, CifarVGG, PreActResNet
 
 MODELS = {
     "vgg": lambda: CifarVGG(11, channels=[8, 16, 16, 16, 24, 24, 32, 32]),
+    "vgg_a": lambda: VGGA(10, image_size=32, channels=[8, 8, 16, 16, 16, 16, 24, 24, 40, 40]),
     "preact": lambda: PreActResNet(20),
     "densenet": lambda: CifarDenseNet(22),
     "resnet18": lambda: torchvision.models.resnet18(num_classes=5),
@@ -37,7 +38,7 @@ def zeroed_by_hand(net, width) -> nn.Module:
     """What makes a channel that a width drops is zero, found through the axes of the space alone."""
     model = copy.deepcopy(net.model)
     for path, m in model.named_modules():
-        if isinstance(m, nn.BatchNorm2d | nn.Conv2d):
+        if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d | nn.Conv2d):
             start = 0
             for run in net.space.axes.get(f"{path}.weight", (None,))[0] or ():
                 if run.group >= 0:
@@ -53,7 +54,9 @@ def zeroed_by_hand(net, width) -> nn.Module:
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.6, 0.95])
-@pytest.mark.parametrize("name", ["vgg", "preact", "densenet", "resnet18", "mobilenet_v2", "inception"])
+@pytest.mark.parametrize(
+    "name", ["vgg", "vgg_a", "preact", "densenet", "resnet18", "mobilenet_v2", "inception"]
+)
 def test_compact_is_masked_by_hand(name, ratio):
     net = network(name)
     width = prune.plan(net, ratio)
