@@ -15,7 +15,7 @@ from anywidth.cli.console import print_table, say, si
 from anywidth.cli.run import Run, finished_run, saved_net
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
-from anywidth.prune.plan import Plan
+from anywidth.prune.ranking import Plan
 from anywidth.recipe import PruneSection
 from anywidth.train import evaluate_module
 
