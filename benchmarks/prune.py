@@ -136,34 +136,57 @@ def ours(model: Any, example: Any, scope: str) -> tuple[Any, dict[str, Any]]:
 
 
 def pruned_by_torch_pruning(model: Any, example: Any, ratio: float, scope: str) -> None:
-    """As its documentation shows: layers that make the outputs ignored, heads named, static attributes mended."""
-    import torch
+    """As its examples for torchvision and timm do: layers that make the outputs ignored, heads named, attributes mended."""
     import torch_pruning as tp
 
     heads = {
-        m.qkv: m.num_heads
+        getattr(m, name): m.num_heads
         for m in model.modules()
-        if isinstance(getattr(m, "qkv", None), torch.nn.Linear) and hasattr(m, "num_heads")
+        for name in ("qkv", "qkv_proj")
+        if hasattr(m, "num_heads") and hasattr(m, name)
     }
-    last = [
+    vision = hasattr(model, "hidden_dim") and hasattr(model, "conv_proj")  # torchvision's ViT
+    fused = [m for m in model.modules() if getattr(m, "fused_attn", False)]
+    for m in fused:  # its examples trace attention that is not fused
+        m.fused_attn = False
+    pruner = tp.pruner.MagnitudePruner(
+        model, example, importance=tp.importance.GroupMagnitudeImportance(p=2), pruning_ratio=ratio,
+        global_pruning=scope == "global", isomorphic=scope == "global", ignored_layers=ignored(model), num_heads=heads,
+        round_to=model.encoder.layers[0].num_heads if vision else None, in_channel_groups={}, out_channel_groups={},
+    )  # fmt: skip
+    pruner.step()
+    for m in fused:
+        m.fused_attn = True
+    if vision:
+        model.hidden_dim = model.conv_proj.out_channels
+    for m in model.modules():
+        layer = getattr(m, "qkv", getattr(m, "qkv_proj", None))
+        if layer in heads:
+            m.num_heads = pruner.num_heads[layer]
+            channels = getattr(layer, "out_features", getattr(layer, "out_channels", 0)) // 3
+            for name, value in (("head_dim", channels // m.num_heads), ("attn_dim", channels)):
+                if hasattr(m, name):
+                    setattr(m, name, value)
+
+
+def ignored(model: Any) -> list[Any]:
+    """Layers that must keep their outputs."""
+    import torch
+
+    paths = (
+        "rpn.head.cls_logits", "rpn.head.bbox_pred", "roi_heads", "head.classification_head.cls_logits",
+        "head.regression_head.bbox_reg",
+    )  # fmt: skip
+    found = [m for path, m in model.named_modules() if path in paths]
+    if "roi_heads" in dict(model.named_children()):
+        found.append(model.backbone.fpn)
+    outputs = [
         m
         for m in model.modules()
         if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)
         and getattr(m, "out_features", getattr(m, "out_channels", 0)) == 1000
     ]
-    pruner = tp.pruner.MagnitudePruner(
-        model, example, importance=tp.importance.GroupMagnitudeImportance(p=2), pruning_ratio=ratio,
-        global_pruning=scope == "global", isomorphic=scope == "global", ignored_layers=last, num_heads=heads,
-        in_channel_groups={}, out_channel_groups={},
-    )  # fmt: skip
-    pruner.step()
-    for m in model.modules():  # as in its example for vision transformers
-        if getattr(m, "qkv", None) in heads:
-            m.num_heads = pruner.num_heads[m.qkv]
-            if hasattr(m, "head_dim"):
-                m.head_dim = m.qkv.out_features // (3 * m.num_heads)
-            if hasattr(m, "attn_dim"):
-                m.attn_dim = m.qkv.out_features // 3
+    return found + outputs
 
 
 def theirs(model: Any, example: Any, macs: float, scope: str) -> tuple[Any, dict[str, Any]]:
