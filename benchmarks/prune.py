@@ -7,7 +7,7 @@
 Each model has a process of its own, in which both tools prune copies of the same network, one thread. Both rank channels by
 the L2 norm of their weights, in every layer on its own (the default of Torch-Pruning) or over all (`--scope global`).
 CPU-seconds: ours are tracing, the plan with its search for the budget, and the compact network; those of Torch-Pruning are one
-dependency graph and one pruning at the ratio that a search found before, which is not counted. Limit: 60 CPU-seconds each.
+dependency graph and one pruning at the ratio that a search found before, which is not counted. Limits: 60 CPU-seconds each, and 10 GiB.
 Multiply-adds of all networks come from torch's FLOP counter, halved. A success runs forward and backward, has outputs of the
 same shape, and 45 to 55 % of the multiply-adds; "missed" does all but the last. Latencies of the original and of both
 pruned networks are measured in turns.
@@ -20,6 +20,7 @@ import copy
 import json
 import os
 import re
+import resource
 import signal
 import statistics
 import subprocess
@@ -38,6 +39,8 @@ SHARE, SLACK = 0.5, 0.05
 TOOLS = ("anywidth", "torch-pruning")
 TRIES, CLOSE, SEARCH_SECONDS = 9, 0.005, 300  # the search for Torch-Pruning's ratio
 WALL_SECONDS = 3600
+TURN_SECONDS = 5.0  # small networks take more turns, up to ten times as many
+MEMORY = 10 << 30  # bytes of addresses, about 3 GiB of which hold libraries
 QUICK = ["tv:resnet18", "timm:deit_tiny_patch16_224"]
 
 
@@ -68,6 +71,9 @@ def count_macs(model: Any, example: Any) -> float:
     from anywidth.channels.trace import call
 
     torch.backends.mha.set_fastpath_enabled(False)  # its fused kernel is unknown to the counter
+    model = copy.deepcopy(model).requires_grad_(
+        False
+    )  # the counter's hooks stumble over parameters that are expanded
     with torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         call(model, example)
     return counter.get_total_flops() / 2
@@ -271,6 +277,7 @@ def worker(name: str, where: argparse.Namespace) -> None:
 
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     torch.set_num_threads(1)
     model, example = make(name)
     with torch.no_grad():
@@ -297,7 +304,9 @@ def worker(name: str, where: argparse.Namespace) -> None:
         return
     with torch.inference_mode():
         calls = {tool: (lambda net=net: call(net, example)) for tool, net in nets.items()}
-        times = measure_all(calls, warmup=3, repeats=where.repeats, threads=1)
+        turn = sum(one.median for one in measure_all(calls, warmup=1, repeats=2, threads=1).values())
+        repeats = max(where.repeats, min(10 * where.repeats, round(TURN_SECONDS / turn)))
+        times = measure_all(calls, warmup=2, repeats=repeats, threads=1)
     found["original_ms"] = 1e3 * times["original"].median
     for tool in nets.keys() - {"original"}:
         found[tool]["latency"] = times[tool].median / times["original"].median
@@ -384,7 +393,7 @@ def summary(rows: dict[str, dict[str, Any]]) -> list[str]:
 def page(rows: dict[str, dict[str, Any]], where: argparse.Namespace, versions: str) -> str:
     how = "in every layer on its own" if where.scope == "layer" else "over all layers"
     lines = [
-        f"Half the multiply-adds, L2 norm, ranked {how}; batch 1, one thread, medians of {where.repeats} turns; {versions}. "
+        f"Half the multiply-adds, L2 norm, ranked {how}; batch 1, one thread, medians of {where.repeats} turns (of small networks up to ten times as many); {versions}. "
         '"missed": ran, but not with 45 to 55 % of the MACs; "positional": the budget could only be met with '
         "`positional=True`; latency relative to the original.",
         "",
@@ -413,7 +422,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", help="tv:NAME, timm:NAME or det:NAME (default: all)")
     parser.add_argument("--tools", nargs="+", default=list(TOOLS), choices=TOOLS)
     parser.add_argument("--scope", default="layer", choices=["layer", "global"])
-    parser.add_argument("--repeats", type=int, default=15, help="turns of the latency; 0: none")
+    parser.add_argument("--repeats", type=int, default=15, help="least turns of the latency; 0: none")
     parser.add_argument("--jobs", type=int, default=1, help="models at a time")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
