@@ -17,12 +17,20 @@ PATHS = sorted((ROOT / "recipes").glob("*.yaml"))
 with (ROOT / "tests" / "published_macs.csv").open() as file:
     PUBLISHED = list(csv.DictReader(file))
 TEN = {row["model"] for row in PUBLISHED}
+SLIMMING = {
+    f"slimming_{net}_{data}"
+    for net in ("vgg19", "resnet164", "densenet40")
+    for data in ("cifar10", "cifar100", "svhn")
+}
+SLIMMING |= {"slimming_vgg19_cifar10_multipass", "slimming_vgg_a_imagenet"}
 
 
 def test_the_recipes_are_all_here():
     names = {path.stem for path in PATHS}
     assert (
-        TEN | {"digits", "us_resnet50", "convnext_tiny", "cifar10_us_resnet20", "cifar10_us_resnet56"}
+        TEN
+        | SLIMMING
+        | {"digits", "us_resnet50", "convnext_tiny", "cifar10_us_resnet20", "cifar10_us_resnet56"}
         == names
     )
 
@@ -31,7 +39,7 @@ def test_the_recipes_are_all_here():
 def test_a_recipe_builds_its_network_and_its_widths(path):
     recipe = recipes.load(path)
     model = build_model(recipe.model.name, recipe.model.kwargs)
-    size = {"digits": 8, "cifar10": 32}.get(recipe.data.name, 224)
+    size = {"digits": 8, "cifar10": 32, "cifar100": 32, "svhn_extra": 32}.get(recipe.data.name, 224)
     example = torch.zeros(1, 1 if recipe.data.name == "digits" else 3, size, size)
     net = Elastic(
         model,

@@ -23,6 +23,7 @@ from anywidth.errors import StatisticsError, TraceError, WidthError
 from anywidth.norms import NormBank, NormPolicy, RequireStatistics, keep_frozen
 from anywidth.probe import probed_space
 from anywidth.selection import fed_by, reading_subsets
+from anywidth.subset import has_index
 from anywidth.view import Blueprint, compile_, link_of, standalone
 from anywidth.width import Width, unknown_name
 
@@ -251,7 +252,10 @@ class Elastic(nn.Module):
         """
         if not self._selecting:
             example = self.example() if example_inputs is None else example_inputs
-            streams = [norm for norm, layer in fed_by(self.model, example).items() if layer is None]
+            fed = fed_by(self.model, example)
+            streams = [
+                n for n, layer in fed.items() if layer is None and not has_index(self.model.get_submodule(n))
+            ]
             twin = reading_subsets(self.model, streams)
             policy = "frozen" if self.norms.policy == "frozen" else "shared"
             made = Elastic(twin, example, norm=policy, freeze=freeze)

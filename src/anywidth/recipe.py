@@ -337,7 +337,7 @@ def _nearest(key: str) -> str:
     known = _known_keys(Recipe)
     siblings = [other for other in known if other.rpartition(".")[0] == section]
     for candidates in (siblings, known):
-        by_name = {other.rpartition(".")[2]: other for other in candidates}
+        by_name = {other.rpartition(".")[2]: other for other in reversed(candidates)}
         if matches := difflib.get_close_matches(name, by_name, n=1):
             return f"did you mean {by_name[matches[0]]!r}?"
     return f"known here: {', '.join(siblings)}"

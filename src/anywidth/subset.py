@@ -43,7 +43,7 @@ def select_first_(model: nn.Module) -> None:
     A norm that selects everything becomes an ordinary one.
     """
     for norm in model.modules():
-        if not selects(norm) or _selected not in norm._forward_hooks.values():
+        if not selects(norm):
             continue
         assert isinstance(norm, _BatchNorm)
         index = norm.get_buffer(INDEX)
@@ -63,10 +63,15 @@ def select_first_(model: nn.Module) -> None:
 
 
 def selects(module: nn.Module) -> bool:
-    """Whether a norm hands on a subset."""
-    return isinstance(module._buffers.get(INDEX), Tensor) and isinstance(module, _BatchNorm)
+    """Whether a norm of all channels hands on a subset of them (and is not one of `select_first_`)."""
+    return _selected in module._forward_hooks.values()
+
+
+def has_index(module: nn.Module) -> bool:
+    """Whether a norm stores which channels it reads, before or after it."""
+    return selects(module) or _select in module._forward_pre_hooks.values()
 
 
 def handed_on(norm: _BatchNorm) -> int:
     """How many channels come out of a norm."""
-    return norm.get_buffer(INDEX).numel() if selects(norm) else norm.num_features
+    return norm.get_buffer(INDEX).numel() if has_index(norm) else norm.num_features

@@ -134,22 +134,18 @@ def test_greedy_is_optimal_where_that_can_be_proved(net, seed):
 
 
 def test_of_steps_that_cost_no_accuracy_the_one_that_saves_most_is_taken(net):
-    """Dividing a fall by the saving would take the step that saves least."""
-    falls = {0: 0.02, 1: 0.02, 2: 0.02}  # whichever group gives channels up, the error falls alike
     asked = []
 
     def errors(widths):
         asked.append(list(widths))
-        return [0.5 - sum(falls[g] * (8 - k) / 2 for g, k in enumerate(w.kept)) for w in widths]
+        return [0.5] * len(widths)
 
     run_search(
         Greedy(net, budget(net, {"a": 0.7}), steps=4, criterion="error_per_cost"),
         errors,
         closed_form(net, "macs"),
     )
-    dearest = min(asked[1], key=net.macs)
-    assert all(set(w.kept) <= {8, 6, 4, 2} for w in asked[2])
-    assert all(w <= dearest for w in asked[2])
+    assert all(w <= min(asked[1], key=net.macs) for w in asked[2])
 
 
 def test_decisions_are_nested(net):

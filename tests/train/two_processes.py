@@ -9,6 +9,7 @@ from torch.utils.data import TensorDataset
 from anywidth.elastic import Elastic
 from anywidth.models import SmallResNet
 from anywidth.train import FitConfig, distributed, evaluate, fit_, policies
+from anywidth.train.sparsity import SparsityConfig
 
 WIDTHS = [0.25, 0.5, 1.0]
 CASES = {
@@ -20,6 +21,7 @@ CASES = {
     "sandwich-per-group": {"per_group": True, "target": "alpha"},
     "sandwich-accumulated": {"accumulate": 2, "sync_norm": False, "norm": "frozen"},
     "sandwich-float32": {"dtype": torch.float32},
+    "listed-sparse": {"target": "labels", "sparsity": SparsityConfig(l1=0.01, group_lasso=0.01), "clip": 0.5},
     "sandwich-adamw": {"optimizer": "adamw", "label_smoothing": 0.1},
 }
 

@@ -9,9 +9,10 @@ import torch
 import typer
 from torch import nn
 
+from anywidth import prune
 from anywidth.cli import names
 from anywidth.cli.console import say
-from anywidth.cli.run import Run, example, finished_run, saved_net
+from anywidth.cli.run import RECIPE, Run, example, finished_run, saved_net
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.export import export_onnx, export_program, export_weights
@@ -23,13 +24,16 @@ WEIGHTS, PROGRAM, ONNX, DESCRIPTION = "model.safetensors", "model.pt2", "model.o
 
 
 def export(
-    run: Path = typer.Argument(metavar="RUN", help="Run directory."),
+    run: Path = typer.Argument(metavar="RUN", help="Run directory, or a folder of `anywidth prune`."),
     width: str = typer.Option(None, help="Ratio or label, like 0.5; a label of the front with --front."),
     front: Path = typer.Option(None, help="File of a Pareto front; without --width all of it is exported."),
     out: Path = typer.Option(None, help="Directory to write.  [default: RUN/export-WIDTH]"),
     onnx: bool = typer.Option(False, "--onnx", help="Also write ONNX; needs the extra `export`."),
 ) -> None:
     """Write one width of a finished RUN as safetensors, a torch program and a description."""
+    if (run / prune.ABOUT).exists() and not (run / RECIPE).exists():
+        _export_pruned(run, out or run / "export", onnx=onnx)
+        return
     directory = finished_run(run)
     net = saved_net(directory)
     for name, chosen in _chosen(width, front):
@@ -47,35 +51,57 @@ def _chosen(width: str | None, front: Path | None) -> list[tuple[str, Any]]:
     return [(member.label, member.width) for member in members]
 
 
+def _export_pruned(folder: Path, target: Path, *, onnx: bool) -> None:
+    """The network that `anywidth prune` left, as it is."""
+    about = prune.read(folder)
+    example = torch.zeros(about["input"])
+    small = prune.rebuilt(folder, names.build_model(about["model"], about["kwargs"]), example).eval()
+    facts = {"width": "pruned", "macs": about["macs"], "params": about["params"]}
+    _write_all(target, about["model"], example, small, facts, onnx=onnx)
+
+
 def _export(run: Run, net: Elastic, name: str, chosen: Any, out: Path | None, *, onnx: bool) -> None:
     if not net.has_statistics(chosen):
         say(f"calibrating {name}")
         run.calibrate_(net, [chosen])
     small = net.extract(chosen).cpu().eval()
     facts = {"macs": int(net.macs(chosen)), "params": int(net.params(chosen))}
-    target = out or run.path / f"export-{name}"
+    label = name if isinstance(chosen, Width) else chosen
+    _write_all(
+        out or run.path / f"export-{name}",
+        run.recipe.model.name,
+        example(run),
+        small,
+        {"width": label, **facts},
+        onnx=onnx,
+    )
+
+
+def _write_all(
+    target: Path, model: str, x: torch.Tensor, small: nn.Module, facts: dict[str, Any], *, onnx: bool
+) -> None:
+    """All files or none: they are made beside the target and moved when the last one is there."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    # All files or none: they are made beside the target and moved when the last one is there.
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:
-        label = name if isinstance(chosen, Width) else chosen
-        _write(run, small, Path(folder), {"width": label, **facts}, onnx=onnx)
+        _write(model, x, small, Path(folder), facts, onnx=onnx)
         target.mkdir(exist_ok=True)
         for file in sorted(Path(folder).iterdir()):
             os.replace(file, target / file.name)
             typer.echo(target / file.name)
 
 
-def _write(run: Run, small: nn.Module, folder: Path, facts: dict[str, Any], *, onnx: bool) -> None:
-    inputs = (example(run),)
+def _write(
+    model: str, x: torch.Tensor, small: nn.Module, folder: Path, facts: dict[str, Any], *, onnx: bool
+) -> None:
     export_weights(small, folder / WEIGHTS)
-    export_program(small, inputs, folder / PROGRAM)
+    export_program(small, (x,), folder / PROGRAM)
     if onnx:
-        export_onnx(small, inputs, folder / ONNX)
+        export_onnx(small, (x,), folder / ONNX)
     description = {
-        "model": run.recipe.model.name,
+        "model": model,
         **facts,
-        "input": ["batch", *inputs[0].shape[1:]],
-        "output": ["batch", *_output_shape(small, inputs[0])],
+        "input": ["batch", *x.shape[1:]],
+        "output": ["batch", *_output_shape(small, x)],
         "shapes": {key: list(value.shape) for key, value in small.state_dict().items()},
         "torch": torch.__version__,
         "run": f"torch.export.load({PROGRAM!r}).module()(x)",

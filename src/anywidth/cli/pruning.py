@@ -15,7 +15,7 @@ from anywidth.cli.console import print_table, say, si
 from anywidth.cli.run import Run, finished_run, saved_net
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
-from anywidth.prune.plan import Plan
+from anywidth.prune.ranking import Plan
 from anywidth.recipe import PruneSection
 from anywidth.train import evaluate_module
 
@@ -104,12 +104,12 @@ def prune_(run: Run, chosen: PruneSection, out: Path, *, batches: int = 8) -> No
         say(f"{len(found.removed)} channel groups became empty: {', '.join(found.removed[:5])}")
     small, step = prune.cut_(net, found.width, freeze=freeze, fold=chosen.fold)
     networks: dict[str, Callable[[], nn.Module]] = {
-        "as trained": lambda: net.model,
-        "removed channels zero": lambda: prune.masked(net, found.width),
+        "trained": lambda: net.model,
+        "zeroed": lambda: prune.masked(net, found.width),
         "pruned": lambda: prune.compact(net, found.width, fold=False),
     }
     if chosen.fold:
-        networks["pruned, shifts folded in"] = lambda: small
+        networks["folded"] = lambda: small
     rows = []
     for name, make in networks.items():
         rows.append(_row(run, name, make(), net, found))
@@ -120,7 +120,7 @@ def prune_(run: Run, chosen: PruneSection, out: Path, *, batches: int = 8) -> No
             run.recipe.calibration.batches,
             device=run.device,
         )
-        rows.append(_row(run, "pruned, calibrated", small, net, found))
+        rows.append(_row(run, "calibrated", small, net, found))
     model = run.recipe.model
     earlier = (
         prune.read(run.path)
@@ -134,6 +134,7 @@ def prune_(run: Run, chosen: PruneSection, out: Path, *, batches: int = 8) -> No
     about = {
         "model": model.name,
         "kwargs": model.kwargs,
+        "input": [1, *net.example().shape[1:]],
         "settings": chosen.model_dump(),
         "ratio": found.ratio,
         "threshold": found.threshold,
@@ -158,7 +159,7 @@ def prune_(run: Run, chosen: PruneSection, out: Path, *, batches: int = 8) -> No
 
 
 def _row(run: Run, name: str, module: nn.Module, net: Elastic, found: Plan) -> dict[str, Any]:
-    full = name in ("as trained", "removed channels zero")
+    full = name in ("trained", "zeroed")
     chosen = run.splits.test if run.splits.held_out is None else run.splits.held_out
     score = evaluate_module(
         module.to(run.device), data.eval_batches(chosen, run.recipe.data, rank=0, world=1)

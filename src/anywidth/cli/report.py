@@ -11,7 +11,7 @@ from anywidth.cli.results import rows_as_text
 from anywidth.cli.run import EVALUATION, RESULTS, finished_recipe, read_results
 from anywidth.files import replacing, write_json
 
-FIGURE, REPORT = "report.png", "report.json"
+FIGURE, REPORT, SCALES = "report.png", "report.json", "scales.png"
 
 
 def report(run: Path = typer.Argument(metavar="RUN", help="Run directory.")) -> None:
@@ -24,9 +24,35 @@ def report(run: Path = typer.Argument(metavar="RUN", help="Run directory.")) -> 
     ordered = sorted(rows.values(), key=lambda row: row["macs"])
     with replacing(run / FIGURE) as temporary:
         draw(ordered, title=f"{results['model']}: one set of weights", path=temporary)
-    write_json(run / REPORT, {**results, "rows": ordered, "figure": FIGURE})
+    figures = [FIGURE]
+    if isinstance(results.get("scales"), dict):
+        with replacing(run / SCALES) as temporary:
+            draw_scales(results["scales"], title=f"{results['model']}: batch-norm scales", path=temporary)
+        figures.append(SCALES)
+    write_json(run / REPORT, {**results, "rows": ordered, "figure": FIGURE, "figures": figures})
     print_table(f"{run}", rows_as_text(ordered))
-    typer.echo(run / FIGURE)
+    for figure in figures:
+        typer.echo(run / figure)
+
+
+def draw_scales(scales: dict[str, Any], *, title: str, path: Path) -> None:
+    """How many batch-norm scales are how large, on a logarithmic count: what can be pruned stands at the left."""
+    from matplotlib.figure import Figure
+
+    counts, top = scales["histogram"]["counts"], scales["histogram"]["top"]
+    figure = Figure(figsize=(7, 3.5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    step = top / len(counts)
+    axes.bar([(i + 0.5) * step for i in range(len(counts))], counts, width=0.9 * step, color="C0")
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_ylim(bottom=0)
+    axes.set(
+        xlabel="absolute value of the scale",
+        ylabel="channels",
+        title=f"{title}; {100 * scales['near_zero']:.1f} % are below 0.01",
+    )
+    axes.grid(axis="y", alpha=0.3)
+    figure.savefig(path, format="png")
 
 
 def _standard_error(row: dict[str, Any]) -> float:

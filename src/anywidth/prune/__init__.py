@@ -2,7 +2,8 @@
 
 from anywidth.prune.compact import compact, kept_by_norm, masked
 from anywidth.prune.importance import Criterion, scores
-from anywidth.prune.plan import Plan, plan, planned
+from anywidth.prune.plan import plan, planned
+from anywidth.prune.ranking import Plan
 from anywidth.prune.saved import ABOUT, again, cut_, read, rebuilt, write
 
 __all__ = [

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from anywidth.channels.build import made_axes
 from anywidth.channels.space import Axis, spelled_out
@@ -110,8 +111,8 @@ def compact(
         net: not changed.
         width: of `plan`, or any other.
         fold: a removed channel with scale 0 still hands its shift on, as a constant: what that adds to the layers that
-            read it goes into the batch norm behind them, or into their bias (made where there is none). Exact inside the
-            image for a scale of 0; at zero-padded borders it is not.
+            read it, on the average over positions, goes into the batch norm behind them, or into their bias (made where
+            there is none). Exact for a scale of 0 but for what zero padding does at borders.
         batches: inputs, or tuples whose first entry is the input: the removed channels' mean activations over them are made up
             for, in place of their shifts; this also serves channels without a batch norm.
         narrow: norms that select hold their selected channels only; False: all of them, as the published pruned files do.
@@ -166,49 +167,58 @@ def fold_(net: Elastic, width: Width, small: nn.Module, batches: Iterable[Any] |
 
 
 def _constants(net: Elastic, width: Width, batches: Iterable[Any] | None) -> dict[str, Tensor]:
-    """Layer -> (outputs,) what its removed inputs add to it on the average."""
+    """Layer -> (outputs,) what its removed inputs add to it, the mean over positions (zero padding included) and images."""
     lost: dict[str, Tensor] = {}
     for path, m in net.model.named_modules():
-        if isinstance(m, nn.Linear) or (
-            isinstance(m, nn.modules.conv._ConvNd) and m.groups == 1 and not m.transposed
-        ):
+        if isinstance(m, nn.Linear) or (isinstance(m, _ConvNd) and m.groups == 1 and not m.transposed):
             gone = _gone(net.space.axes.get(f"{path}.weight"), 1, width)
             if gone is not None:
                 lost[path] = gone
     if not lost:
         return {}
     source: nn.Module = _masked(net, width, shifts=True) if batches is None else copy.deepcopy(net.model)
+    wide = dict(net.model.named_parameters())
     totals: dict[str, Tensor] = {}
-    steady: dict[str, Tensor] = {}
-    hooks = []
-    for path, gone in lost.items():
 
-        def watch(module: nn.Module, args: Any, path: str = path, gone: Tensor = gone) -> None:
-            x = args[0].detach().double()
-            dim = x.ndim - 1 if isinstance(module, nn.Linear) else 1
-            rows = x.index_select(dim, gone.to(x.device)).movedim(dim, 0).flatten(1)
-            mean, spread = rows.mean(1).cpu(), (rows.amax(1) - rows.amin(1)).cpu()
-            totals[path] = totals.get(path, torch.zeros_like(mean)) + mean
-            steady[path] = steady.get(path, torch.ones_like(mean, dtype=torch.bool)) & (
-                spread <= _FLAT * mean.abs() + 1e-7
+    def watch(path: str) -> Any:
+        def add(module: nn.Module, args: Any) -> None:
+            added = _added(
+                module, args[0].detach(), wide[f"{path}.weight"].detach(), lost[path], steady=batches is None
             )
+            totals[path] = totals.get(path, torch.zeros_like(added)) + added
 
-        hooks.append(source.get_submodule(path).register_forward_pre_hook(watch))
+        return add
+
+    for path in lost:
+        source.get_submodule(path).register_forward_pre_hook(watch(path))
     source.eval()
-    seen = 0
     device = next(source.parameters()).device
+    seen = 0
     for batch in [net.example()] if batches is None else batches:
         x = batch[0] if batches is not None and isinstance(batch, list | tuple) else batch
         call(source, x if batches is None else x.to(device))
         seen += 1
     if not seen:
         raise WidthError("prune: fold got no batch; give batches=[x1, x2, ...], or none to use the shifts")
-    found = {}
-    for path, total in totals.items():
-        value = total / seen
-        if batches is None:
-            value = torch.where(steady[path], value, 0.0)  # without a norm there is no shift to go by
-        weight = net.model.get_parameter(f"{path}.weight").detach().double().cpu()
-        weight = weight.flatten(2).sum(2) if weight.ndim > 2 else weight
-        found[path] = weight[:, lost[path]] @ value
-    return {path: shift for path, shift in found.items() if bool(shift.abs().max() > 0)}
+    return {path: total / seen for path, total in totals.items() if bool(total.abs().max() > 0)}
+
+
+def _added(layer: nn.Module, x: Tensor, weight: Tensor, gone: Tensor, *, steady: bool) -> Tensor:
+    """(outputs,) the mean of what the inputs `gone` add to a layer's output.
+
+    `steady`: of these only the constant ones; without a norm there is no shift to go by.
+    """
+    gone = gone.to(x.device)
+    dim = x.ndim - 1 if isinstance(layer, nn.Linear) else 1
+    part = x.index_select(dim, gone)
+    if steady:
+        rows = part.movedim(dim, 0).flatten(1)
+        spread, size = rows.amax(1) - rows.amin(1), rows.abs().amax(1)
+        holds = (spread <= _FLAT * size).to(part)
+        part = part * holds.reshape([-1 if d == dim else 1 for d in range(x.ndim)])
+    kernel = weight.index_select(1, gone)
+    if isinstance(layer, _ConvNd):
+        out = layer._conv_forward(part, kernel, None)
+    else:
+        out = torch.nn.functional.linear(part, kernel)
+    return out.double().mean([d for d in range(out.ndim) if d != dim])

@@ -108,13 +108,15 @@ class Greedy:
             )
 
     def _score(self, cost: float, error: float) -> tuple[float, float]:
-        """Smaller is better. Steps that cost no accuracy come first, the one that saves most before the others."""
+        """Smaller is better; of equal ones the step that saves most.
+
+        Falling errors are divided by the saving too. To call every such step free and take the one that saves most was
+        tried: measurement noise then picks steps that save much and are not free (docs/results.md).
+        """
         if self.criterion == "error" or self.now is None:
             return error, 0.0
-        saved, rise = self.cost - cost, error - self.error
-        if saved <= 0:
-            return math.inf, error
-        return (0.0, -saved) if rise <= 0 else (rise / saved, -saved)
+        saved = self.cost - cost
+        return (error - self.error) / saved if saved > 0 else math.inf, -saved
 
     def front(self) -> Front:
         about = {**self.identity(), "rounds": self.rounds, "evaluated": self.evaluated}

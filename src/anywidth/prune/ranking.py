@@ -1,0 +1,184 @@
+"""Which channels go: the ranking of scores, and the limits of a group."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from anywidth.channels.space import ChannelGroup, ChannelSpace
+from anywidth.empty import deadened
+from anywidth.errors import WidthError
+from anywidth.prune.importance import Scores
+from anywidth.width import Width
+
+Scope = Literal["global", "layer", "isomorphic"]
+Rule = Literal["network-slimming", "torch7"]
+Empty = Literal["keep", "remove", "error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A pruning, and how it came about.
+
+    Attributes:
+        width: what is kept, for `net.extract`.
+        ratio: share of the judged channels that the ranking was asked to remove.
+        threshold: score of the best channel that the ranking removed, in global scope.
+        pruned: channels that went; `judged`: channels that had a score.
+        protected: groups that would have become empty and kept their best channel.
+        removed: groups that did become empty.
+    """
+
+    width: Width
+    ratio: float
+    threshold: float | None
+    pruned: int
+    judged: int
+    protected: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+class Ranking:
+    """Judged channels in the order in which they go."""
+
+    def __init__(
+        self,
+        space: ChannelSpace,
+        found: Scores,
+        scope: Scope,
+        rule: Rule | None,
+        max_per_layer: float,
+        minimum: int,
+        round_to: int,
+        empty: Empty,
+        positional: bool,
+    ) -> None:
+        self.space, self.scope = space, scope
+        self.rule: Rule | None = rule
+        self.max_per_layer, self.minimum, self.round_to, self.empty = max_per_layer, minimum, round_to, empty
+        self.scores = {
+            i: found[g.name]
+            for i, g in enumerate(space.groups)
+            if g.name in found and (g.permutable or positional)
+        }
+        if not self.scores:
+            raise WidthError("prune: no channel group of this network can be pruned by this criterion")
+        values = np.concatenate(list(self.scores.values()))
+        if not np.isfinite(values).all():
+            raise WidthError(
+                "prune: some scores are not finite; the weights (or gradients) hold NaN or infinity"
+            )
+        if values.size > 1 and np.ptp(values) == 0:
+            raise WidthError(
+                f"prune: all {values.size} scores equal {values[0]:g}, so nothing tells channels apart; train first, for "
+                "bn_scale with train.sparsity.l1, or use another criterion"
+            )
+        self.judged = int(values.size)
+
+    def at(self, ratio: float) -> Plan:
+        """The plan that removes this share."""
+        gone: dict[int, np.ndarray] = {}
+        threshold = None
+        for members in self._classes():
+            values = np.concatenate([self.scores[i] for i in members])
+            going, threshold = _going(values, ratio, self.rule)
+            for i, part in zip(
+                members, np.split(going, np.cumsum([self.scores[i].size for i in members])[:-1]), strict=True
+            ):
+                gone[i] = part
+        protected, removed = [], []
+        kept: list[int] = [g.size for g in self.space.groups]
+        indices: list[tuple[int, ...] | None] = [None] * len(kept)
+        for i, part in gone.items():
+            group = self.space.groups[i]
+            stays = ~part
+            if not stays.any():
+                if self.empty == "error":
+                    raise WidthError(
+                        f"prune: group '{group.name}' would lose all of its {group.size} channels; use a smaller ratio, "
+                        "max_per_layer below 1, or empty='keep' or 'remove'"
+                    )
+                if self.empty == "remove" and _removable(group):
+                    removed.append(group.name)
+                    kept[i], indices[i] = 0, ()
+                    continue
+                protected.append(group.name)
+            units = self._held(group, self.scores[i], stays)
+            kept[i] = len(units)
+            indices[i] = units if group.permutable and units != tuple(range(len(units))) else None
+        chosen = tuple(indices) if any(u is not None for u in indices) else None
+        width = Width(names=self.space.names, kept=tuple(kept), indices=chosen)
+        if removed:
+            width = deadened(self.space, width)
+        gone_units = sum(self.space.groups[i].size - width.kept[i] for i in self.scores)
+        return Plan(
+            width=width,
+            ratio=ratio,
+            threshold=threshold if self.scope == "global" else None,
+            pruned=gone_units,
+            judged=self.judged,
+            protected=tuple(protected),
+            removed=tuple(removed),
+        )
+
+    def _classes(self) -> list[list[int]]:
+        """Groups that are ranked together."""
+        if self.scope == "global":
+            return [list(self.scores)]
+        if self.scope == "layer":
+            return [[i] for i in self.scores]
+        classes: dict[Any, list[int]] = {}
+        shapes = structures(self.space)
+        for i in self.scores:
+            classes.setdefault(shapes[i], []).append(i)
+        return list(classes.values())
+
+    def _held(self, group: ChannelGroup, values: np.ndarray, stays: np.ndarray) -> tuple[int, ...]:
+        """Units that stay once the limits of the group are heeded, the best ones."""
+        quantum = max(1, math.ceil(self.round_to / group.unit))
+        least = max(
+            1, math.ceil(self.minimum / group.unit), group.size - int(group.size * self.max_per_layer + 1e-9)
+        )
+        count = max(int(stays.sum()), min(least, group.size))
+        count = min(-(-count // quantum) * quantum, group.size)
+        best = np.argsort(-values, kind="stable")
+        first = np.concatenate(
+            [best[stays[best]], best[~stays[best]]]
+        )  # ties of a rule are broken by it, not here
+        return tuple(sorted(first[:count].tolist()))
+
+
+def _going(values: np.ndarray, ratio: float, rule: Rule | None) -> tuple[np.ndarray, float]:
+    """Which channels go, and the largest score among those that the ranking removes."""
+    position = int(values.size * ratio)
+    ordered = np.sort(values)
+    if rule is None:
+        going = np.zeros(values.size, bool)
+        going[np.argsort(values, kind="stable")[:position]] = True
+        return going, float(ordered[max(position - 1, 0)])
+    if rule == "torch7":
+        position -= 1
+        if position < 0:
+            raise WidthError(
+                f"prune: rule 'torch7' removes nothing at ratio {ratio:g} of {values.size} channels"
+            )
+    threshold = ordered[min(position, values.size - 1)]
+    return values <= threshold, float(threshold)
+
+
+def _removable(group: ChannelGroup) -> bool:
+    return group.permutable and group.unit == 1
+
+
+def structures(space: ChannelSpace) -> list[tuple[Any, ...]]:
+    """What every group is attached to, apart from sizes: kinds of tensors, axes, and how many of them."""
+    found: list[list[tuple[Any, ...]]] = [[] for _ in space.groups]
+    for name, axes in space.axes.items():
+        kind = name.rpartition(".")[2]
+        for dim, axis in enumerate(axes):
+            for g in {r.group for r in axis or () if r.group >= 0}:
+                found[g].append((kind, len(axes), dim))
+    return [tuple(sorted(rows)) for rows in found]
