@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import json
 import os
 import re
@@ -37,6 +38,7 @@ from results import publish
 
 SHARE, SLACK = 0.5, 0.05
 TOOLS = ("anywidth", "torch-pruning")
+STOPPED = f"stopped after {CPU_SECONDS} CPU-seconds"
 TRIES, CLOSE, SEARCH_SECONDS = 9, 0.005, 300  # the search for Torch-Pruning's ratio
 WALL_SECONDS = 3600
 TURN_SECONDS = 5.0  # small networks take more turns, up to ten times as many
@@ -46,6 +48,10 @@ QUICK = ["tv:resnet18", "timm:deit_tiny_patch16_224"]
 
 class Stopped(BaseException):
     """The limit was reached; no `except Exception` of a tool takes it for an error of its own."""
+
+
+class UnprunableError(Exception):
+    """Why a tool failed. The first error itself would keep alive all that the tool had made, which can be gigabytes."""
 
 
 @contextmanager
@@ -198,7 +204,7 @@ def ignored(model: Any) -> list[Any]:
 def theirs(model: Any, example: Any, macs: float, scope: str) -> tuple[Any, dict[str, Any]]:
     """The pruned network nearest to the budget; `seconds` are those of this one pruning."""
     best: tuple[Any, dict[str, Any]] | None = None
-    first: BaseException | None = None
+    why = ""
     low, high, ratio = 0.0, 1.0, 0.3
     others = [0.5, 0.25]
     begin = time.process_time()
@@ -213,8 +219,11 @@ def theirs(model: Any, example: Any, macs: float, scope: str) -> tuple[Any, dict
                 seconds = time.process_time() - start
             share = count_macs(made, example) / macs
         except (Exception, Stopped) as error:
-            first = first or error
-            if best is None and (not others or isinstance(error, Stopped)):
+            stopped = isinstance(error, Stopped)
+            why = why or (STOPPED if stopped else message(error))
+            del error, made
+            gc.collect()
+            if best is None and (not others or stopped):
                 break
             ratio = others.pop(0) if best is None else (ratio + best[1]["ratio"]) / 2
             continue
@@ -225,8 +234,7 @@ def theirs(model: Any, example: Any, macs: float, scope: str) -> tuple[Any, dict
         low, high = (ratio, high) if share > SHARE else (low, ratio)
         ratio = (low + high) / 2
     if best is None:
-        assert first is not None
-        raise first
+        raise UnprunableError(why)
     return best
 
 
@@ -240,18 +248,18 @@ def judged(
         about["macs"] = count_macs(small, example) / macs
         try_out(small, example, expected)
     except Stopped:
-        return None, {**about, "status": "no", "error": f"stopped after {CPU_SECONDS} CPU-seconds"}
+        return None, {**about, "status": "no", "error": STOPPED}
     except Exception as error:
         return None, {**about, "status": "no", "error": message(error)}
     met = abs(about["macs"] - SHARE) <= SLACK
     return small, {**about, "status": "yes" if met else "missed"}
 
 
-def message(error: Exception) -> str:
+def message(error: BaseException) -> str:
     """The first line, without folders of this machine."""
-    lines = str(error).splitlines()
-    text = f"{type(error).__name__}: {lines[0] if lines else ''}"
-    return re.sub(r"/\S*/", "", text)[:200]
+    lines = str(error).splitlines() or [""]
+    text = lines[0] if isinstance(error, UnprunableError) else f"{type(error).__name__}: {lines[0]}"
+    return re.sub(r"/\S*/", "", text)[:200].rstrip(": ")
 
 
 def warm() -> None:
