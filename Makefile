@@ -28,6 +28,8 @@ benchmarks: .venv/dev.stamp
 	$(BIN)/python benchmarks/coverage.py --jobs 2 --out docs/coverage
 	$(BIN)/python benchmarks/step.py --out docs/step
 	$(BIN)/python benchmarks/train_throughput.py
+	$(BIN)/python benchmarks/prune.py
+	$(BIN)/python benchmarks/prune_latency.py
 
 # Hours on a CPU. DATA holds CIFAR-10 as train/CLASS/FILE and test/CLASS/FILE.
 accuracy: .venv/dev.stamp

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -115,6 +117,28 @@ def test_budgets_are_met_and_used(vgg, budget):
     assert 0.85 * limit < cost(found.width) <= limit
     one_more = prune.planned(vgg, (found.pruned - 0.5) / found.judged, criterion="l1")
     assert cost(one_more.width) > limit or one_more.pruned == found.pruned
+
+
+@pytest.mark.parametrize("scope", ["layer", "isomorphic"])
+@pytest.mark.parametrize("budget", ["macs=50%", "params=40%"])
+def test_a_budget_is_used_up_where_one_step_narrows_many_groups(scope, budget):
+    """Eight layers of 32 channels in steps of 16: a step of all of them at once halves the network twice over."""
+    torch.manual_seed(0)
+    sizes = [3, *[32] * 8]
+    layers = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes)]
+    net = aw.Elastic(nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 4, 5)), torch.zeros(1, 3, 2, 2))
+    options = {"criterion": "l1", "scope": scope, "round_to": 16}
+    found = prune.planned(net, budget=budget, **options)
+    cost = net.macs if budget.startswith("macs") else net.params
+    share = float(budget.partition("=")[2][:-1]) / 100
+    assert 0.8 * share < cost(found.width) / cost(1.0) <= share
+    assert set(found.width.kept) == {16, 32}
+    assert found.pruned == sum(g.size - k for g, k in zip(net.space.groups, found.width.kept, strict=True))
+    narrow = net.extract(found.width)  # what stays are the best channels of every layer
+    for i, (wide, layer) in enumerate(zip(layers, list(narrow)[:8], strict=True)):
+        strongest = wide.weight.detach().abs().sum((1, 2, 3)).sort(descending=True).indices
+        rows = wide.bias.detach()[strongest[: layer.out_channels].sort().values]
+        torch.testing.assert_close(layer.bias.detach(), rows, msg=f"layer {i}")
 
 
 def test_a_latency_budget_is_measured(small):

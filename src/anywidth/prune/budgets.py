@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -42,7 +43,50 @@ def within(net: Elastic, ranking: Ranking, budget: str, most: float) -> Plan:
             high, best = middle, tried
         else:
             low = middle
-    return best
+    if ranking.scope == "global" or limit.kind == "latency":
+        return best
+    before = ranking.at((low + 0.5) / steps)
+    return _refilled(ranking, best, before, lambda width: cost(width) <= allowed)
+
+
+def _refilled(ranking: Ranking, best: Plan, before: Plan, fits: Callable[[Width], bool]) -> Plan:
+    """`best` with as many groups as fit at their width one step before, those of the most important channels first.
+
+    Where groups are ranked apart, one step of the ratio narrows many of them at once, which may be far below the budget.
+    """
+    if best.removed or before.removed:
+        return best
+
+    def gain(i: int) -> float:
+        back = set(before.width.units(i)) - set(best.width.units(i))
+        return max(float(ranking.scores[i][u]) for u in back)
+
+    wider = [i for i in ranking.scores if before.width.kept[i] > best.width.kept[i]]
+    width = best.width
+    for i in sorted(wider, key=gain, reverse=True):
+        tried = _with_group(width, before.width, i)
+        width = tried if fits(tried) else width
+    sizes = {i: ranking.space.groups[i].size for i in ranking.scores}
+    back = {width.names[i] for i in wider if width.kept[i] > best.width.kept[i]}
+    return dataclasses.replace(
+        best,
+        width=width,
+        pruned=sum(size - width.kept[i] for i, size in sizes.items()),
+        protected=tuple(name for name in best.protected if name not in back),
+    )
+
+
+def _with_group(width: Width, other: Width, group: int) -> Width:
+    """`width` with one group as in `other`."""
+    kept = list(width.kept)
+    kept[group] = other.kept[group]
+    indices: list[tuple[int, ...] | None] = list(width.indices or [None] * len(kept))
+    indices[group] = None if other.indices is None else other.indices[group]
+    return Width(
+        names=width.names,
+        kept=tuple(kept),
+        indices=tuple(indices) if any(u is not None for u in indices) else None,
+    )
 
 
 def _parsed(net: Elastic, budget: str) -> Budget:

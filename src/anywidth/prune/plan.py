@@ -69,7 +69,8 @@ def planned(
             the group has them.
         empty: a group that would lose everything: "keep": it keeps `minimum` channels, and a warning names it; "remove":
             it becomes empty where all that makes it can be left out, as the masked network behaves; "error".
-        budget: "macs=50%", "params=2M" or "latency=5ms": prune as much as it takes, in the order of the ranking.
+        budget: "macs=50%", "params=2M" or "latency=5ms": prune as much as it takes, in the order of the ranking. With a scope
+            other than "global", the last step of the ratio is taken in as many groups as it takes, not in all.
         positional: also narrow groups whose channels the model routes by position, to a prefix; else they stay.
         reduce, normalize, batches, seed: of `scores`.
 
