@@ -75,6 +75,11 @@ class Elastic(nn.Module):
         _check_fit(self.space, model)
         self.norms = NormBank(model, self.space, norm)
         self._example = example_inputs
+        self._policies = {
+            "freeze": tuple(freeze),
+            "divisor": divisor if isinstance(divisor, int) else 1,
+            "minimum": minimum if isinstance(minimum, int) else 1,
+        }
         self.widths: dict[Hashable, Width] = {}
         self._reset()
         listed = {1.0: 1.0} if widths is None else widths
@@ -245,25 +250,44 @@ class Elastic(nn.Module):
 
         Args:
             example_inputs: by default those that this network was made with.
-            freeze: as of this class, at the first call.
+            freeze: more that stays, beside what this network was made with.
 
         Raises:
             TraceError: a network that was loaded has no example inputs (`set_example_`).
         """
-        if not self._selecting:
+        policies = {**self._policies, "freeze": (*self._policies["freeze"], *freeze)}
+        if (
+            not self._selecting
+            or not self._twin_is_fresh()
+            or (freeze and self._selecting[0]._policies != policies)
+        ):
             example = self.example() if example_inputs is None else example_inputs
             fed = fed_by(self.model, example)
             streams = [
                 n for n, layer in fed.items() if layer is None and not has_index(self.model.get_submodule(n))
             ]
             twin = reading_subsets(self.model, streams)
-            policy = "frozen" if self.norms.policy == "frozen" else "shared"
-            made = Elastic(twin, example, norm=policy, freeze=freeze)
+            norm = "frozen" if self.norms.policy == "frozen" else "shared"
+            made = Elastic(twin, example, norm=norm, **policies)
             frozen = [g.writers[0] for g in made.space.groups if g.stream and g.writers]
             if frozen:
-                made = Elastic(twin, example, norm=policy, freeze=[*freeze, *frozen])
+                made = Elastic(
+                    twin, example, norm=norm, **{**policies, "freeze": (*policies["freeze"], *frozen)}
+                )
+                made._policies = policies
             self._selecting = [made]  # in a list: no submodule of this one
-        return self._selecting[0]
+        twin = self._selecting[0]
+        twin.training = self.training
+        for mine, wide in zip(twin.model.modules(), self.model.modules(), strict=True):
+            mine.training = wide.training
+        return twin
+
+    def _twin_is_fresh(self) -> bool:
+        """Whether the network of selections still shares all tensors."""
+        shared = {
+            id(t) for t in (*self._selecting[0].model.parameters(), *self._selecting[0].model.buffers())
+        }
+        return all(id(t) in shared for t in (*self.model.parameters(), *self.model.buffers()))
 
     def example(self) -> Any:
         """The example inputs that this network was made with, on its device and of its type.
@@ -287,8 +311,10 @@ class Elastic(nn.Module):
 
     def _reader(self, w: Any) -> Elastic | None:
         """The network of selections, if `w` is a width of it and not of this one."""
-        if isinstance(w, Width) and w.names != self.space.names:
-            return next((n for n in self._selecting if n.space.names == w.names), None)
+        if isinstance(w, Width) and w.names != self.space.names and self._example is not None:
+            given = self._selecting[0]._policies["freeze"] if self._selecting else ()
+            other = self.selection(freeze=[f for f in given if f not in self._policies["freeze"]])
+            return other if other.space.names == w.names else None
         return None
 
     def compile(self, widths: Iterable[Any] | None = None, **options: Any) -> dict[Any, nn.Module]:  # type: ignore[override]

@@ -94,7 +94,9 @@ def silence_(small: nn.Module, space: ChannelSpace, width: Width) -> None:
             replaced[path] = nn.Identity()
         elif isinstance(module, _ConvNd | nn.Linear) and _plain(module):
             if _gone(axes, 0, empty):
-                silent = Constant(module, 1)
+                silent = Constant(
+                    module, module.weight.shape[0]
+                )  # one channel; several where it stands in several places
                 silent.bias = None
                 replaced[path] = silent
             elif _gone(axes, 1, empty):

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from anywidth.budget import parse
 from anywidth.data import DataConfig
-from anywidth.errors import RecipeError
+from anywidth.errors import RecipeError, WidthError
+from anywidth.prune import Criterion
 from anywidth.train import FitConfig
 
 Ratio = Annotated[float, Field(gt=0, le=1, strict=False)]
@@ -92,7 +94,7 @@ class PruneSection(_Section):
 
     ratio: float | None = Field(default=None, gt=0, lt=1)
     budget: str | None = None
-    criterion: str = "bn_scale"
+    criterion: Criterion = "bn_scale"
     rule: Literal["network-slimming", "torch7"] | None = None
     scope: Literal["global", "layer", "isomorphic"] = "global"
     streams: Literal["coupled", "selection"] = "coupled"
@@ -113,6 +115,21 @@ class PruneSection(_Section):
             raise ValueError(
                 "prune says not how much: set prune.ratio, like 0.5, or prune.budget, like 'macs=50%'"
             )
+        if self.budget is not None:
+            share = self.budget.strip().endswith("%")
+            if not (self.budget.startswith("latency=") and share):
+                try:
+                    limits = parse(self.budget, lambda kind: 1.0).limits
+                except WidthError as error:
+                    raise ValueError(str(error)) from error
+                if len(limits) != 1:
+                    raise ValueError(
+                        f"prune.budget = {self.budget!r} names {len(limits)} limits; give one, like macs=50%"
+                    )
+            if self.passes > 1 and not share:
+                raise ValueError(
+                    f"prune.budget = {self.budget!r} is the same in each of {self.passes} passes; give a share, like macs=50%"
+                )
         return self
 
 
@@ -193,6 +210,14 @@ class Recipe(_Section):
             raise ValueError(
                 "elastic.norm = 'switchable' keeps a batch norm for each listed width only: expected "
                 f"widths.rule = 'listed', got {self.widths.rule!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pruned_norms_are_shared(self) -> "Recipe":
+        if self.prune is not None and self.prune.passes and self.elastic.norm == "switchable":
+            raise ValueError(
+                "prune.passes chooses channels, and elastic.norm = 'switchable' owns norms for given ones: use 'shared'"
             )
         return self
 

@@ -51,11 +51,11 @@ def fed_by(model: nn.Module, example: Any) -> dict[str, str | None]:
     """
     paths = {m: p for p, m in model.named_modules()}
     layers = (nn.Linear, nn.modules.conv._ConvNd)
-    read: dict[str, Tensor] = {}
+    read: dict[str, list[Tensor]] = {}
     made: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def enter(module: nn.Module, args: Any) -> None:
-        read.setdefault(paths[module], args[0])
+        read.setdefault(paths[module], []).append(args[0])
 
     def leave(module: nn.Module, args: Any, out: Tensor) -> None:
         made[out] = paths[module]
@@ -75,7 +75,8 @@ def fed_by(model: nn.Module, example: Any) -> dict[str, str | None]:
             hook.remove()
         for m, mode in modes.items():
             m.training = mode
-    return {p: made.get(t) if uses.count.get(t, 0) == 1 else None for p, t in read.items()}
+    once = {p: t[0] for p, t in read.items() if len(t) == 1}
+    return {p: made.get(once[p]) if p in once and uses.count.get(once[p], 0) == 1 else None for p in read}
 
 
 def reading_subsets(model: nn.Module, norms: Iterable[str]) -> nn.Module:

@@ -147,7 +147,7 @@ def test_criteria(run, run_command, criterion):
     [
         (["--ratio", "1.5"], "prune: ratio = 1.5"),
         ([], "says not how much"),
-        (["--ratio", "0.5", "--criterion", "bn"], "unknown criterion 'bn'"),
+        (["--ratio", "0.5", "--criterion", "bn"], "prune: criterion = 'bn'"),
         (["--budget", "macs=0.001%"], "cannot be met"),
         (["--budget", "watts=3"], "expected macs=LIMITS"),
         (["--ratio", "0.5", "--scope", "all"], "prune: scope = 'all'"),
@@ -169,6 +169,15 @@ def test_damaged_and_foreign_folders_are_refused(run, sparse, run_command, refus
     text = (cut / "pruned.json").read_text()
     (cut / "pruned.json").write_text(text[:100])
     assert "is not JSON" in refused(*train, f"model.pruned={cut}")
+    broken = json.loads(text)
+    for change in (
+        {"macs": None},
+        {"steps": [{}]},
+        {"steps": [{**broken["steps"][0], "width": [1]}]},
+        {"input": "x"},
+    ):
+        (cut / "pruned.json").write_text(json.dumps({**broken, **change}))
+        refused(*train, f"model.pruned={cut}")
     (cut / "pruned.json").write_text(text)
     (cut / "net.safetensors").write_bytes(b"x" * 50)
     assert "cannot be read" in refused(*train, f"model.pruned={cut}")
@@ -183,3 +192,52 @@ train: {epochs: 3, lr: 0.1, log_every: 40}
 threads: 1
 device: cpu
 """
+
+
+def test_nothing_is_lost_by_a_name(run, run_command, refused):
+    assert "is a run; its network would be lost" in refused("prune", run, "--ratio", 0.3, "--out", run)
+    (run / "pass-1").mkdir()
+    assert "pass-1 was trained from" in refused("prune", run, "--ratio", 0.3)
+    assert run_command("prune", run, "--ratio", 0.3, "--out", run / "other").code == 0
+
+
+def test_fine_tuning_keeps_the_scales_that_were_trained(run, sparse, run_command, tmp_path):
+    assert run_command("prune", run, "--ratio", 0.3).code == 0
+    tuned = tmp_path / "tuned"
+    more = (
+        *CHANGES,
+        f"model.pruned={run / 'pruned'}",
+        "train.lr=1e-12",
+        "train.epochs=1",
+        "train.milestones=[0.5]",
+    )
+    assert run_command("train", sparse / "recipe.yaml", *more, "--run", tuned).code == 0
+    before, after = (load_file(p / "net.safetensors") for p in (run / "pruned", tuned))
+    torch.testing.assert_close(after["stages.0.0.bn1.weight"], before["stages.0.0.bn1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("prune", "message"),
+    [
+        ("{ratio: 0.3, passes: 1, criterion: foo}", "prune.criterion = 'foo'"),
+        ("{budget: watts=3, passes: 1}", "expected macs=LIMITS"),
+        ("{budget: params=8k, passes: 2}", "the same in each of 2 passes"),
+        ("{passes: 1}", "says not how much"),
+    ],
+)
+def test_mistakes_are_found_before_the_training(sparse, refused, tmp_path, prune, message):
+    found = refused("train", sparse / "recipe.yaml", *CHANGES, f"prune={prune}", "--run", tmp_path / "run")
+    assert message in found
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_passes_moves_and_goes_on_with_other_settings(sparse, run_command, refused, tmp_path):
+    changes = [*CHANGES, "train.epochs=1", "train.milestones=[0.5]"]
+    first, moved = tmp_path / "first", tmp_path / "moved"
+    train = ("train", sparse / "recipe.yaml", *changes)
+    assert run_command(*train, "prune={ratio: 0.2, passes: 1, sparse: false}", "--run", first).code == 0
+    first.rename(moved)
+    code, _, err = run_command(*train, "prune={ratio: 0.2, passes: 2, sparse: false}", "--run", moved)
+    assert code == 0, err
+    assert (moved / "pass-2" / "results.json").exists()
+    assert "now 0.3" in refused(*train, "prune={ratio: 0.3, passes: 2, sparse: false}", "--run", moved)

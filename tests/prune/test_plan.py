@@ -266,3 +266,20 @@ def test_a_network_that_was_cast_or_loaded(tmp_path):
     again.set_example_(X[:1])
     assert prune.plan(again, 0.5, streams="selection") == width
     torch.testing.assert_close(again.extract(width)(X), net.extract(width)(X))
+
+
+def test_a_budget_without_emptied_layers(vgg):
+    assert prune.plan(vgg, budget="macs=70%", empty="error") == prune.plan(vgg, budget="macs=70%")
+    weak = {g.name: np.linspace(1, 2, g.size) for g in vgg.space.groups}
+    weak["features.4"] = np.linspace(0.1, 0.2, 16)
+    with pytest.raises(WidthError, match="would take all channels of group 'features.4'|cannot be met"):
+        prune.plan(vgg, budget="macs=10%", criterion=weak, empty="error")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"ratio": "x"}, {"ratio": 0.5, "max_per_layer": "a"}, {"budget": 5}, {"ratio": 0.5, "minimum": 1.5}],
+)
+def test_values_of_other_types_are_refused(vgg, options):
+    with pytest.raises(WidthError, match="expected"):
+        prune.plan(vgg, **options)

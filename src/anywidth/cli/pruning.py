@@ -12,7 +12,7 @@ from torch import nn
 from anywidth import data, prune
 from anywidth.calibration import collect_
 from anywidth.cli.console import print_table, say, si
-from anywidth.cli.run import Run, finished_run, saved_net
+from anywidth.cli.run import RECIPE, Run, finished_run, saved_net
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
 from anywidth.prune.ranking import Plan
@@ -52,6 +52,11 @@ def prune_run(
     Train what is left with the same recipe and model.pruned=FOLDER.
     """
     directory = finished_run(run)
+    target = out or run / PRUNED
+    if (target / RECIPE).exists():
+        raise RecipeError(f"{target} is a run; its network would be lost. Name another folder with --out")
+    if target.resolve() == (run / PRUNED).resolve() and (run / "pass-1").exists():
+        raise RecipeError(f"{run / 'pass-1'} was trained from {target}; name another folder with --out")
     given = {
         "ratio": ratio, "budget": budget, "criterion": criterion, "rule": rule, "scope": scope, "streams": streams,
         "max_per_layer": max_per_layer, "minimum": minimum, "round_to": round_to, "empty": empty, "fold": fold,
@@ -63,7 +68,7 @@ def prune_run(
         own.pop("budget", None)
     if "budget" in given and "ratio" not in given:
         own.pop("ratio", None)
-    prune_(directory, _section({**own, **given}), out or run / PRUNED, batches=batches)
+    prune_(directory, _section({**own, **given}), target, batches=batches)
 
 
 def _section(values: dict[str, Any]) -> PruneSection:

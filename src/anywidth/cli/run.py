@@ -22,8 +22,10 @@ from anywidth.train import CHECKPOINT, distributed, evaluate
 
 RECIPE, NET, RESULTS, EVALUATION = "recipe.yaml", "net.safetensors", "results.json", "eval.json"
 
-_HARMLESS = ("data.root", "data.workers", "data.corrupt_limit", "train.log_every", "train.tensorboard")
-"""Keys that change no weight: an interrupted training may go on with others."""
+_HARMLESS = (
+    "data.root", "data.workers", "data.corrupt_limit", "train.log_every", "train.tensorboard", "model.pruned", "prune",
+)  # fmt: skip
+"""Keys and sections that change no weight of this run: an interrupted training may go on with others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,11 @@ def check_free(path: Path, recipe: Recipe) -> None:
         return
     begun = (path / CHECKPOINT).exists() or (path / RESULTS).exists()
     changes = recipes.differences(recipes.load(path / RECIPE), recipe) if begun else {}
-    changes = {key: change for key, change in changes.items() if key not in _HARMLESS}
+    changes = {
+        key: change
+        for key, change in changes.items()
+        if key not in _HARMLESS and not key.startswith("prune.")
+    }
     if changes:
         text = ", ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in changes.items())
         raise RecipeError(f"{path} holds a run of another recipe: {text}; name another directory with --run")
@@ -135,9 +141,9 @@ def check_free(path: Path, recipe: Recipe) -> None:
 def claim(run: Run) -> None:
     """Make the run directory and write the resolved recipe."""
     run.path.mkdir(parents=True, exist_ok=True)
+    write_text(run.path / RECIPE, recipes.dump(run.recipe))
     if run.recipe.model.pruned is not None:  # the run stands on its own, also when that folder is gone
         write_json(run.path / prune.ABOUT, prune.read(run.recipe.model.pruned))
-    write_text(run.path / RECIPE, recipes.dump(run.recipe))
 
 
 def finished_recipe(path: Path) -> Recipe:

@@ -28,9 +28,10 @@ from anywidth.cli.run import (
     read_results,
 )
 from anywidth.elastic import Elastic
+from anywidth.errors import RecipeError
 from anywidth.files import write_json
-from anywidth.recipe import Recipe
-from anywidth.train import FitConfig, distributed, policies
+from anywidth.recipe import PruneSection, Recipe
+from anywidth.train import CHECKPOINT, FitConfig, distributed, policies
 from anywidth.train.sparsity import SparsityConfig, histogram, scales_of
 
 
@@ -53,13 +54,14 @@ def train(
     with distributed.processes(names.device(settings.device)):
         trained_(path, settings)
         last = path
-        for number in range(1, 1 + (settings.prune.passes if settings.prune else 0)):
+        passes = settings.prune.passes if settings.prune and settings.model.pruned is None else 0
+        for number in range(1, 1 + passes):
             last = _pass_(path, last, settings, number)
         distributed.barrier()
     if distributed.rank() == 0:
         print_table(f"{path}", rows_as_text(read_results(path / RESULTS)["rows"]))
-        if settings.prune is not None and last != path:
-            print_table(f"{path}: after each pruning", passes_as_text(path, settings.prune.passes))
+        if passes:
+            print_table(f"{path}: after each pruning", passes_as_text(path, passes))
 
 
 def trained_(path: Path, settings: Recipe) -> None:
@@ -77,15 +79,33 @@ def trained_(path: Path, settings: Recipe) -> None:
 def _pass_(path: Path, before: Path, settings: Recipe, number: int) -> Path:
     """Prune the network of `before` and train what is left."""
     assert settings.prune is not None
-    cut = before / PRUNED
-    if distributed.rank() == 0 and not (cut / prune.ABOUT).exists():
-        prune_(finished_run(before), settings.prune, cut)
+    cut, after = before / PRUNED, path / f"pass-{number}"
+    if distributed.rank() == 0:
+        _cut_again(before, settings.prune, cut, after)
     distributed.barrier()
-    after = path / f"pass-{number}"
     recipe = pass_recipe(settings, cut, last=number == settings.prune.passes)
     check_free(after, recipe)
     trained_(after, recipe)
     return after
+
+
+_PASSES = ("passes", "epochs", "lr", "sparse")  # change nothing of one pruning
+
+
+def _cut_again(before: Path, chosen: PruneSection, cut: Path, after: Path) -> None:
+    """Prune into `cut`, unless that is done with the same settings."""
+    wanted = chosen.model_dump(exclude=set(_PASSES))
+    if (cut / prune.ABOUT).exists():
+        done = {k: v for k, v in prune.read(cut).get("settings", {}).items() if k not in _PASSES}
+        if done == wanted:
+            return
+        if (after / RESULTS).exists() or (after / CHECKPOINT).exists():
+            changed = next(k for k in wanted if done.get(k) != wanted[k])
+            raise RecipeError(
+                f"{after} was trained from a pruning with {changed} = {done.get(changed)!r}, now {wanted[changed]!r}; name another "
+                "directory with --run"
+            )
+    prune_(finished_run(before), chosen, cut)
 
 
 def pass_recipe(settings: Recipe, cut: Path, *, last: bool) -> Recipe:
@@ -123,9 +143,12 @@ def passes_as_text(path: Path, passes: int) -> list[dict[str, str]]:
     ]
 
 
-def _scaled(run: Run) -> FitConfig:
-    """The settings of a training; one from scratch with equal multiply-adds has more epochs (arXiv 1810.05270, Scratch-B)."""
+def _settings(run: Run) -> FitConfig:
+    """The settings of a training: weights that were read keep their scales, and a network from scratch with as many
+    multiply-adds as the wide one has more epochs (arXiv 1810.05270, Scratch-B)."""
     settings, chosen = run.recipe.train, run.recipe.model
+    if chosen.weights is not None or (chosen.pruned is not None and chosen.scratch == "no"):
+        settings = dataclasses.replace(settings, sparsity=dataclasses.replace(settings.sparsity, init=0.0))
     if chosen.scratch != "compute":
         return settings
     about = prune.read(chosen.pruned or "")
@@ -142,7 +165,7 @@ def _train(run: Run) -> dict[str, Any]:
     if distributed.rank() == 0:
         claim(run)
     distributed.barrier()
-    widths, settings = run.recipe.widths, _scaled(run)
+    widths, settings = run.recipe.widths, _settings(run)
     draw = policies.make(
         widths.rule,
         net,

@@ -20,6 +20,9 @@ _LATENCY_STEPS = 8
 
 def within(net: Elastic, ranking: Ranking, budget: str, most: float) -> Plan:
     """The plan that removes least and meets the budget: bisection over the number of channels that go."""
+    strict = ranking.empty == "error"
+    if strict:
+        ranking.empty = "keep"  # while looking; what is found must not need it
     limit = _parsed(net, budget)
     cost = _cost(net, limit.kind)
     label, allowed = next(iter(limit.limits.items()))
@@ -32,7 +35,7 @@ def within(net: Elastic, ranking: Ranking, budget: str, most: float) -> Plan:
     least = cost(last.width)
     if least > allowed:
         raise WidthError(
-            f"prune: budget {label} = {allowed:g} cannot be met: from {least:g} (everything that may go is gone) to {widest:g} can be had"
+            f"prune: budget {label} = {allowed:g} cannot be met: from {least:g} (all that ratio and limits allow is gone) to {widest:g} can be had"
         )
     steps = ranking.judged if limit.kind != "latency" else 2**_LATENCY_STEPS
     low, high, best = 0, max(1, int(most * steps)), last  # `low` is too dear, `high` is not
@@ -43,6 +46,11 @@ def within(net: Elastic, ranking: Ranking, budget: str, most: float) -> Plan:
             high, best = middle, tried
         else:
             low = middle
+    if strict and best.protected:
+        raise WidthError(
+            f"prune: budget {label} would take all channels of group '{best.protected[0]}'; use max_per_layer below 1, or "
+            "empty='keep' or 'remove'"
+        )
     if ranking.scope == "global" or limit.kind == "latency":
         return best
     before = ranking.at((low + 0.5) / steps)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_map_only
 
 from anywidth.channels.build import made_axes
 from anywidth.channels.space import Axis, spelled_out
@@ -46,7 +47,8 @@ def _refuse(net: Elastic, width: Width) -> Elastic:
 def masked(net: Elastic, width: Any) -> nn.Module:
     """A copy of the wide network in which removed channels are zero: scale, shift, and the weights that make them.
 
-    In evaluation it computes what `net.extract(width)` does (Network Slimming's first step).
+    In evaluation it computes what `net.extract(width)` does (Network Slimming's first step), unless a LayerNorm or GroupNorm
+    takes its statistics over channels: there zeros count, and channels that are gone do not.
     """
     found = net.width(width) if not isinstance(width, Width) else width
     return _masked(owner(net, found), found, shifts=False)
@@ -54,7 +56,7 @@ def masked(net: Elastic, width: Any) -> nn.Module:
 
 @torch.no_grad()
 def _masked(net: Elastic, width: Width, *, shifts: bool) -> nn.Module:
-    """`shifts`: the shifts of batch norms stay."""
+    """`shifts`: only the scales of batch norms are zero."""
     made = copy.deepcopy(net.model)
     axes_of = made_axes(made)
     for path, module in made.named_modules():
@@ -70,7 +72,7 @@ def _masked(net: Elastic, width: Width, *, shifts: bool) -> nn.Module:
             full = f"{path}.{name}" if path else name
             dim = axes_of.get(full, 0)
             gone = _gone(net.space.axes.get(full), dim, width)
-            if gone is not None and not (shifts and isinstance(module, _BatchNorm) and name == "bias"):
+            if gone is not None and (not shifts or (isinstance(module, _BatchNorm) and name == "weight")):
                 t.index_fill_(dim, gone.to(t.device), 0)
     return made
 
@@ -112,7 +114,8 @@ def compact(
         width: of `plan`, or any other.
         fold: a removed channel with scale 0 still hands its shift on, as a constant: what that adds to the layers that
             read it, on the average over positions, goes into the batch norm behind them, or into their bias (made where
-            there is none). Exact for a scale of 0 but for what zero padding does at borders.
+            there is none). Exact for a scale of 0 but for what zero padding does at borders. Left out: channels behind a gate
+            that depends on the input, and transposed, grouped or re-parametrised convolutions.
         batches: inputs, or tuples whose first entry is the input: the removed channels' mean activations over them are made up
             for, in place of their shifts; this also serves channels without a batch norm.
         narrow: norms that select hold their selected channels only; False: all of them, as the published pruned files do.
@@ -144,30 +147,33 @@ def fold_(net: Elastic, width: Width, small: nn.Module, batches: Iterable[Any] |
     if not shifts:
         return []
     example = net.example()
-    norm_of = {layer: norm for norm, layer in fed_by(small, example).items() if layer is not None}
+    fed = [(layer, norm) for norm, layer in fed_by(small, example).items() if layer is not None]
+    norm_of = {layer: norm for layer, norm in fed if sum(layer == other for other, _ in fed) == 1}
     biased = []
-    for path, shift in shifts.items():
+    for path, (shift, repeated) in shifts.items():
         layer: Any = small.get_submodule(path)
         part = cut(net.space, f"{path}.weight", with_silent(width))
         rows = part.parts[0] if part is not None else None
         shift = shift if rows is None else shift[rows]
         if isinstance(layer, Constant) and layer.channels != shift.numel():
             continue  # an emptied layer makes nothing
-        norm = small.get_submodule(norm_of[path]) if path in norm_of else None
+        norm = small.get_submodule(norm_of[path]) if path in norm_of and not repeated else None
         mean = norm.running_mean if isinstance(norm, _BatchNorm) else None
         if mean is not None:
             mean -= shift.to(mean)
             continue
         weight = next(net.model.get_submodule(path).parameters())
         if layer.bias is None:
-            layer.bias = nn.Parameter(torch.zeros(shift.numel(), dtype=weight.dtype, device=weight.device))
+            zeros = torch.zeros(shift.numel(), dtype=weight.dtype, device=weight.device)
+            layer.bias = nn.Parameter(zeros, weight.requires_grad)
             biased.append(path)
         layer.bias += shift.to(layer.bias)
     return biased
 
 
-def _constants(net: Elastic, width: Width, batches: Iterable[Any] | None) -> dict[str, Tensor]:
-    """Layer -> (outputs,) what its removed inputs add to it, the mean over positions (zero padding included) and images."""
+def _constants(net: Elastic, width: Width, batches: Iterable[Any] | None) -> dict[str, tuple[Tensor, bool]]:
+    """Layer -> (outputs,) what its removed inputs add to it, the mean over positions (zero padding included), images and
+    calls; and whether it is called several times in a forward."""
     lost: dict[str, Tensor] = {}
     for path, m in net.model.named_modules():
         if isinstance(m, nn.Linear) or (isinstance(m, _ConvNd) and m.groups == 1 and not m.transposed):
@@ -178,14 +184,14 @@ def _constants(net: Elastic, width: Width, batches: Iterable[Any] | None) -> dic
         return {}
     source: nn.Module = _masked(net, width, shifts=True) if batches is None else copy.deepcopy(net.model)
     wide = dict(net.model.named_parameters())
-    totals: dict[str, Tensor] = {}
+    seen: dict[str, list[Tensor]] = {}
 
     def watch(path: str) -> Any:
         def add(module: nn.Module, args: Any) -> None:
-            added = _added(
-                module, args[0].detach(), wide[f"{path}.weight"].detach(), lost[path], steady=batches is None
-            )
-            totals[path] = totals.get(path, torch.zeros_like(added)) + added
+            part = _of(module, args[0].detach(), lost[path])
+            if batches is not None:  # over data only the mean is kept
+                part = _mean_output(module, part, wide[f"{path}.weight"].detach(), lost[path])
+            seen.setdefault(path, []).append(part)
 
         return add
 
@@ -193,32 +199,59 @@ def _constants(net: Elastic, width: Width, batches: Iterable[Any] | None) -> dic
         source.get_submodule(path).register_forward_pre_hook(watch(path))
     source.eval()
     device = next(source.parameters()).device
-    seen = 0
-    for batch in [net.example()] if batches is None else batches:
+    runs = 0
+    for batch in _two(net.example()) if batches is None else batches:
         x = batch[0] if batches is not None and isinstance(batch, list | tuple) else batch
         call(source, x if batches is None else x.to(device))
-        seen += 1
-    if not seen:
+        runs += 1
+    if not runs:
         raise WidthError("prune: fold got no batch; give batches=[x1, x2, ...], or none to use the shifts")
-    return {path: total / seen for path, total in totals.items() if bool(total.abs().max() > 0)}
+    found = {}
+    for path, parts in seen.items():
+        if batches is None:
+            layer, weight = source.get_submodule(path), wide[f"{path}.weight"].detach()
+            constant = _constant(layer, parts)
+            parts = [_mean_output(layer, part * constant, weight, lost[path]) for part in parts]
+        mean = torch.stack(parts).mean(0)
+        if bool(mean.abs().max() > 0):
+            found[path] = mean, len(parts) > runs
+    return found
 
 
-def _added(layer: nn.Module, x: Tensor, weight: Tensor, gone: Tensor, *, steady: bool) -> Tensor:
-    """(outputs,) the mean of what the inputs `gone` add to a layer's output.
+def _channels(layer: nn.Module, x: Tensor) -> int:
+    """The dimension of the channels that a layer reads."""
+    return x.ndim - 1 if isinstance(layer, nn.Linear) else 1
 
-    `steady`: of these only the constant ones; without a norm there is no shift to go by.
+
+def _of(layer: nn.Module, x: Tensor, gone: Tensor) -> Tensor:
+    return x.index_select(_channels(layer, x), gone.to(x.device))
+
+
+def _constant(layer: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+    """1 for channels that are the same everywhere, in all of `parts`, else 0; of a shape that broadcasts to them.
+
+    What differs is no shift: a channel without a norm, or one behind a gate that depends on the input.
     """
-    gone = gone.to(x.device)
-    dim = x.ndim - 1 if isinstance(layer, nn.Linear) else 1
-    part = x.index_select(dim, gone)
-    if steady:
-        rows = part.movedim(dim, 0).flatten(1)
-        spread, size = rows.amax(1) - rows.amin(1), rows.abs().amax(1)
-        holds = (spread <= _FLAT * size).to(part)
-        part = part * holds.reshape([-1 if d == dim else 1 for d in range(x.ndim)])
-    kernel = weight.index_select(1, gone)
+    dim = _channels(layer, parts[0])
+    rows = torch.cat([part.movedim(dim, 0).flatten(1) for part in parts], 1)
+    spread, size = rows.amax(1) - rows.amin(1), rows.abs().amax(1)
+    holds = (spread <= _FLAT * size).to(parts[0])
+    return holds.reshape([-1 if d == dim else 1 for d in range(parts[0].ndim)])
+
+
+def _two(example: Any) -> list[Any]:
+    """The example inputs, and others of the same form."""
+    other = tree_map_only(
+        Tensor, lambda t: (t.flip(-1) * -0.7 + 0.3).to(t.dtype) if t.is_floating_point() else t, example
+    )
+    return [example, other]
+
+
+def _mean_output(layer: nn.Module, part: Tensor, weight: Tensor, gone: Tensor) -> Tensor:
+    """(outputs,) what the inputs `gone` add to a layer's output, the mean over positions and images."""
+    kernel = weight.index_select(1, gone.to(weight.device))
     if isinstance(layer, _ConvNd):
         out = layer._conv_forward(part, kernel, None)
     else:
         out = torch.nn.functional.linear(part, kernel)
-    return out.double().mean([d for d in range(out.ndim) if d != dim])
+    return out.double().mean([d for d in range(out.ndim) if d != _channels(layer, out)])

@@ -204,7 +204,7 @@ def _activations(net: Elastic, batches: Iterable[Any] | None) -> Iterator[tuple[
                     totals[path] = totals.get(path, torch.zeros_like(mean)) + mean
 
             hooks.append(m.register_forward_hook(watch))
-    training = net.training
+    modes = {m: m.training for m in net.modules()}
     device = next((p.device for p in net.model.parameters()), torch.device("cpu"))
     seen = 0
     try:
@@ -214,7 +214,8 @@ def _activations(net: Elastic, batches: Iterable[Any] | None) -> Iterator[tuple[
             net(x.to(device))
             seen += 1
     finally:
-        net.train(training)
+        for m, mode in modes.items():
+            m.training = mode
         for hook in hooks:
             hook.remove()
     if not seen:

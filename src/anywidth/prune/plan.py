@@ -62,7 +62,8 @@ def planned(
         scope: "global": one ranking of all channels; "layer": the ratio holds in every group; "isomorphic": one ranking
             for groups of equal structure (Fang et al., Isomorphic Pruning, arXiv 2407.04616).
         streams: "coupled": channels of residual and dense streams go in all layers that share them; "selection": streams
-            stay, and batch norms that read them choose a subset (the published Network Slimming).
+            stay, and batch norms that read them choose a subset (the published Network Slimming). Only bn_scale, random,
+            uniform and your own scores judge such a choice; other criteria prune what lies between.
         max_per_layer: largest share of a group that may go (0.5 in the paper's multi-pass scheme).
         minimum: fewest channels of a group that stay (or the group's own minimum, if that is more).
         round_to: kept channels are rounded up to multiples of this (or of the group's divisor, if that is more), as far as
@@ -128,6 +129,14 @@ def _check(
     empty: Empty,
     budget: str | None,
 ) -> None:
+    for what, value in (("ratio", ratio), ("max_per_layer", max_per_layer)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise WidthError(f"prune: {what} = {value!r}: expected a number")
+    for what, value in (("minimum", minimum), ("round_to", round_to)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise WidthError(f"prune: {what} = {value!r}: expected a whole number of channels")
+    if budget is not None and not isinstance(budget, str):
+        raise WidthError(f"prune: budget = {budget!r}: expected text like 'macs=50%'")
     if ratio is None and budget is None:
         raise WidthError("prune: say how much goes: a ratio in (0, 1), or a budget like 'macs=50%'")
     if ratio is not None and not 0 < ratio < 1:

@@ -21,6 +21,16 @@ from anywidth.width import Width
 
 ABOUT, WEIGHTS = "pruned.json", "net.safetensors"
 FORMAT = 1
+_KEYS = {
+    "steps": list,
+    "model": str,
+    "kwargs": dict,
+    "input": list,
+    "macs": int,
+    "params": int,
+    "macs_of_the_first": int,
+    "params_of_the_first": int,
+}
 
 
 def cut_(
@@ -53,19 +63,24 @@ def again(wide: nn.Module, example: Any, steps: Sequence[Mapping[str, Any]]) -> 
             of = net if step["streams"] == "coupled" else net.selection(freeze=step["freeze"])
             width = Width.from_json(step["width"])
             small = of.extract(width)
-        except (WidthError, KeyError, TypeError) as error:
+            for path in step["biased"]:
+                layer: Any = small.get_submodule(path)
+                outputs = layer.channels if hasattr(layer, "channels") else layer.weight.shape[0]
+                layer.bias = nn.Parameter(torch.zeros(outputs, dtype=next(small.parameters()).dtype))
+        except (WidthError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise CheckpointError(f"the pruning is of another network: {error}") from error
-        for path in step["biased"]:
-            layer: Any = small.get_submodule(path)
-            outputs = layer.channels if hasattr(layer, "channels") else layer.weight.shape[0]
-            layer.bias = nn.Parameter(torch.zeros(outputs, dtype=next(small.parameters()).dtype))
         select_first_(small)
         model = small
     return model
 
 
 def write(folder: Path, small: nn.Module, about: Mapping[str, Any]) -> None:
-    """Write a pruned network; `about` holds its `steps`, from the network of the recipe to this one.
+    """Write a pruned network.
+
+    Args:
+        folder: made if it is not there.
+        small: the network.
+        about: its `steps`, from the network of the recipe to this one, and the other keys that `read` asks for.
 
     Raises:
         OSError: the folder cannot be written.
@@ -96,7 +111,7 @@ def read(folder: str | Path) -> dict[str, Any]:
     if (
         not isinstance(about, dict)
         or about.get("format") != FORMAT
-        or not isinstance(about.get("steps"), list)
+        or any(not isinstance(about.get(key), kind) for key, kind in _KEYS.items())
     ):
         raise CheckpointError(f"{path}: describes no pruned network of format {FORMAT}; prune again")
     return about
