@@ -266,7 +266,7 @@ class Elastic(nn.Module):
         return self._selecting[0]
 
     def example(self) -> Any:
-        """The example inputs that this network was made with, on its device.
+        """The example inputs that this network was made with, on its device and of its type.
 
         Raises:
             TraceError: it was loaded, or made from a space, and knows none.
@@ -276,8 +276,10 @@ class Elastic(nn.Module):
                 "this network knows no example inputs, as it was loaded or made from a channel space; set them with "
                 "net.set_example_(x)"
             )
-        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-        return tree_map_only(Tensor, lambda t: t.to(device), self._example)
+        like = next(iter(self.model.parameters()), torch.zeros(0))
+        return tree_map_only(
+            Tensor, lambda t: t.to(like) if t.is_floating_point() else t.to(like.device), self._example
+        )
 
     def set_example_(self, example_inputs: Any) -> None:
         """Inputs on which the model runs: a tensor, a tuple of arguments or a dict of keyword arguments."""

@@ -332,3 +332,11 @@ def test_all_names_are_networks():
 
 def test_all_norms_of_the_oracle_are_pruned():
     assert [len(norms(net())) for net in LARGE.values()] == [16, 163, 39]
+
+
+def test_the_number_of_classes_is_checked(tmp_path):
+    path = tmp_path / "model_best.pth.tar"
+    save(path, "base", "vgg11")
+    assert aw.interop.load(path, "network-slimming", "vgg11", num_classes=10).macs(1.0) > 0
+    with pytest.raises(CheckpointError, match="holds 10 classes, expected num_classes = 100"):
+        aw.interop.load(path, "network-slimming", "vgg11", num_classes=100)

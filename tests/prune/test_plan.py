@@ -243,3 +243,26 @@ def test_a_pruned_network_is_pruned_again(vgg):
         inside = [list(first.units(g))[u] for u in second.units(g)]
         assert b <= a
         assert set(inside) <= set(first.units(g))
+
+
+def test_rounding_and_minimum_of_the_network_hold():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 32), nn.ReLU(), nn.Linear(32, 2))
+    net = aw.Elastic(model, torch.randn(2, 3), divisor=8, minimum=12)
+    assert prune.plan(net, 0.5, criterion="l1")["0"] == 16
+    assert prune.plan(net, 0.95, criterion="l1")["0"] == 16
+    assert prune.plan(net, 0.4, criterion="l1", round_to=12)["0"] == 24
+
+
+def test_a_network_that_was_cast_or_loaded(tmp_path):
+    net = aw.Elastic(scattered(CifarDenseNet(10)), X[:1].float()).double().eval()
+    width = prune.plan(net, 0.5, streams="selection")
+    assert net.extract(width)(X).shape == (2, 10)
+    net.save(tmp_path / "net.safetensors")
+    again = aw.load(tmp_path / "net.safetensors", CifarDenseNet(10).double()).eval()
+    assert prune.plan(again, 0.5) == prune.plan(net, 0.5)
+    with pytest.raises(aw.errors.TraceError, match=r"knows no example inputs.*net.set_example_"):
+        prune.plan(again, 0.5, streams="selection")
+    again.set_example_(X[:1])
+    assert prune.plan(again, 0.5, streams="selection") == width
+    torch.testing.assert_close(again.extract(width)(X), net.extract(width)(X))

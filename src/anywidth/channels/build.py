@@ -165,31 +165,45 @@ class _Coder:
 
     def __init__(self, solution: Solution, group_of: np.ndarray, rank_of: np.ndarray) -> None:
         self.solution, self.group_of, self.rank_of = solution, group_of, rank_of
+        self._groups, self._ranks = group_of.tolist(), rank_of.tolist()
+        self._known: dict[Any, Any] = {}  # many axes and sizes are the same
 
     def axis(self, labels: np.ndarray) -> Axis:
         names = self.solution.part.name[labels]
+        key = names.tobytes()
+        if key not in self._known:
+            self._known[key] = self._axis(names)
+        return self._known[key]
+
+    def _axis(self, names: np.ndarray) -> Axis:
         group, rank = self.group_of[names], self.rank_of[names]
         rank = np.where(group < 0, 0, rank)
         cut = np.flatnonzero((np.diff(group) != 0) | (np.diff(rank) != 0)) + 1
         starts = np.concatenate([[0], cut])
-        lengths = np.diff(np.concatenate([starts, [labels.size]]))
+        lengths = np.diff(np.concatenate([starts, [names.size]]))
         return _runs(zip(group[starts].tolist(), rank[starts].tolist(), lengths.tolist(), strict=True))
 
     def size_of_form(self, form: Form) -> Size:
         constant, units = form.constant, {}
         for atom, c in form.terms.items():
-            g = int(self.group_of[atom])
+            g = self._groups[atom]
             if g < 0:
                 constant += c
             else:
-                units[g, int(self.rank_of[atom])] = c
+                units[g, self._ranks[atom]] = c
         return Size(constant, _runs((g, r, c) for (g, r), c in sorted(units.items())))
 
     def size(self, size: int | DimSize) -> Size:
         if isinstance(size, int):
             return Size(size)
-        form = self.solution.form(size)
-        return Size(size.size) if form is None else self.size_of_form(form)
+        key = tuple(
+            (self.solution.part.name[v].tobytes(), any(n > 1 for d, n in enumerate(s.shape) if d != size.dim))
+            for s, v in zip(size.shadows, size.vectors(), strict=True)
+        )
+        if key not in self._known:
+            form = self.solution.form(size)
+            self._known[key] = Size(size.size) if form is None else self.size_of_form(form)
+        return self._known[key]
 
 
 def _axes(walk: Walk, coder: _Coder) -> dict[str, tuple[Axis | None, ...]]:

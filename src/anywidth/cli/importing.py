@@ -21,7 +21,9 @@ def import_(
     widths: str = typer.Option(
         None, help="Ratios of the widths in the file, in its order.  [default: as published]"
     ),
-    image_size: int = typer.Option(224, min=1, help="Pixels of the square that costs are counted for."),
+    image_size: int = typer.Option(
+        None, min=1, help="Pixels of the square that costs are counted for.  [default: of the data set]"
+    ),
     sort: bool = typer.Option(True, help="Ordinary networks: bring important channels to the front."),
 ) -> None:
     """Read CHECKPOINT and save it as an elastic network."""

@@ -84,6 +84,10 @@ def input_shape(model: nn.Module) -> tuple[int, int, int]:
     """(channels, height, width) that a network expects of an image, without the batch."""
     if isinstance(model, models.SmallResNet):
         return (model.conv.in_channels, 8, 8)
+    if isinstance(model, models.CifarVGG | models.CifarDenseNet | models.PreActResNet):
+        return (3, 32, 32)
+    if isinstance(model, models.VGGA):
+        return (3, model.image_size, model.image_size)
     config = getattr(model, "default_cfg", None)  # timm
     if isinstance(config, dict) and "input_size" in config:
         return tuple(config["input_size"])

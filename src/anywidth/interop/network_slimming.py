@@ -276,7 +276,13 @@ def _positions(
 
 
 def load(
-    path: str | Path, model: str, widths: Any = None, *, image_size: int | None = None, **options: Any
+    path: str | Path,
+    model: str,
+    widths: Any = None,
+    *,
+    image_size: int | None = None,
+    num_classes: int | None = None,
+    **options: Any,
 ) -> Elastic:
     """Read a checkpoint of the reference code; a pruned one becomes a network of its channels.
 
@@ -285,16 +291,20 @@ def load(
         model: as of `convert`.
         widths: listed widths, as of `Elastic`.
         image_size: pixels of the square for which costs are counted; by default 32, for "vgg_a" those of the file.
+        num_classes: only a check: the file says how many there are.
         options: further arguments of `Elastic`.
 
     Raises:
-        CheckpointError: unreadable, or as of `convert`.
+        CheckpointError: unreadable, of another number of classes, or as of `convert`.
     """
     state, cfg = read_beside(Path(path), "cfg")
     try:
         network, own = convert(state, model, cfg)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    found = state[_FAMILIES[_family(model)[0]].last].shape[0]
+    if num_classes is not None and num_classes != found:
+        raise CheckpointError(f"{path}: holds {found} classes, expected num_classes = {num_classes}")
     network.load_state_dict(own)
     pixels = image_size or getattr(network, "image_size", 32)
     return Elastic(network, torch.zeros(1, 3, pixels, pixels), widths=widths, **options)

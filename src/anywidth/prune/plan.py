@@ -64,8 +64,9 @@ def planned(
         streams: "coupled": channels of residual and dense streams go in all layers that share them; "selection": streams
             stay, and batch norms that read them choose a subset (the published Network Slimming).
         max_per_layer: largest share of a group that may go (0.5 in the paper's multi-pass scheme).
-        minimum: fewest channels of a group that stay.
-        round_to: kept channels are rounded up to multiples of this, as far as the group has them.
+        minimum: fewest channels of a group that stay (or the group's own minimum, if that is more).
+        round_to: kept channels are rounded up to multiples of this (or of the group's divisor, if that is more), as far as
+            the group has them.
         empty: a group that would lose everything: "keep": it keeps `minimum` channels, and a warning names it; "remove":
             it becomes empty where all that makes it can be left out, as the masked network behaves; "error".
         budget: "macs=50%", "params=2M" or "latency=5ms": prune as much as it takes, in the order of the ranking. With a scope

@@ -138,9 +138,11 @@ class Ranking:
 
     def _held(self, group: ChannelGroup, values: np.ndarray, stays: np.ndarray) -> tuple[int, ...]:
         """Units that stay once the limits of the group are heeded, the best ones."""
-        quantum = max(1, math.ceil(self.round_to / group.unit))
+        quantum = max(1, math.ceil(max(self.round_to, group.divisor) / group.unit))
         least = max(
-            1, math.ceil(self.minimum / group.unit), group.size - int(group.size * self.max_per_layer + 1e-9)
+            1,
+            math.ceil(max(self.minimum, group.minimum) / group.unit),
+            group.size - int(group.size * self.max_per_layer + 1e-9),
         )
         count = max(int(stays.sum()), min(least, group.size))
         count = min(-(-count // quantum) * quantum, group.size)
