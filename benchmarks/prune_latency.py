@@ -126,7 +126,7 @@ def draw(rows: list[dict[str, Any]], where: argparse.Namespace, path: Path) -> N
             ]
             plot(panel, line, f"{mark}-", "not rounded" if round_to == 1 else f"rounded to {round_to}")
         plot(panel, [r for r in mine if r["streams"] == "selection"], "D", "streams stay, 50 % pruned")
-        panel.set(title=name, xlabel="share of the multiply-adds", xlim=(0, 1.05), ylim=(0, 1.1))
+        panel.set(title=name, xlabel="share of the multiply-adds", xlim=(0, 1.05), ylim=(0, 1.2))
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel("share of the latency")
     panels[0][0].legend(frameon=False, fontsize=8)
