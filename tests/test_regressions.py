@@ -307,3 +307,26 @@ def test_twelve_widths_of_a_class_of_torch_compile_to_twelve_graphs():
     for w, view in views.items():
         torch.testing.assert_close(view(X), net.extract(w)(X))
     assert counter.frame_count == 12
+
+
+class Cached(nn.Module):
+    """Keeps a bias of its weights in evaluation, as LeViT does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.scale, self.b = nn.Linear(10, 8), nn.Parameter(torch.rand(8)), nn.Linear(8, 2)
+        self.cache: dict[str, torch.Tensor] = {}
+
+    def forward(self, x):
+        if not self.training and "scale" not in self.cache:
+            self.cache["scale"] = self.scale * 2
+        return self.b(self.a(x) * (self.scale * 2 if self.training else self.cache["scale"]))
+
+
+def test_a_cache_that_is_empty_at_first_is_each_networks_own():
+    model = Cached().eval()
+    expected = 2 * (model.a(X[:1]) * model.scale) @ model.b.weight.T + model.b.bias
+    net = Elastic(model, X[:1]).eval()
+    net.at(0.5)(X[:1])
+    torch.testing.assert_close(net(X[:1]), expected)
+    assert net.extract(0.5)(X[:1]).shape == (1, 2)

@@ -25,7 +25,11 @@ def shell(m: nn.Module) -> nn.Module:
 def pointing(m: nn.Module) -> list[str]:
     """Plain attributes and hooks through which a module may reach others, or their tensors, behind PyTorch's back."""
     return [
-        k for k, v in vars(m).items() if k not in TREE and (k in _CALLED or "hook" not in k) and _points(v)
+        k
+        for k, v in vars(m).items()
+        if k not in TREE
+        and (k in _CALLED or "hook" not in k)
+        and ((type(v) is dict and not k.startswith("_")) or _points(v))  # an empty one may be a cache
     ]
 
 
