@@ -169,7 +169,7 @@ class Elastic(nn.Module):
         Raises:
             WidthError: no such width, or one that is not a prefix of every group.
         """
-        if (other := self._reader(w)) is not None:
+        if (other := self.owner(w)) is not self:
             return other.at(w)
         width = self.width(w)
         view = self._views.get(width)
@@ -216,13 +216,14 @@ class Elastic(nn.Module):
         )
 
     def extract(self, w: Any) -> nn.Module:
-        """A stand-alone copy at a width: owns compact tensors, needs nothing of this package to run.
+        """A stand-alone copy at a width: owns compact tensors, needs nothing of this package to run (but for selections and
+        emptied groups, whose modules and hooks are of this package: export those, do not pickle them).
 
         Widths need not be prefixes here, and groups may be empty: layers that then do nothing are replaced by their constant
         output (`anywidth.empty`). A width without statistics gets slices of the wide network's, as pruning does: calibrate
         or fine-tune it.
         """
-        if (other := self._reader(w)) is not None:
+        if (other := self.owner(w)) is not self:
             return other.extract(w)
         width = self.width(w)
         overrides = None
@@ -309,13 +310,13 @@ class Elastic(nn.Module):
         """Inputs on which the model runs: a tensor, a tuple of arguments or a dict of keyword arguments."""
         self._example = example_inputs
 
-    def _reader(self, w: Any) -> Elastic | None:
-        """The network of selections, if `w` is a width of it and not of this one."""
+    def owner(self, w: Any) -> Elastic:
+        """The network whose groups `w` names: that of the selections for a width of it, else this one."""
         if isinstance(w, Width) and w.names != self.space.names and self._example is not None:
             given = self._selecting[0]._policies["freeze"] if self._selecting else ()
             other = self.selection(freeze=[f for f in given if f not in self._policies["freeze"]])
-            return other if other.space.names == w.names else None
-        return None
+            return other if other.space.names == w.names else self
+        return self
 
     def compile(self, widths: Iterable[Any] | None = None, **options: Any) -> dict[Any, nn.Module]:  # type: ignore[override]
         """Compile the views of these widths (default: all listed), each with a cache of its own.
@@ -416,7 +417,7 @@ class Elastic(nn.Module):
         return self._costs(w, CostModel.activations)
 
     def _costs(self, w: Any, formula: Callable[[CostModel, np.ndarray], np.ndarray]) -> Any:
-        if (other := self._reader(w)) is not None:
+        if (other := self.owner(w)) is not self:
             return other._costs(w, formula)
         if isinstance(w, Width | str) or not isinstance(w, Sequence | np.ndarray):
             return int(formula(self.cost, kept_rows(self.space, [self.width(w)], self.width))[0])

@@ -201,7 +201,7 @@ def test_nothing_is_lost_by_a_name(run, run_command, refused):
     assert run_command("prune", run, "--ratio", 0.3, "--out", run / "other").code == 0
 
 
-def test_fine_tuning_keeps_the_scales_that_were_trained(run, sparse, run_command, tmp_path):
+def test_fine_tuning_keeps_the_scales_that_were_trained(run, sparse, run_command, refused, tmp_path):
     assert run_command("prune", run, "--ratio", 0.3).code == 0
     tuned = tmp_path / "tuned"
     more = (
@@ -212,6 +212,9 @@ def test_fine_tuning_keeps_the_scales_that_were_trained(run, sparse, run_command
         "train.milestones=[0.5]",
     )
     assert run_command("train", sparse / "recipe.yaml", *more, "--run", tuned).code == 0
+    assert run_command("prune", run, "--ratio", 0.2, "--out", run / "other").code == 0
+    other = (*more[: len(CHANGES)], f"model.pruned={run / 'other'}", *more[len(CHANGES) + 1 :])
+    assert "of another pruning than" in refused("train", sparse / "recipe.yaml", *other, "--run", tuned)
     before, after = (load_file(p / "net.safetensors") for p in (run / "pruned", tuned))
     torch.testing.assert_close(after["stages.0.0.bn1.weight"], before["stages.0.0.bn1.weight"])
 

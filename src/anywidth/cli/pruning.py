@@ -87,24 +87,7 @@ def prune_(run: Run, chosen: PruneSection, out: Path, *, batches: int = 8) -> No
     """Prune the network of a run into a folder, and print what it costs and can do before and after."""
     net = saved_net(run).eval()
     freeze = list(run.recipe.elastic.freeze)
-    of = net.selection(freeze=freeze) if chosen.streams == "selection" else net
-    if chosen.criterion == "taylor":
-        _gradients_(of, run, batches)
-    found = prune.planned(
-        net,
-        chosen.ratio,
-        criterion=chosen.criterion,  # pyright: ignore[reportArgumentType]
-        rule=chosen.rule,
-        scope=chosen.scope,
-        streams=chosen.streams,
-        max_per_layer=chosen.max_per_layer,
-        minimum=chosen.minimum,
-        round_to=chosen.round_to,
-        empty=chosen.empty,
-        budget=chosen.budget,
-        batches=_inputs(run, batches) if chosen.criterion == "activation" else None,
-        seed=run.recipe.seed,
-    )
+    found = _planned(run, chosen, net, batches)
     if found.removed:
         say(f"{len(found.removed)} channel groups became empty: {', '.join(found.removed[:5])}")
     small, step = prune.cut_(net, found.width, freeze=freeze, fold=chosen.fold)
@@ -126,6 +109,41 @@ def prune_(run: Run, chosen: PruneSection, out: Path, *, batches: int = 8) -> No
             device=run.device,
         )
         rows.append(_row(run, "calibrated", small, net, found))
+    about = _about(run, chosen, net, found)
+    about |= {"params": sum(p.numel() for p in small.parameters()), "rows": rows}
+    about["steps"] = [*about["steps"], step]
+    prune.write(out, small, about)
+    images = "held-out" if run.splits.held_out is not None else "test"
+    print_table(
+        f"{out}: {found.pruned} of {found.judged} channels removed; accuracy on the {images} images",
+        [_text(row) for row in rows],
+    )
+
+
+def _planned(run: Run, chosen: PruneSection, net: Elastic, batches: int) -> Plan:
+    """What goes, with the gradients or activations that the criterion asks for."""
+    of = net.selection(freeze=run.recipe.elastic.freeze) if chosen.streams == "selection" else net
+    if chosen.criterion == "taylor":
+        _gradients_(of, run, batches)
+    return prune.planned(
+        net,
+        chosen.ratio,
+        criterion=chosen.criterion,  # pyright: ignore[reportArgumentType]
+        rule=chosen.rule,
+        scope=chosen.scope,
+        streams=chosen.streams,
+        max_per_layer=chosen.max_per_layer,
+        minimum=chosen.minimum,
+        round_to=chosen.round_to,
+        empty=chosen.empty,
+        budget=chosen.budget,
+        batches=_inputs(run, batches) if chosen.criterion == "activation" else None,
+        seed=run.recipe.seed,
+    )
+
+
+def _about(run: Run, chosen: PruneSection, net: Elastic, found: Plan) -> dict[str, Any]:
+    """What the folder says of the pruning, and of the steps before this one."""
     model = run.recipe.model
     earlier = (
         prune.read(run.path)
@@ -136,7 +154,7 @@ def prune_(run: Run, chosen: PruneSection, out: Path, *, batches: int = 8) -> No
             "params_of_the_first": int(net.params(net.space.full)),
         }
     )
-    about = {
+    return {
         "model": model.name,
         "kwargs": model.kwargs,
         "input": [1, *net.example().shape[1:]],
@@ -149,18 +167,10 @@ def prune_(run: Run, chosen: PruneSection, out: Path, *, batches: int = 8) -> No
         "removed": list(found.removed),
         "kept_by_norm": prune.kept_by_norm(net, found.width),
         "macs": int(net.macs(found.width)),
-        "params": sum(p.numel() for p in small.parameters()),
         "macs_of_the_first": earlier["macs_of_the_first"],
         "params_of_the_first": earlier["params_of_the_first"],
-        "rows": rows,
-        "steps": [*earlier["steps"], step],
+        "steps": earlier["steps"],
     }
-    prune.write(out, small, about)
-    images = "held-out" if run.splits.held_out is not None else "test"
-    print_table(
-        f"{out}: {found.pruned} of {found.judged} channels removed; accuracy on the {images} images",
-        [_text(row) for row in rows],
-    )
 
 
 def _row(run: Run, name: str, module: nn.Module, net: Elastic, found: Plan) -> dict[str, Any]:

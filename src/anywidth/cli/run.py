@@ -128,6 +128,8 @@ def check_free(path: Path, recipe: Recipe) -> None:
         return
     begun = (path / CHECKPOINT).exists() or (path / RESULTS).exists()
     changes = recipes.differences(recipes.load(path / RECIPE), recipe) if begun else {}
+    if begun:
+        _check_same_pruning(path, recipe)
     changes = {
         key: change
         for key, change in changes.items()
@@ -136,6 +138,17 @@ def check_free(path: Path, recipe: Recipe) -> None:
     if changes:
         text = ", ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in changes.items())
         raise RecipeError(f"{path} holds a run of another recipe: {text}; name another directory with --run")
+
+
+def _check_same_pruning(path: Path, recipe: Recipe) -> None:
+    """A pruned folder may have moved; another pruning makes another network."""
+    chosen = recipe.model.pruned
+    if chosen is None or not (path / prune.ABOUT).exists() or not (Path(chosen) / prune.ABOUT).exists():
+        return
+    if prune.read(path)["steps"] != prune.read(chosen)["steps"]:
+        raise RecipeError(
+            f"{path} holds a run of another pruning than {chosen}; name another directory with --run"
+        )
 
 
 def claim(run: Run) -> None:

@@ -27,21 +27,17 @@ _FLAT = 1e-4
 """A channel whose spread is below this share of its size is constant."""
 
 
-def owner(net: Elastic, width: Width) -> Elastic:
-    """The network that a width is of: this one, or that of its selections.
+def owner(net: Elastic, w: Any) -> tuple[Elastic, Width]:
+    """The network that a width is of, this one or that of its selections, and the width.
 
     Raises:
-        WidthError: neither.
+        TraceError: the width may be of the selections, and the network knows no example inputs.
+        WidthError: it is of neither.
     """
-    if width.names == net.space.names:
-        return net
-    other = net.selection()
-    return other if width.names == other.space.names else _refuse(net, width)
-
-
-def _refuse(net: Elastic, width: Width) -> Elastic:
-    net.space.check(width)
-    raise WidthError("prune: this width is of another network")
+    if isinstance(w, Width) and w.names != net.space.names:
+        net.example()
+    of = net.owner(w)
+    return of, of.width(w)
 
 
 def masked(net: Elastic, width: Any) -> nn.Module:
@@ -50,8 +46,7 @@ def masked(net: Elastic, width: Any) -> nn.Module:
     In evaluation it computes what `net.extract(width)` does (Network Slimming's first step), unless a LayerNorm or GroupNorm
     takes its statistics over channels: there zeros count, and channels that are gone do not.
     """
-    found = net.width(width) if not isinstance(width, Width) else width
-    return _masked(owner(net, found), found, shifts=False)
+    return _masked(*owner(net, width), shifts=False)
 
 
 @torch.no_grad()
@@ -95,7 +90,7 @@ def _gone(axes: Sequence[Axis | None] | None, dim: int, width: Width) -> Tensor 
 
 def kept_by_norm(net: Elastic, width: Width) -> dict[str, int]:
     """Path of every batch norm -> channels that it hands on (the `cfg` of Network Slimming), in the model's order."""
-    of = owner(net, width)
+    of, width = owner(net, width)
     found = {}
     for path, m in of.model.named_modules():
         if isinstance(m, _BatchNorm):
@@ -126,8 +121,7 @@ def compact(
     Source: the removed channels' relu(shift) is the sole source of the accuracy that Network Slimming loses when scales
     are near 0.
     """
-    found = net.width(width) if not isinstance(width, Width) else width
-    of = owner(net, found)
+    of, found = owner(net, width)
     small = of.extract(found)
     if fold:
         fold_(of, found, small, batches)

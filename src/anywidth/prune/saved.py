@@ -37,7 +37,7 @@ def cut_(
     net: Elastic, width: Width, *, freeze: Sequence[str] = (), fold: bool = True, batches: Any = None
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The compact network, and the step that makes one of this form again (see `rebuilt`)."""
-    of = owner(net, width)
+    of, width = owner(net, width)
     small = of.extract(width)
     biased = fold_(of, width, small, batches) if fold else []
     select_first_(small)
