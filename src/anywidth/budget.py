@@ -37,15 +37,23 @@ class Budget:
     limits: dict[str, float]
 
 
-def closed_form(net: Elastic, kind: Literal["macs", "params"]) -> Costs:
+class ClosedForm:
+    """Costs by a formula, for any number of widths at once.
+
+    Args:
+        rows: units (N, groups) -> costs (N,).
+    """
+
+    def __init__(self, rows: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.rows = rows
+
+    def __call__(self, widths: Sequence[Width]) -> list[float]:
+        return [float(c) for c in self.rows(np.array([w.kept for w in widths], np.int64))] if widths else []
+
+
+def closed_form(net: Elastic, kind: Literal["macs", "params"]) -> ClosedForm:
     """MACs or parameters without running anything, all widths at once."""
-    formula = {"macs": net.macs, "params": net.params}[kind]
-
-    def costs(widths: Sequence[Width]) -> list[float]:
-        rows = np.array([w.kept for w in widths], np.int64).reshape(len(widths), len(net.space.groups))
-        return [float(c) for c in formula(rows)]
-
-    return costs
+    return ClosedForm({"macs": net.macs, "params": net.params}[kind])
 
 
 def parse(text: str, full: Callable[[Kind], float]) -> Budget:

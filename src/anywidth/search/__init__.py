@@ -1,25 +1,33 @@
 """Searching for the best widths under a budget."""
 
-from anywidth.budget import Budget, Costs, check, closed_form, largest_uniform, parse
+from anywidth.budget import Budget, ClosedForm, Costs, check, closed_form, largest_uniform, parse
+from anywidth.search.bayes import Bayes
 from anywidth.search.driver import Round, Searcher, run_search
 from anywidth.search.evolve import Evolve
 from anywidth.search.front import Front, Member, named, read_front, undominated, write_front
 from anywidth.search.greedy import Greedy
 from anywidth.search.latency import measured, remembered
-from anywidth.search.together import Together
+from anywidth.search.quality import area_under, hypervolume
+from anywidth.search.random_widths import Random
+from anywidth.search.together import Together, shared
 
 __all__ = [
+    "Bayes",
     "Budget",
+    "ClosedForm",
     "Costs",
     "Evolve",
     "Front",
     "Greedy",
     "Member",
+    "Random",
     "Round",
     "Searcher",
     "Together",
+    "area_under",
     "check",
     "closed_form",
+    "hypervolume",
     "largest_uniform",
     "measured",
     "named",
@@ -27,6 +35,7 @@ __all__ = [
     "read_front",
     "remembered",
     "run_search",
+    "shared",
     "undominated",
     "write_front",
 ]

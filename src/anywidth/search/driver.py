@@ -16,11 +16,8 @@ from anywidth.budget import Costs
 from anywidth.errors import CheckpointError
 from anywidth.search.front import Front
 from anywidth.search.journal import Journal
-from anywidth.search.together import ALONE, Together
+from anywidth.search.together import ALONE, Evaluate, Together, shared
 from anywidth.width import Width
-
-Evaluate = Callable[[Sequence[Width]], Sequence[float]]
-"""Widths -> errors in [0, 1]."""
 
 
 class Searcher(Protocol):
@@ -92,7 +89,7 @@ def run_search(
         if replayed:
             errors = _replayed(book, number, records[number], asked)
         else:
-            errors = _shared(asked, evaluate, together)
+            errors = shared(evaluate, asked, together)
             book.append_({"round": number, "widths": [list(w.kept) for w in asked], "errors": errors})
         spent = [float(c) for c in costs(asked)]
         searcher.tell(asked, spent, errors)
@@ -125,16 +122,3 @@ def _replayed(book: Journal, number: int, record: dict[str, Any], asked: Sequenc
             "version or network: remove it to search anew"
         )
     return errors
-
-
-def _shared(widths: Sequence[Width], evaluate: Evaluate, together: Together) -> list[float]:
-    """Process r takes every world-th width; what is wrong with an answer is said in every process."""
-    mine = list(widths[together.rank :: together.world])
-    answers = together.gathered([float(e) for e in evaluate(mine)] if mine else [])
-    for rank, answer in enumerate(answers):
-        expected = len(widths[rank :: together.world])
-        if len(answer) != expected:
-            raise ValueError(f"search: evaluate gave {len(answer)} errors for {expected} widths")
-        if bad := [e for e in answer if not math.isfinite(e)]:
-            raise ValueError(f"search: evaluate gave an error of {bad[0]}; expected numbers in [0, 1]")
-    return [answers[i % together.world][i // together.world] for i in range(len(widths))]

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from anywidth.width import Width
+
+Evaluate = Callable[[Sequence[Width]], Sequence[float]]
+"""Widths -> errors in [0, 1], or losses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,3 +30,20 @@ class Together:
 
 
 ALONE = Together()
+
+
+def shared(evaluate: Evaluate, widths: Sequence[Width], together: Together = ALONE) -> list[float]:
+    """Errors of widths, in every process: process r takes every world-th width.
+
+    Raises:
+        ValueError: in every process, if `evaluate` gives something else than one finite number for each width.
+    """
+    mine = list(widths[together.rank :: together.world])
+    answers = together.gathered([float(e) for e in evaluate(mine)] if mine else [])
+    for rank, answer in enumerate(answers):
+        expected = len(widths[rank :: together.world])
+        if len(answer) != expected:
+            raise ValueError(f"search: evaluate gave {len(answer)} errors for {expected} widths")
+        if bad := [e for e in answer if not math.isfinite(e)]:
+            raise ValueError(f"search: evaluate gave an error of {bad[0]}; expected finite numbers")
+    return [answers[i % together.world][i // together.world] for i in range(len(widths))]

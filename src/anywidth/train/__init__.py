@@ -3,16 +3,31 @@
 from anywidth.train.config import FitConfig, Progress
 from anywidth.train.evaluate import Score, evaluate, evaluate_module
 from anywidth.train.loop import CHECKPOINT, DivergenceError, fit_
-from anywidth.train.policies import Draw, listed, min_max, progressive, random_only, sandwich
+from anywidth.train.policies import (
+    Adaptive,
+    Draw,
+    Drawn,
+    Joslim,
+    Proposer,
+    listed,
+    min_max,
+    progressive,
+    random_only,
+    sandwich,
+)
 from anywidth.train.step import accumulate_
 from anywidth.train.targets import alpha, ema, labels, next_wider, widest
 
 __all__ = [
     "CHECKPOINT",
+    "Adaptive",
     "DivergenceError",
     "Draw",
+    "Drawn",
     "FitConfig",
+    "Joslim",
     "Progress",
+    "Proposer",
     "Score",
     "accumulate_",
     "alpha",

@@ -21,7 +21,7 @@ from anywidth.train.best import Best, Scores
 from anywidth.train.config import FitConfig, Progress
 from anywidth.train.engine import Engine, new_engine
 from anywidth.train.log import Log
-from anywidth.train.policies import Draw, Widths
+from anywidth.train.policies import Adaptive, Draw, Widths
 from anywidth.train.schedule import lr_factor
 from anywidth.train.sync_norm import synchronised_
 
@@ -75,7 +75,8 @@ class _Fit:
             for k, v in asdict(self.config).items()
             if k not in shown
         }
-        return {**settings, "seed": self.seed, "epoch_steps": self.epoch_steps, "listed": listed}
+        adaptive = {"policy": self.draw.identity()} if isinstance(self.draw, Adaptive) else {}
+        return {**settings, "seed": self.seed, "epoch_steps": self.epoch_steps, "listed": listed, **adaptive}
 
     def lr(self) -> float:
         config = self.config
@@ -107,6 +108,8 @@ def _check_losses(fit: _Fit, widths: Widths, losses: Sequence[float]) -> None:
 
 
 def _step_(fit: _Fit, batches: Sequence[Sequence[Tensor]]) -> None:
+    if isinstance(fit.draw, Adaptive) and (news := fit.draw.advance_(fit.step)) is not None:
+        fit.log("policy", fit.step, **news)
     widths = fit.draw(generator(fit.seed, fit.step, _WIDTHS), fit.step / fit.steps)
     lr = fit.lr()
     torch.manual_seed(generator(fit.seed, fit.step, _DROPOUT, distributed.rank()).initial_seed())
@@ -172,6 +175,7 @@ def _save(fit: _Fit) -> None:
             "seconds": fit.seconds,
             "sums": fit.sums,
             "best_epoch": fit.best.state(),
+            **({"policy_state": fit.draw.state()} if isinstance(fit.draw, Adaptive) else {}),
         }
         checkpoint.save(fit.run / CHECKPOINT, fit.engine.parts, {**fit.identity(), **progress})
     distributed.barrier()
@@ -200,7 +204,7 @@ def fit_(
             epoch, as the settings say.
         batches: epoch, steps of it to leave out -> loader of this process's share of each batch, cut into
             `config.accumulate` micro-batches, as (images, labels).
-        draw: generator, progress -> widths of a step, widest first.
+        draw: generator, progress -> widths of a step, widest first; an `Adaptive` one is told about every step.
         config: the settings.
         seed: of the random widths and dropout.
         run: existing directory for `log.jsonl` and `checkpoint.pt`.
@@ -239,6 +243,8 @@ def fit_(
                 fit.log("scores", fit.step, epoch=fit.epoch, **fit.best.look_(fit.epoch, engine.parts))
             _save(fit)
     fit.best.finish_(engine.parts)
+    if isinstance(draw, Adaptive):
+        draw.finish_()
     net.train()
     return fit.seconds
 
@@ -259,5 +265,7 @@ def _resume_(fit: _Fit) -> None:
     progress = checkpoint.load_(path, state, fit.engine.parts, expected=fit.identity())
     fit.step, fit.seconds, fit.sums = progress["step"], progress["seconds"], progress["sums"]
     fit.best.load_(progress["best_epoch"])
+    if isinstance(fit.draw, Adaptive):
+        fit.draw.load_(progress["policy_state"])
     fit.log.rewind_(step=fit.step)
     fit.log("resume", fit.step, **facts)

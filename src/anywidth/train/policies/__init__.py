@@ -6,7 +6,8 @@ from typing import Any
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.train.lookup import call, find
-from anywidth.train.policies.draw import Draw, Widths
+from anywidth.train.policies.draw import Adaptive, Draw, Widths
+from anywidth.train.policies.joslim import Drawn, Joslim, Proposer
 from anywidth.train.policies.listed import listed
 from anywidth.train.policies.min_max import min_max
 from anywidth.train.policies.progressive import progressive
@@ -59,7 +60,11 @@ def _check_ratios(net: Elastic, ratios: tuple[float, ...]) -> None:
 
 __all__ = [
     "POLICIES",
+    "Adaptive",
     "Draw",
+    "Drawn",
+    "Joslim",
+    "Proposer",
     "Widths",
     "listed",
     "make",

@@ -1,7 +1,7 @@
 """What a width policy is: a function that draws the widths of one step."""
 
 from collections.abc import Hashable, Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -16,6 +16,31 @@ class Draw(Protocol):
     """Generator of this step, part of the training that is done in [0, 1) -> widths, the widest first."""
 
     def __call__(self, generator: torch.Generator, progress: float = 0.0) -> Widths: ...
+
+
+@runtime_checkable
+class Adaptive(Draw, Protocol):
+    """A policy that changes with the training: it is told about every step, and its state is part of a checkpoint."""
+
+    def identity(self) -> dict[str, Any]:
+        """Plain data: what must be the same for a state to be of this policy."""
+        ...
+
+    def advance_(self, step: int) -> dict[str, Any] | None:
+        """Before the widths of a step are drawn; gives what the log should say, or None."""
+        ...
+
+    def finish_(self) -> None:
+        """After the last step."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dictionaries."""
+        ...
+
+    def load_(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        ...
 
 
 def check_range(low: float, high: float, random: int, grid: float | None = None) -> None:

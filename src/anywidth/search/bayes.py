@@ -1,0 +1,413 @@
+"""Joslim's search: multi-objective Bayesian optimisation over the widths of all channel groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from anywidth.budget import Budget, ClosedForm, Costs, Kind, closed_form
+from anywidth.elastic import Elastic
+from anywidth.errors import WidthError
+from anywidth.search.acquisition import Acquisition, Scalarised, SeenScales, hypervolume_gain
+from anywidth.search.candidates import Box, Rows, at_cost, mutated, spread, within
+from anywidth.search.front import Front
+from anywidth.search.history import Trial, front_of, representatives, target_weights
+from anywidth.search.surrogate import Prior, Surrogate, require_botorch
+from anywidth.search.together import ALONE, Together
+from anywidth.search.trials import front_of_trials
+from anywidth.width import Width
+
+Sampling = Literal["uniform", "pareto"]
+_POOL, _PARENTS, _REFINEMENTS = 2048, 32, 2
+
+
+class Bayes:
+    """Proposes widths whose measurement most improves the curve of errors against costs.
+
+    A Gaussian process models the error as a function of the widths; costs are known, in closed form (a latency is modelled
+    too). Each proposal has a cost target of its own, and is the width of about that cost whose error bound is lowest.
+    After training, it is a searcher as `Greedy` and `Evolve`; during training, errors of the same widths are measured again
+    with the weights of the moment (`to_measure`, `measured_`, `propose`).
+
+    What is proposed depends on the seed, the settings and the measurements alone, so a search goes on after a crash as if
+    there had been none.
+
+    Args:
+        net: the network.
+        kind: what a cost is: "macs", "params", or "latency".
+        costs: of widths; by default the closed form of that kind. Costs without a formula (`ClosedForm`) are modelled.
+        evals: widths to ask for in all; None: no end (during training).
+        batch: widths proposed at once, each in the knowledge that those before it are pending.
+        low, high: ratios between which every group's width lies.
+        acquisition: "optimistic": the lower bound of the error, in a Tchebycheff scalarisation that meets the target;
+            "reference": the upper bound, as in the released code, with its priors and warm-up; "ehvi": expected gain in
+            hypervolume, without targets.
+        beta: squared width of the bounds, in standard deviations.
+        reference: ideal point of the scalarisation, in standard deviations from the means (`--baseline` of the released code).
+        prior_points: widths asked before there is a model; then follows the widest.
+        targets, tolerance, rounds: number of equally spaced cost targets; how near, as a share of the widest network's cost,
+            and in how many bisections at most a target is met.
+        sampling: targets are drawn "uniform", or "pareto": by the area between neighbours on the present front.
+        ard: a length scale for each group.
+        history: trials that the model learns from: the front, the latest, and some others by chance.
+        budget: limits that are the cost targets, in turns.
+        limit: largest costs of other kinds, that every width has to meet.
+        seed: of all choices.
+        together: several processes, of which the first proposes.
+
+    Raises:
+        WidthError: a setting out of its range, or a limit that no width meets.
+        AnywidthError: botorch is not installed.
+
+    Source: Chin et al., arXiv 2007.11752, algorithm 1 and section 3.2. Different from it: the bound, costs that are known
+    instead of modelled, warm-up widths that differ between groups, and pending proposals that are accounted for.
+    """
+
+    def __init__(
+        self,
+        net: Elastic,
+        *,
+        kind: Kind = "macs",
+        costs: Costs | None = None,
+        evals: int | None = None,
+        batch: int = 2,
+        low: float = 0.25,
+        high: float = 1.0,
+        acquisition: Acquisition = "optimistic",
+        beta: float = 0.1,
+        reference: float = -3.0,
+        prior_points: int = 20,
+        targets: int = 50,
+        tolerance: float = 0.02,
+        rounds: int = 10,
+        sampling: Sampling = "uniform",
+        ard: bool = True,
+        history: int = 100,
+        budget: Budget | None = None,
+        limit: Sequence[Budget] = (),
+        seed: int = 0,
+        together: Together = ALONE,
+    ) -> None:
+        require_botorch()
+        self.settings: dict[str, Any] = {
+            "kind": kind, "evals": evals, "batch": batch, "low": low, "high": high, "acquisition": acquisition,
+            "beta": beta, "reference": reference, "prior_points": prior_points, "targets": targets, "tolerance": tolerance,
+            "rounds": rounds, "sampling": sampling, "ard": ard, "history": history, "seed": seed,
+        }  # fmt: skip
+        _check(self.settings)
+        self.net, self.budget, self.limit, self.together = net, budget, tuple(limit), together
+        self.box = Box(net.space, low, high)
+        self.cost_of = _rows(closed_form(net, kind) if costs is None and kind != "latency" else costs)
+        self.limits = [(_known(net, b), value) for b in self.limit for value in b.limits.values()]
+        self._check_limits()
+        self.full_cost = 1.0 if self.cost_of is None else self._full(self.cost_of)
+        self.trials: list[Trial] = []
+        self._fresh: list[int] | None = None
+
+    def _full(self, cost: Rows) -> float:
+        return float(cost(np.array([self.net.space.full.kept]))[0])
+
+    def _check_limits(self) -> None:
+        for cost, value in self.limits:
+            least = float(cost(self.box.least[None])[0])
+            if least > value:
+                raise WidthError(
+                    f"search: no width within {value:g}: that of ratio {self.settings['low']:g} costs {least:g}"
+                )
+        if self.budget is not None and self.cost_of is not None:
+            low, high = (float(c) for c in self.cost_of(np.stack([self.box.least, self.box.most])))
+            for label, value in self.budget.limits.items():
+                if not low <= value <= high:
+                    raise WidthError(
+                        f"search: the limit {label} ({value:g}) is outside what ratios {self.settings['low']:g} to "
+                        f"{self.settings['high']:g} cost: {low:g} to {high:g}"
+                    )
+
+    def identity(self) -> dict[str, Any]:
+        limits = {} if self.budget is None else {"limits": self.budget.limits}
+        more = {"limit": [[b.kind, b.limits] for b in self.limit]} if self.limit else {}
+        return {
+            "searcher": "bayes",
+            **self.settings,
+            **limits,
+            **more,
+            "groups": list(self.net.space.names),
+            "sizes": list(self.net.space.full.kept),
+        }
+
+    # --- as a searcher -------------------------------------------------------------------------------------------
+
+    def ask(self, costs: Costs) -> list[Width]:
+        """The next widths, none of them asked before; nothing once there were `evals`, or no new one is found."""
+        evals = self.settings["evals"]
+        left = self.settings["batch"] if evals is None else evals - len(self.trials)
+        return self.propose(min(left, self.settings["batch"])) if left > 0 else []
+
+    def tell(self, widths: Sequence[Width], costs: Sequence[float], errors: Sequence[float]) -> None:
+        """Remember."""
+        for width, cost, error in zip(widths, costs, errors, strict=True):
+            self.trials.append(Trial(width=width, cost=float(cost), error=float(error)))
+
+    def front(self) -> Front:
+        """The best within each limit of the budget; without one, all that none dominates."""
+        measured = [t for t in self.trials if t.error is not None]
+        about = {**self.identity(), "evaluated": len(self.trials)}
+        return front_of_trials(self.net, measured, self.settings["kind"], self.budget, about)
+
+    # --- during training -----------------------------------------------------------------------------------------
+
+    def to_measure(self) -> list[Width]:
+        """The widths whose errors the model will learn from: to be measured with the weights of the moment."""
+        known = [i for i, t in enumerate(self.trials) if t.error is not None]
+        new = [i for i, t in enumerate(self.trials) if t.error is None]
+        room = max(0, self.settings["history"] - len(new))
+        kept = self._representatives(known, room) if room else []
+        self._fresh = sorted(kept + new)
+        return [self.trials[i].width for i in self._fresh]
+
+    def measured_(self, errors: Sequence[float]) -> None:
+        """The answers, in the order of `to_measure`; older errors count no more."""
+        assert self._fresh is not None
+        for i, error in zip(self._fresh, errors, strict=True):
+            self.trials[i] = replace(self.trials[i], error=float(error))
+
+    def next_(self) -> list[Width]:
+        """Propose a batch, and remember it as trials that are not measured yet."""
+        found = self.propose(self.settings["batch"])
+        costs = self.cost_of(np.array([w.kept for w in found])) if self.cost_of and found else []
+        self.trials += [Trial(width=w, cost=float(c)) for w, c in zip(found, costs, strict=True)]
+        return found
+
+    def present_front(self) -> Front:
+        """What none dominates among the widths that were measured last."""
+        indices = range(len(self.trials)) if self._fresh is None else self._fresh
+        measured = [self.trials[i] for i in indices if self.trials[i].error is not None]
+        about = {**self.identity(), "evaluated": len(self.trials)}
+        return front_of_trials(self.net, measured, self.settings["kind"], self.budget, about)
+
+    def state(self) -> dict[str, Any]:
+        """Plain data from which `load_` goes on."""
+        return {
+            "trials": [[list(t.width.kept), t.cost, t.error] for t in self.trials],
+            "fresh": self._fresh,
+        }
+
+    def load_(self, state: dict[str, Any]) -> None:
+        names = self.net.space.names
+        self.trials = [
+            Trial(width=Width(names=names, kept=tuple(kept)), cost=cost, error=error)
+            for kept, cost, error in state["trials"]
+        ]
+        self._fresh = state["fresh"]
+
+    # --- proposals -----------------------------------------------------------------------------------------------
+
+    def propose(self, count: int) -> list[Width]:
+        """So many new widths, or fewer where there are no more; the first process decides."""
+        return self.together.from_first(lambda: self._propose(count))
+
+    def _propose(self, count: int) -> list[Width]:
+        random = np.random.default_rng([self.settings["seed"], len(self.trials)])
+        seen = {t.width.kept for t in self.trials}
+        found: list[np.ndarray] = []
+        model: _Model | None = None
+        for number in range(len(self.trials), len(self.trials) + count):
+            if number <= self.settings["prior_points"]:
+                ranked = self._warm_up(number, random)
+            else:
+                model = model or self._model(random)
+                ranked = (
+                    self._warm_up(number, random) if model is None else model.ranked(random, number, found)
+                )
+            new = next((u for u in ranked if tuple(u.tolist()) not in seen), None)
+            if new is None:
+                new = next((u for u in self._any(random) if tuple(u.tolist()) not in seen), None)
+            if new is None:
+                break
+            seen.add(tuple(new.tolist()))
+            found.append(new)
+        return [self.box.width(u) for u in found]
+
+    def _warm_up(self, number: int, random: np.random.Generator) -> np.ndarray:
+        """Widths to ask before there is a model, the wanted one first."""
+        dims, prior = self.box.dims, self.settings["prior_points"]
+        if number == prior:
+            shares = np.ones((1, dims))
+        elif self.settings["acquisition"] == "reference":
+            shares = np.full((1, dims), random.random())
+        elif number % 2 == 0:  # all groups alike, from the narrowest on
+            shares = np.full((1, dims), number / max(1, prior))
+        else:
+            seeded = np.random.default_rng([self.settings["seed"], 1])
+            shares = spread(seeded, max(1, prior), dims)[number : number + 1]
+        return self.box.units(self._allowed(shares))
+
+    def _any(self, random: np.random.Generator) -> np.ndarray:
+        return self.box.units(self._allowed(spread(random, 256, self.box.dims)))
+
+    def _allowed(self, shares: np.ndarray) -> np.ndarray:
+        """Narrowed until every limit holds."""
+        for cost, value in self.limits:
+            shares = within(self.box, cost, shares, value)
+        return shares
+
+    def _learning(self, random: np.random.Generator) -> list[Trial]:
+        """The trials that the model learns from."""
+        if self._fresh is not None:
+            return [self.trials[i] for i in self._fresh if self.trials[i].error is not None]
+        known = [i for i, t in enumerate(self.trials) if t.error is not None]
+        return [self.trials[i] for i in self._representatives(known, self.settings["history"])]
+
+    def _representatives(self, known: Sequence[int], at_most: int) -> list[int]:
+        costs = np.array([self.trials[i].cost for i in known])
+        errors = np.array([self.trials[i].error for i in known], float)
+        random = np.random.default_rng([self.settings["seed"], len(self.trials), 2])
+        return [known[i] for i in representatives(costs, errors, at_most=at_most, random=random)]
+
+    def _model(self, random: np.random.Generator) -> _Model | None:
+        trials = self._learning(random)
+        return _Model(self, trials) if len(trials) >= 3 else None
+
+
+class _Model:
+    """What the trials tell about all widths, for the proposals of one batch."""
+
+    def __init__(self, bayes: Bayes, trials: Sequence[Trial]) -> None:
+        self.bayes, self.box, self.settings = bayes, bayes.box, bayes.settings
+        prior: Prior = "published" if self.settings["acquisition"] == "reference" else "scaled"
+        ard = self.settings["ard"] and prior == "scaled"
+        units = np.array([t.width.kept for t in trials])
+        self.shares = self.box.shares(units)
+        self.errors = np.array([t.error for t in trials])
+        self.surrogate = Surrogate(self.shares, self.errors, ard=ard, prior=prior)
+        costs = np.array([t.cost for t in trials])
+        self.full = bayes.full_cost if bayes.cost_of else float(costs.max())
+        self.costs = costs / self.full
+        self.latency = (
+            None if bayes.cost_of else Surrogate(self.shares, np.log(self.costs), ard=True, prior="scaled")
+        )
+        self.believed = 0
+
+    def cost(self, units: np.ndarray) -> np.ndarray:
+        """(N, groups) units -> shares of the widest network's cost."""
+        if self.bayes.cost_of is not None:
+            return self.bayes.cost_of(units) / self.full
+        assert self.latency is not None
+        return np.exp(self.latency.at(self.box.shares(units))[0])
+
+    def ranked(self, random: np.random.Generator, number: int, pending: Sequence[np.ndarray]) -> np.ndarray:
+        """Units of candidates, the best first."""
+        waiting = self.box.shares(np.array(pending)) if pending else np.empty((0, self.box.dims))
+        target = self._target(random, number)
+        if self.settings["acquisition"] == "ehvi":
+            order = self._by_gain(waiting, seed=int(random.integers(2**31)))
+        else:
+            if len(waiting) > self.believed:
+                self.surrogate.believe_(waiting[self.believed :])
+                self.believed = len(waiting)
+            order = self._by_bound(target)
+        pool = self._pool(random, self._parents(), target)
+        for _ in range(_REFINEMENTS):
+            units = self._distinct(pool)
+            best = order(units)[:_PARENTS]
+            pool = np.concatenate(
+                [self.box.shares(units[best]), self._pool(random, self.box.shares(units[best]), target)]
+            )
+        units = self._distinct(pool)
+        return units[order(units)]
+
+    def _parents(self) -> np.ndarray:
+        return self.shares[front_of(self.costs, self.errors)]
+
+    def _distinct(self, shares: np.ndarray) -> np.ndarray:
+        return np.unique(self.box.units(self.bayes._allowed(shares)), axis=0)
+
+    def _pool(self, random: np.random.Generator, parents: np.ndarray, target: float) -> np.ndarray:
+        """Candidates: some anywhere, the others children of the parents; and all of them moved to about the target."""
+        count = _POOL // 8 if self.settings["acquisition"] == "ehvi" else _POOL
+        anywhere = spread(random, count // 4, self.box.dims)
+        shares = np.concatenate([anywhere, mutated(random, parents, count - len(anywhere))])
+        near = at_cost(self.box, self.cost, shares, target * random.uniform(0.97, 1.03, count))
+        return np.concatenate([shares, near])
+
+    def _target(self, random: np.random.Generator, number: int) -> float:
+        """A cost to aim at, as a share of the widest network's."""
+        if self.bayes.budget is not None:
+            limits = list(self.bayes.budget.limits.values())
+            return limits[number % len(limits)] / self.full
+        reached = np.concatenate([self.costs, self.cost(np.stack([self.box.least, self.box.most]))])
+        targets = np.linspace(reached.min(), reached.max(), self.settings["targets"])
+        weights = None
+        if self.settings["sampling"] == "pareto":
+            full = (1.0, float(self.errors.min()))
+            weights = target_weights(targets, list(self.costs), list(self.errors), full)
+        return float(random.choice(targets, p=weights))
+
+    def _by_bound(self, target: float) -> Callable[[np.ndarray], np.ndarray]:
+        chosen = self.settings
+        scalarised = Scalarised(
+            beta=chosen["beta"],
+            sign=1.0 if chosen["acquisition"] == "reference" else -1.0,
+            reference=chosen["reference"],
+            tolerance=chosen["tolerance"],
+            rounds=chosen["rounds"],
+        )
+        seen = SeenScales.of(self.errors, self.costs)
+        return lambda units: scalarised.order(
+            self.surrogate.at(self.box.shares(units)), self.cost(units), seen, target
+        )
+
+    def _by_gain(self, waiting: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        gain = hypervolume_gain(
+            self.surrogate,
+            lambda shares: self.cost(self._units_of(shares)),
+            self.shares,
+            self.errors,
+            pending=waiting,
+            seed=seed,
+        )
+        return lambda units: np.argsort(-gain(self.box.shares(units)), kind="stable")
+
+    def _units_of(self, shares: np.ndarray) -> np.ndarray:
+        """The inverse of `Box.shares`."""
+        return np.rint(self.box.least + shares * (self.box.most - self.box.least)).astype(int)
+
+
+def _rows(costs: Costs | None) -> Rows | None:
+    """The formula of costs; None for those that have to be measured."""
+    return (lambda units: np.asarray(costs.rows(units), float)) if isinstance(costs, ClosedForm) else None
+
+
+def _known(net: Elastic, budget: Budget) -> Rows:
+    if budget.kind == "latency":
+        raise WidthError("search: a limit on latency cannot be known before measuring; use macs or params")
+    rows = _rows(closed_form(net, budget.kind))
+    assert rows is not None
+    return rows
+
+
+def _check(settings: dict[str, Any]) -> None:
+    """Refuse settings that cannot be.
+
+    Raises:
+        WidthError: with the setting, its value and what was expected.
+    """
+    whole = {"batch": 1, "prior_points": 1, "targets": 2, "rounds": 1, "history": 4, "seed": 0}
+    ranges: dict[str, tuple[bool, str]] = {
+        name: (isinstance(settings[name], int) and settings[name] >= least, f"a whole number from {least}")
+        for name, least in whole.items()
+    }
+    evals = settings["evals"]
+    ranges |= {
+        "evals": (evals is None or evals > settings["prior_points"], "more than prior_points"),
+        "beta": (settings["beta"] >= 0, "a number from 0"),
+        "tolerance": (0 < settings["tolerance"] < 1, "0 < tolerance < 1"),
+        "acquisition": (settings["acquisition"] in get_args(Acquisition), " or ".join(get_args(Acquisition))),
+        "sampling": (settings["sampling"] in get_args(Sampling), " or ".join(get_args(Sampling))),
+    }
+    for name, (holds, expected) in ranges.items():
+        if not holds:
+            raise WidthError(f"search: {name} = {settings[name]!r}: expected {expected}")

@@ -1,0 +1,85 @@
+"""Widths that a search has measured, and those that stand for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from anywidth.width import Width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A width that was asked for.
+
+    Attributes:
+        width: channels per group.
+        cost: in the unit of the search.
+        error: its error or loss, when it was measured last; None before.
+    """
+
+    width: Width
+    cost: float
+    error: float | None = None
+
+
+def front_of(costs: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Positions of the points that none dominates, the cheapest first."""
+    found, best = [], np.inf
+    for i in np.lexsort((errors, costs)):
+        if errors[i] < best:
+            found.append(i)
+            best = errors[i]
+    return np.array(found, int)
+
+
+def representatives(
+    costs: np.ndarray, errors: np.ndarray, *, at_most: int, random: np.random.Generator
+) -> np.ndarray:
+    """Positions of at most so many trials, in their order: the front, then the latest, then some by chance.
+
+    A front that alone is longer is thinned evenly.
+    """
+    count = len(costs)
+    if count <= at_most:
+        return np.arange(count)
+    front = front_of(costs, errors)
+    if len(front) >= at_most:
+        return np.sort(front[np.linspace(0, len(front) - 1, at_most).round().astype(int)])
+    kept = dict.fromkeys(front.tolist())
+    for i in range(count - 1, -1, -1):
+        if len(kept) >= len(front) + (at_most - len(front)) // 2:
+            break
+        kept.setdefault(i)
+    rest = [i for i in range(count) if i not in kept]
+    kept |= dict.fromkeys(random.choice(rest, at_most - len(kept), replace=False).tolist())
+    return np.array(sorted(kept))
+
+
+def target_weights(
+    bins: np.ndarray, costs: Sequence[float], errors: Sequence[float], full: tuple[float, float]
+) -> np.ndarray:
+    """How often each target is drawn in Pareto-aware sampling: by the area between neighbours on the front.
+
+    Args:
+        bins: (B,) targets, as costs.
+        costs, errors: of all trials.
+        full: cost and error of the widest network, which ends the front.
+
+    Returns:
+        (B,) weights with the sum 1; equal ones where the front has no area.
+
+    Source: Chin et al., arXiv 2007.11752v1, Pareto-aware sampling.
+    """
+    x, y = np.append(costs, full[0]), np.append(errors, full[1])
+    front = front_of(x, y)
+    x, y = x[front], y[front]
+    weights = np.zeros(len(bins))
+    for left, right, up, down in zip(x[:-1], x[1:], y[:-1], y[1:], strict=True):
+        inside = (bins >= left) & (bins < right)
+        if inside.any():
+            weights[inside] += (right - left) * (up - down) / inside.sum()
+    total = weights.sum()
+    return weights / total if total > 0 else np.full(len(bins), 1 / len(bins))

@@ -1,0 +1,83 @@
+"""Random search: the baseline of every other one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from anywidth.budget import Budget, Costs, Kind
+from anywidth.elastic import Elastic
+from anywidth.errors import WidthError
+from anywidth.search.candidates import Box
+from anywidth.search.front import Front
+from anywidth.search.history import Trial
+from anywidth.search.trials import front_of_trials
+from anywidth.width import Width
+
+_TRIES = 100
+
+
+class Random:
+    """Widths with an independent, uniform ratio for every channel group.
+
+    Args:
+        net: the network.
+        kind: what a cost is.
+        evals: widths to ask for in all.
+        batch: widths asked at once.
+        low, high: range of the ratios.
+        budget: limits; without any the front is all that none dominates.
+        seed: of the widths.
+    """
+
+    def __init__(
+        self,
+        net: Elastic,
+        *,
+        kind: Kind = "macs",
+        evals: int = 1000,
+        batch: int = 20,
+        low: float = 0.25,
+        high: float = 1.0,
+        budget: Budget | None = None,
+        seed: int = 0,
+    ) -> None:
+        if evals < 1 or batch < 1:
+            raise WidthError(f"search: expected evals >= 1 and batch >= 1, got {evals} and {batch}")
+        self.net, self.kind, self.budget, self.box = net, kind, budget, Box(net.space, low, high)
+        self.evals, self.batch, self.seed = evals, batch, seed
+        self.trials: list[Trial] = []
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "searcher": "random", "kind": self.kind, "evals": self.evals, "batch": self.batch, "low": self.box.low,
+            "high": self.box.high, "seed": self.seed, "groups": list(self.net.space.names),
+            "sizes": list(self.net.space.full.kept), **({} if self.budget is None else {"limits": self.budget.limits}),
+        }  # fmt: skip
+
+    def ask(self, costs: Costs) -> list[Width]:
+        """The next widths, none of them asked before."""
+        random = np.random.default_rng([self.seed, len(self.trials)])
+        seen = {t.width.kept for t in self.trials}
+        found: dict[tuple[int, ...], Width] = {}
+        wanted = min(self.batch, self.evals - len(self.trials))
+        for _ in range(_TRIES * wanted):
+            if len(found) == wanted:
+                break
+            width = self.box.width(self.box.units(random.random((1, self.box.dims)))[0])
+            if width.kept not in seen:
+                found.setdefault(width.kept, width)
+        return list(found.values())
+
+    def tell(self, widths: Sequence[Width], costs: Sequence[float], errors: Sequence[float]) -> None:
+        """Remember."""
+        self.trials += [
+            Trial(width=w, cost=float(c), error=float(e))
+            for w, c, e in zip(widths, costs, errors, strict=True)
+        ]
+
+    def front(self) -> Front:
+        about = {**self.identity(), "evaluated": len(self.trials)}
+        return front_of_trials(self.net, self.trials, self.kind, self.budget, about)
