@@ -74,7 +74,7 @@ class DataConfig:
     Attributes:
         name: "digits" (comes with scikit-learn); "cifar10", "cifar100" (torchvision's files, or a folder of images);
             "svhn", "svhn_extra" (the same; the second with the additional training images); "imagenet", "folder" (train/CLASS/FILE and val/ or test/ alike); "lmdb" (train.lmdb and val.lmdb, from
-            `anywidth pack`); "webdataset" (train-*.tar and val-*.tar).
+            `anywidth pack`, or in the layout of Image2LMDB, with `classes`); "webdataset" (train-*.tar and val-*.tar).
         root: folder of the data set.
         batch_size: images of a step, over all processes.
         image_size: pixels of the square that the network sees; by default that of the data set (ImageNet 224).
@@ -84,7 +84,7 @@ class DataConfig:
         held_out: training images that are set apart, fixed by `seed`: for the best epoch and for searches.
         seed: of the held-out images, and of the split of "digits".
         test_fraction: of "digits".
-        classes: how many there have to be, checked where the data set does not say.
+        classes: how many there have to be; to be given for Image2LMDB files, which do not say.
         corrupt_limit: unreadable images that are passed over, by each process; one more is an error.
         augment: what happens to training images.
 

@@ -103,6 +103,8 @@ class ImageSet(Dataset[Any]):
             index = int(self.indices[(position + shift) % len(self.indices)])
             try:
                 image, label = self.source.read(index)
+            except DataError:  # not this image: the file is damaged or not to be trusted
+                raise
             except Exception as error:  # decoders raise many types for a damaged image
                 self.unreadable.add_(index, self.source, error)
                 continue

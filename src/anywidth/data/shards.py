@@ -6,7 +6,6 @@ streamed: the first opening lists what each tar file holds, and images are read 
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import tarfile
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from anywidth.data.sources import decoded
 from anywidth.errors import DataError
 from anywidth.files import write_json
 
@@ -50,8 +50,7 @@ class Shards:
         with self.shards[shard].open("rb") as file:
             file.seek(offset)
             content = file.read(size)
-        with Image.open(io.BytesIO(content)) as image:
-            return image.convert("RGB"), label
+        return decoded(content), label
 
     def place(self, index: int) -> str:
         shard, offset, _, _ = self.rows[index].tolist()

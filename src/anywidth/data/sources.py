@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +33,12 @@ class Source(Protocol):
     def place(self, index: int) -> str:
         """Where the image is, for a message."""
         ...
+
+
+def decoded(content: bytes) -> Image.Image:
+    """The image (RGB) of the content of an image file; fails in any way for a damaged one."""
+    with Image.open(io.BytesIO(content)) as image:
+        return image.convert("RGB")
 
 
 class Tensors:

@@ -10,6 +10,7 @@ import torch
 from torchvision.transforms import v2
 
 from anywidth.data.config import DataConfig
+from anywidth.data.image2lmdb import Image2LMDB, is_image2lmdb
 from anywidth.data.imageset import ImageSet, Unreadable
 from anywidth.data.packed import Packed
 from anywidth.data.shards import Shards
@@ -95,7 +96,7 @@ def _sources(config: DataConfig) -> tuple[Source, Source]:
         raise DataError(f"{root}: no such folder; set data.root to the folder of the data set")
     match config.name:
         case "lmdb":
-            return Packed(root / "train.lmdb"), Packed(_test(root, "{}.lmdb"))
+            return _lmdb(root / "train.lmdb", config), _lmdb(_test(root, "{}.lmdb"), config)
         case "webdataset":
             name = "val" if list(root.glob("val*.tar")) or not list(root.glob("test*.tar")) else "test"
             return Shards(root, "train"), Shards(root, name)
@@ -104,6 +105,14 @@ def _sources(config: DataConfig) -> tuple[Source, Source]:
         case "svhn" | "svhn_extra" as name if not (root / "train").is_dir():
             return svhn(root, train=True, extra=name == "svhn_extra"), svhn(root, train=False)
     return Folder(root / "train"), Folder(_test(root, "{}"))
+
+
+def _lmdb(path: Path, config: DataConfig) -> Source:
+    if not is_image2lmdb(path):
+        return Packed(path)
+    if config.classes is None:
+        raise DataError(f"{path}: does not say how many classes there are; set data.classes")
+    return Image2LMDB(path, config.classes)
 
 
 def _test(root: Path, form: str) -> Path:
