@@ -1,0 +1,6 @@
+"""Recipes: everything that fixes a run, as YAML."""
+
+from anywidth.recipe.reading import differences, dump, load
+from anywidth.recipe.schema import PruneSection, Recipe
+
+__all__ = ["PruneSection", "Recipe", "differences", "dump", "load"]

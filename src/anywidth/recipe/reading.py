@@ -1,0 +1,167 @@
+"""How a recipe is read from YAML with overrides, and written back."""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from anywidth.errors import RecipeError
+from anywidth.recipe.schema import BRANCHES, Recipe, Section
+
+Keys = tuple[str | int, ...]
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: YAML file.
+        overrides: "key=value" with dotted keys; values are parsed as YAML.
+
+    Raises:
+        RecipeError: for a file that is not YAML, a key that does not exist or stands twice, or a value of a
+            wrong type or range, with the file and line, the key, the value and what was expected.
+        OSError: if the file cannot be read.
+    """
+    values, sources = _read(path)
+    for override in overrides:
+        _override_(values, sources, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(_describe(error, path, sources)) from None
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML with every default written out; `load` reads it back."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (old value, new value) wherever two recipes differ."""
+    before, after = (_flat(recipe.model_dump(mode="json")) for recipe in (old, new))
+    keys = [*before, *(key for key in after if key not in before)]
+    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[Keys, str]]:
+    """The values, and for each key where it was written."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        sources: dict[Keys, str] = {}
+        _locate_(yaml.compose(text, Loader=yaml.SafeLoader), (), path, sources)
+        values = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not a text file ({error.reason} at byte {error.start})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise RecipeError(f"{where}: is not YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: expected `key: value` lines, got {type(values).__name__}")
+    return values, sources
+
+
+def _locate_(node: yaml.Node | None, keys: Keys, path: Path, sources: dict[Keys, str]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*keys, key.value)
+            where = f"{path}, line {key.start_mark.line + 1}"
+            if here in sources:
+                raise RecipeError(
+                    f"{where}: the key {_dotted(here)!r} stands twice, first in {sources[here]}"
+                )
+            sources[here] = where
+            _locate_(value, here, path, sources)
+
+
+def _override_(values: dict[str, Any], sources: dict[Keys, str], override: str) -> None:
+    key, equals, text = override.partition("=")
+    keys = tuple(key.split("."))
+    if not equals or not all(keys):
+        raise RecipeError(f"override {override!r}: expected key=value, for example train.epochs=10")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or error
+        raise RecipeError(f"override {override!r}: the value is not YAML: {problem}") from None
+    section = values
+    for name in keys[:-1]:
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            raise RecipeError(f"override {override!r}: {name!r} is a value, not a section")
+    section[keys[-1]] = value
+    sources[keys] = f"override {override!r}"
+
+
+def _describe(error: ValidationError, path: Path, sources: dict[Keys, str]) -> str:
+    details = sorted(
+        error.errors(), key=lambda d: d["type"] == "missing"
+    )  # a misspelt key is missing under its own name
+    first = details[0]
+    keys = tuple(first["loc"])
+    where = next((sources[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in sources), str(path))
+    rest = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return f"{where}: {_problem(first, keys)}{rest}"
+
+
+def _problem(detail: Any, keys: Keys) -> str:
+    key, message = _dotted(keys), str(detail["msg"])
+    match detail["type"]:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            return f"unknown key {key!r}; {_nearest(key)}"
+        case "missing":
+            return f"the key {key!r} is missing"
+        case "value_error":
+            return f"{key}: {detail['ctx']['error']}" if key else str(detail["ctx"]["error"])
+    expected = message.removeprefix("Input should be ")
+    return f"{key} = {detail['input']!r}: expected {expected}"
+
+
+def _dotted(keys: Keys) -> str:
+    return ".".join(str(key) for key in keys if key not in BRANCHES)
+
+
+def _nearest(key: str) -> str:
+    section, _, name = key.rpartition(".")
+    known = _known_keys(Recipe)
+    siblings = [other for other in known if other.rpartition(".")[0] == section]
+    for candidates in (siblings, known):
+        by_name = {other.rpartition(".")[2]: other for other in reversed(candidates)}
+        if matches := difflib.get_close_matches(name, by_name, n=1):
+            return f"did you mean {by_name[matches[0]]!r}?"
+    return f"known here: {', '.join(siblings)}"
+
+
+def _fields(schema: Any) -> dict[str, Any]:
+    """Name -> type of every key."""
+    if dataclasses.is_dataclass(schema):
+        hints = get_type_hints(schema)
+        return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
+    return {name: field.annotation for name, field in schema.model_fields.items()}
+
+
+def _known_keys(schema: Any, prefix: str = "") -> list[str]:
+    known = []
+    for name, inner in _fields(schema).items():
+        known.append(prefix + name)
+        inner = next(
+            (part for part in get_args(inner) if isinstance(part, type) and issubclass(part, Section)), inner
+        )
+        if dataclasses.is_dataclass(inner) or (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            known += _known_keys(inner, f"{prefix}{name}.")
+    return known
