@@ -8,6 +8,7 @@ from anywidth.budget import parse
 from anywidth.data import DataConfig
 from anywidth.errors import WidthError
 from anywidth.prune import Criterion
+from anywidth.search import Acquisition, Sampling
 from anywidth.train import FitConfig
 
 Ratio = Annotated[float, Field(gt=0, le=1, strict=False)]
@@ -149,7 +150,7 @@ class WidthsSection(Section):
 
     The rule "listed" trains every listed width at each step, "sandwich" `max`, `min` and `random` ratios between
     them, "random" `max` and `random` ratios, "min_max" only these two, "progressive" a sandwich whose narrow end
-    falls during the training; "package.module:function" is your own. Random ratios lie on a `grid`, or are drawn
+    falls during the training; "joslim" searches them meanwhile (section `joslim`); "package.module:function" is your own. Random ratios lie on a `grid`, or are drawn
     for each channel group (`per_group`); `options` are further arguments of the rule.
     """
 
@@ -176,6 +177,45 @@ class WidthsSection(Section):
         return self
 
 
+class JoslimSection(Section):
+    """The width rule "joslim": widths that are searched while they are trained (arXiv 2007.11752).
+
+    Every `tau` steps `num_sampled_arch` widths are proposed, and trained between the widest and the narrowest (ratio
+    `lower_channel`, by default `widths.min`; proposed ratios end at `upper_channel`). The first `prior_points` are spread over
+    the range; then a model of the losses decides, with the settings of `anywidth.search.Bayes`; `baseline` is its `reference`.
+    It learns from the losses of at most `history` widths on `images` held-out training images, in batches of `batch_size`,
+    measured anew each time.
+
+    The mode "slim" draws random widths instead, with a ratio for every channel group; "pool" draws from the file `pool`: a front,
+    or a sample pool of the published code.
+    """
+
+    mode: Literal["joint", "slim", "pool"] = "joint"
+    pool: str | None = None
+    tau: int = Field(default=235, ge=1)
+    num_sampled_arch: int = Field(default=2, ge=1)
+    prior_points: int = Field(default=20, ge=1)
+    lower_channel: Ratio | None = None
+    upper_channel: Ratio = 1.0
+    baseline: float = -3.0
+    beta: float = Field(default=0.1, ge=0)
+    acquisition: Acquisition = "optimistic"
+    sampling: Sampling = "uniform"
+    ard: bool = True
+    cost: Literal["macs", "params"] = "macs"
+    history: int = Field(default=100, ge=4)
+    images: int = Field(default=256, ge=2)
+    batch_size: int = Field(default=128, ge=2)
+
+    @model_validator(mode="after")
+    def _pool_is_a_mode(self) -> "JoslimSection":
+        if (self.mode == "pool") != (self.pool is not None):
+            raise ValueError(
+                f"joslim.mode = {self.mode!r} and joslim.pool = {self.pool!r}: the mode 'pool', and no other, names a file"
+            )
+        return self
+
+
 class CalibrationSection(Section):
     """Batches of training images from which the statistics of each width are taken."""
 
@@ -196,6 +236,7 @@ class Recipe(Section):
     train: FitConfig
     calibration: CalibrationSection = CalibrationSection()
     prune: PruneSection | None = None
+    joslim: JoslimSection | None = None
     seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
@@ -216,6 +257,33 @@ class Recipe(Section):
                 "prune.passes chooses channels, and elastic.norm = 'switchable' owns norms for given ones: use 'shared'"
             )
         return self
+
+    @model_validator(mode="after")
+    def _joslim_fits(self) -> "Recipe":
+        if (self.widths.rule == "joslim") != (self.joslim is not None):
+            raise ValueError(
+                f"widths.rule = {self.widths.rule!r}: the rule 'joslim', and no other, takes a section joslim"
+            )
+        if self.joslim is None:
+            return self
+        if self.low_of_joslim >= self.joslim.upper_channel:
+            raise ValueError(
+                f"joslim: expected lower_channel < upper_channel, got {self.low_of_joslim:g} and {self.joslim.upper_channel:g}"
+            )
+        if self.joslim.mode == "joint" and self.data.held_out < self.joslim.images:
+            raise ValueError(
+                f"joslim measures widths on {self.joslim.images} held-out training images: set data.held_out to as many or more "
+                f"(now {self.data.held_out}), or lower joslim.images"
+            )
+        if self.train.compile:
+            raise ValueError("train.compile = true compiles a graph for every width, and joslim trains ever new ones")
+        return self
+
+    @property
+    def low_of_joslim(self) -> float:
+        """Ratio of the narrowest width that the rule "joslim" trains."""
+        assert self.joslim is not None
+        return self.joslim.lower_channel or self.widths.min
 
     @model_validator(mode="after")
     def _compiled_widths_are_few(self) -> "Recipe":

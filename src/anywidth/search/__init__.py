@@ -1,7 +1,8 @@
 """Searching for the best widths under a budget."""
 
 from anywidth.budget import Budget, ClosedForm, Costs, check, closed_form, largest_uniform, parse
-from anywidth.search.bayes import Bayes
+from anywidth.search.acquisition import Acquisition
+from anywidth.search.bayes import Bayes, Sampling
 from anywidth.search.driver import Round, Searcher, run_search
 from anywidth.search.evolve import Evolve
 from anywidth.search.front import Front, Member, named, read_front, undominated, write_front
@@ -12,6 +13,7 @@ from anywidth.search.random_widths import Random
 from anywidth.search.together import Together, shared
 
 __all__ = [
+    "Acquisition",
     "Bayes",
     "Budget",
     "ClosedForm",
@@ -22,6 +24,7 @@ __all__ = [
     "Member",
     "Random",
     "Round",
+    "Sampling",
     "Searcher",
     "Together",
     "area_under",

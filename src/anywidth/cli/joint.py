@@ -1,0 +1,127 @@
+"""The width rule "joslim" of a run: what proposes, and on which images widths are measured."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from anywidth import data, interop, search
+from anywidth.cli.run import Run
+from anywidth.elastic import Elastic
+from anywidth.errors import DataError, RecipeError
+from anywidth.train import Drawn, Joslim, distributed, evaluate
+from anywidth.width import Width
+
+
+def together() -> search.Together:
+    """The processes that `torchrun` started, for a search."""
+    return search.Together(
+        rank=distributed.rank(),
+        world=distributed.world(),
+        gathered=distributed.gathered,
+        from_first=distributed.from_first,
+    )
+
+
+def joslim(run: Run, net: Elastic) -> Joslim:
+    """The policy of a recipe with the rule "joslim".
+
+    Raises:
+        RecipeError: fewer steps than until the first proposal of the model, or a pool that cannot be read.
+        WidthError: impossible bounds.
+    """
+    chosen, low = run.recipe.joslim, run.recipe.low_of_joslim
+    assert chosen is not None
+    _check_steps(run)
+    if chosen.mode == "joint":
+        proposer = search.Bayes(
+            net,
+            kind=chosen.cost,
+            batch=chosen.num_sampled_arch,
+            low=low,
+            high=chosen.upper_channel,
+            acquisition=chosen.acquisition,
+            beta=chosen.beta,
+            reference=chosen.baseline,
+            prior_points=chosen.prior_points,
+            sampling=chosen.sampling,
+            ard=chosen.ard,
+            history=chosen.history,
+            seed=run.recipe.seed,
+            together=together(),
+        )
+        batches = held_out(run, chosen.images, chosen.batch_size)
+        return Joslim(proposer, measure(net, batches, "loss"), tau=chosen.tau, low=low)
+    proposer = Drawn(
+        net.space,
+        count=chosen.num_sampled_arch,
+        low=low,
+        high=chosen.upper_channel,
+        pool=None if chosen.pool is None else pool(Path(chosen.pool), net),
+        seed=run.recipe.seed,
+    )
+    return Joslim(proposer, lambda widths: (), tau=chosen.tau, low=low)
+
+
+def _check_steps(run: Run) -> None:
+    chosen, config = run.recipe.joslim, run.recipe.train
+    assert chosen is not None
+    steps = config.epochs * (len(run.train_batches(0, 0)) // config.accumulate)
+    if chosen.tau > steps:
+        raise RecipeError(
+            f"joslim.tau = {chosen.tau}: the whole training has {steps} steps, so widths would be proposed once only; lower it"
+        )
+    proposed = -(-steps // chosen.tau) * chosen.num_sampled_arch
+    if chosen.mode == "joint" and proposed <= chosen.prior_points + 1:
+        raise RecipeError(
+            f"joslim: {steps} steps with tau = {chosen.tau} propose {proposed} widths, all of them prior points "
+            f"(joslim.prior_points = {chosen.prior_points}); lower one of the two"
+        )
+
+
+def pool(path: Path, net: Elastic) -> list[Width]:
+    """The widths of a front, or of a sample pool of the published code (*.pt).
+
+    Raises:
+        CheckpointError: no such file, or another kind of one.
+    """
+    if path.suffix == ".pt":
+        return list(interop.joslim.sample_pool(path, net))
+    return [net.space.check(member.width) for member in search.read_front(path).members]
+
+
+def held_out(run: Run, images: int, batch_size: int) -> list[Any]:
+    """Batches of held-out training images that every process evaluates its share of the widths on.
+
+    Raises:
+        DataError: the run held none out.
+    """
+    part = run.splits.held_out
+    if part is None:
+        raise DataError(
+            "search: the run held no images out, and test images must not choose widths; train with data.held_out=1000 or more"
+        )
+    count = min(images, len(part))
+    size = min(batch_size, count)
+    chosen = data.ImageSet(
+        part.source, part.indices[: count - count % size], part.transform, part.unreadable, replace=False
+    )
+    return list(data.eval_batches(chosen, run.recipe.data, batch_size=size))
+
+
+def measure(
+    net: Elastic, batches: Sequence[Any], objective: str
+) -> Callable[[Sequence[Width]], list[float]]:
+    """Widths -> losses or errors with the statistics of each batch, shared out over the processes."""
+    return lambda widths: search.shared(answers(net, batches, objective), widths, together())
+
+
+def answers(
+    net: Elastic, batches: Sequence[Any], objective: str
+) -> Callable[[Sequence[Width]], list[float]]:
+    """Widths -> losses ("loss") or errors ("error") of this process."""
+
+    def ask(widths: Sequence[Width]) -> list[float]:  # one after the other, so that few views are alive
+        scores = [evaluate(net, batches, [width], norm="batch", shared=False)[0] for width in widths]
+        return [score.loss if objective == "loss" else 1 - score.accuracy for score in scores]
+
+    return ask
