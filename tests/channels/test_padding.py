@@ -1,7 +1,5 @@
 """Shortcuts that fill up with zeros: the streams on both sides narrow independently, by the masked wide network's rule."""
 
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,8 +7,7 @@ from torch import Tensor, nn
 
 from anywidth import Elastic, reorder_
 from anywidth.errors import WidthError
-from anywidth.view.slices import cut
-from oracles import assert_narrow, groups, rand, randomized
+from oracles import assert_narrow, groups, masked, rand, randomized
 
 IMAGE = (2, 3, 6, 6)
 
@@ -44,18 +41,6 @@ class FilledUp(nn.Module):
         x = self.stem(x)
         y = self.norm(self.inner(x))
         return self.head(torch.relu(y + self.fill(x[:, :, ::2, ::2], y))).mean((2, 3))
-
-
-def masked(net: Elastic, width) -> nn.Module:
-    """The wide network with every element outside the width set to zero."""
-    model = copy.deepcopy(net.model)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            part = cut(net.space, name, width)
-            if part is not None:
-                kept = part.of(p).clone()
-                part.write_(p.zero_(), kept)
-    return model
 
 
 SIZES = [(5, 9), (8, 8), (3, 3), (7, 2), (1, 12), (8, 1)]
