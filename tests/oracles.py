@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from anywidth import Elastic, Width
+from anywidth.view.slices import cut
 
 Where = Mapping[str, Mapping[int, Sequence[int]]]
 TIGHT = {"rtol": 1e-9, "atol": 1e-10}
@@ -142,6 +144,18 @@ def assert_narrow(
     with torch.no_grad():
         for a, b in zip(tensors(run(small, example)), tensors(run(compact, example)), strict=True):
             assert_close(a, b, **TIGHT)
+
+
+def masked(net: Elastic, width: Width) -> nn.Module:
+    """The wide network with every element outside the width set to zero."""
+    model = copy.deepcopy(net.model)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            part = cut(net.space, name, width)
+            if part is not None:
+                kept = part.of(p).clone()
+                part.write_(p.zero_(), kept)
+    return model
 
 
 def groups(net: Elastic) -> dict[str, tuple[int, int]]:

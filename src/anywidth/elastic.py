@@ -18,7 +18,7 @@ from anywidth.calibration import collect_
 from anywidth.channels.build import Policy
 from anywidth.channels.space import ChannelSpace
 from anywidth.cost import Convention, CostModel, kept_rows, parameter_shapes
-from anywidth.empty import empty_groups, silence_, with_silent
+from anywidth.empty import check_empty, empty_groups, silence_, with_silent
 from anywidth.errors import StatisticsError, TraceError, WidthError
 from anywidth.norms import NormBank, NormPolicy, RequireStatistics, keep_frozen
 from anywidth.probe import probed_space
@@ -237,6 +237,7 @@ class Elastic(nn.Module):
             raise WidthError(
                 "chosen units cannot be extracted with switchable norms: each listed width has its own. Use norm='shared'."
             )
+        check_empty(self.space, width)
         view = self._view(with_silent(width), overrides=overrides, checked=False)
         for mine, wide in zip(view.modules(), self.model.modules(), strict=True):
             mine.training = wide.training

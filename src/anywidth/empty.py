@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from anywidth.channels.space import Axis, ChannelSpace
+from anywidth.errors import WidthError
 from anywidth.subset import INDEX, selects
 from anywidth.width import Width
 
@@ -53,6 +54,20 @@ class Constant(nn.Module):
 
 def empty_groups(width: Width) -> set[int]:
     return {i for i, k in enumerate(width.kept) if k == 0}
+
+
+def check_empty(space: ChannelSpace, width: Width) -> None:
+    """Refuse empty groups whose place something else may take.
+
+    Raises:
+        WidthError: a group is empty whose channels the model routes by position.
+    """
+    for i in sorted(empty_groups(width)):
+        if not space.groups[i].permutable:
+            raise WidthError(
+                f"group '{space.groups[i].name}' cannot be empty: the model routes these channels by position, and what comes "
+                "in their place need not be zero. Keep at least one of them."
+            )
 
 
 def with_silent(width: Width) -> Width:
@@ -137,10 +152,14 @@ def _zero_(t: Tensor, axes: Sequence[Axis | None] | None, width: Width, empty: s
 
 
 def deadened(space: ChannelSpace, width: Width) -> Width:
-    """The width without the channels that feed empty groups only: nothing reads them any more."""
+    """The width without the channels that feed empty groups only: nothing reads them any more.
+
+    Channels that are routed by position may be read without a weight, and stay.
+    """
     empty = empty_groups(width)
+    routed = {i for i, g in enumerate(space.groups) if not g.permutable}
     while empty:
-        alive: set[int] = set()
+        alive: set[int] = set(routed)
         fed: set[int] = set()
         for name, axes in space.axes.items():
             if len(axes) < 2 or not name.endswith("weight"):

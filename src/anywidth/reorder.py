@@ -35,7 +35,7 @@ def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:
             )
         if not group.permutable:
             raise WidthError(
-                f"group '{name}' cannot be reordered: the model routes these channels by position (a shuffle or a convolution along channels)."
+                f"group '{name}' cannot be reordered: the model routes these channels by position (a shuffle, a convolution along channels or a filling up with zeros)."
             )
         chosen[index] = torch.as_tensor([int(u) for u in units])
     if net.norms.policy == "switchable" and len(net.norms.statistics) and chosen:

@@ -1,10 +1,11 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from anywidth.models import MobileNetV1
+from anywidth.models import JoslimCifarResNet, MobileNetV1
 from anywidth.store import load
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "interop"))
@@ -26,6 +27,17 @@ def test_a_checkpoint_becomes_an_elastic_network(checkpoint, run_command, tmp_pa
     assert (code, err) == (0, "")
     assert "0.75" in text
     assert list(load(out, MobileNetV1()).widths) == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_checkpoint_of_joslim(run_command, tmp_path):
+    path, out = tmp_path / "a.pt", tmp_path / "net.safetensors"
+    torch.save({"model_state_dict": JoslimCifarResNet(20, 5).state_dict(), "X": np.ones((2, 12))}, path)
+    code, text, err = run_command(
+        "import", path, "--source", "joslim", "--model", "slim_resnet20", "--out", out
+    )
+    assert (code, err) == (0, "")
+    assert "40.2 M" in text
+    assert load(out, JoslimCifarResNet(20, 5)).params(1.0) == 275_056 - 95 * 64
 
 
 @pytest.mark.parametrize(

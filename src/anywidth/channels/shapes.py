@@ -14,7 +14,17 @@ import torch
 from torch import Tensor
 
 from anywidth.channels.labels import varying
-from anywidth.channels.sizes import Attribute, DimSize, TracedInt, expression, leaves
+from anywidth.channels.sizes import (
+    Attribute,
+    Binary,
+    DimSize,
+    Expression,
+    Form,
+    TracedInt,
+    evaluate,
+    expression,
+    leaves,
+)
 from anywidth.channels.walk import Demand, Walk, outputs
 
 Handler = Callable[[Walk, Sequence[Any], dict[str, Any], Any], None]
@@ -225,6 +235,49 @@ def group_norm(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any
             walk.ledger.equate(table, table[:1])
 
 
+def pad(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Zeros at the end of a channel axis, up to a size that the code computes: the result has that many channels.
+
+    What is padded may be narrower, or wider (then it is cut), by any number: its channels are not those of the result.
+    """
+    source, amounts = args[0], args[1] if len(args) > 1 else kwargs["pad"]
+    mode = args[2] if len(args) > 2 else kwargs.get("mode", "constant")
+    zeros = mode == "constant" and not (args[3] if len(args) > 3 else kwargs.get("value"))
+    for k, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True)):
+        dim = source.ndim - 1 - k
+        if not (zeros and type(before) is int and before == 0 and filled_up(walk, source, dim, after, out)):
+            constant(walk, (before, after), {}, out)
+
+
+def filled_up(walk: Walk, source: Tensor, dim: int, amount: int, out: Tensor) -> bool:
+    """Whether `amount` is a size less that of `source`; if so, the channels of `out` are those of the first size."""
+    gap = expression(amount)
+    if not isinstance(gap, Binary) or gap.op != "-" or present(gap.right) != source.shape[dim]:
+        return False
+    if any(s.shape[dim] > 1 and len(varying(s)) > 1 for s in walk.shadows(source)):
+        return False
+    counted(walk, source, dim, number(gap.right), "the size that a padding starts from")
+    walk.ledger.ordered += [s.numpy().ravel() for s in walk.shadows(source) if s.shape[dim] > 1]
+    walk.set(out, [s for s in walk.shadows(out) if s.shape[dim] == 1])
+    target = number(gap.left)
+    if isinstance(target, TracedInt):
+        label_new(walk, out, dim, target, "the size that a padding ends at")
+        walk.ledger.ordered += [s.numpy().ravel() for s in walk.shadows(out) if s.shape[dim] > 1]
+    return True
+
+
+def present(tree: Expression) -> int | None:
+    """What an expression is in the wide network."""
+    form = evaluate(tree, lambda leaf: Form(leaf.size if isinstance(leaf, DimSize) else leaf.value))
+    return None if form is None else form.constant
+
+
+def number(tree: Expression) -> int:
+    value = present(tree)
+    assert value is not None, "a size is a number"
+    return value if isinstance(tree, int) else TracedInt(value, tree)
+
+
 def convolve(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
     x = args[0]
@@ -284,6 +337,7 @@ _TABLE: dict[Handler, str] = {
     layer_norm: "layer_norm rms_norm",
     group_norm: "group_norm",
     convolve: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
+    pad: "pad",
     factory: "zeros ones empty full rand randn new_zeros new_ones new_empty new_full",
     counting: "arange",
     scalar: "mul __mul__ __rmul__ div __truediv__ __rtruediv__ true_divide add __add__ __radd__ sub __sub__ __rsub__ pow __pow__ "

@@ -84,7 +84,8 @@ def input_shape(model: nn.Module) -> tuple[int, int, int]:
     """(channels, height, width) that a network expects of an image, without the batch."""
     if isinstance(model, models.SmallResNet):
         return (model.conv.in_channels, 8, 8)
-    if isinstance(model, models.CifarVGG | models.CifarDenseNet | models.PreActResNet):
+    small = models.CifarVGG | models.CifarDenseNet | models.PreActResNet | models.JoslimCifarResNet
+    if isinstance(model, small):
         return (3, 32, 32)
     if isinstance(model, models.VGGA):
         return (3, model.image_size, model.image_size)

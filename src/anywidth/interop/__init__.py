@@ -11,12 +11,12 @@ import torch
 
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, WidthError
-from anywidth.interop import network_slimming, slimmable_networks
+from anywidth.interop import joslim, network_slimming, slimmable_networks
 from anywidth.interop.files import Report
 from anywidth.interop.wide import load_wide_
 from anywidth.width import unknown_name
 
-SOURCES = ("slimmable_networks", "network-slimming", "torchvision", "timm")
+SOURCES = ("slimmable_networks", "network-slimming", "joslim", "torchvision", "timm")
 
 
 def load(
@@ -36,12 +36,12 @@ def load(
         path: the file.
         source: "slimmable_networks": the reference code of slimmable networks, universally slimmable networks and
             AutoSlim; "network-slimming": that of Network Slimming, whose pruned networks are read as they are;
-            "torchvision" or "timm": an ordinary network, which becomes the widest.
-        model: the name there: "us_mobilenet_v1", "resnet164", "resnet50", ...
+            "joslim": that of Joslim; "torchvision" or "timm": an ordinary network, which becomes the widest.
+        model: the name there: "us_mobilenet_v1", "resnet164", "slim_resnet20", "resnet50", ...
         widths: listed widths. For "slimmable_networks" those of the file, in its order (AutoSlim: the channel lists);
             by default the published ones.
-        image_size: pixels of the square for which costs are counted; by default 224, for "network-slimming" those of
-            its data set.
+        image_size: pixels of the square for which costs are counted; by default 224, for "network-slimming" and
+            "joslim" those of the data set.
         sort: "torchvision" and "timm": bring the important channels to the front.
         model_options: "torchvision" and "timm": arguments of the model, like {"num_classes": 10}.
         options: further arguments of `Elastic`; not for "slimmable_networks".
@@ -60,10 +60,11 @@ def load(
             )
         listed = None if widths is None else list(widths)
         return slimmable_networks.load(path, model, listed, image_size=image_size or 224)
-    if source == "network-slimming":
+    if source in ("network-slimming", "joslim"):
         if model_options:
-            raise CheckpointError("source 'network-slimming' takes no model_options: the file says them")
-        return network_slimming.load(path, model, widths, image_size=image_size, **options)
+            raise CheckpointError(f"source {source!r} takes no model_options: the file says them")
+        read = joslim.load if source == "joslim" else network_slimming.load
+        return read(path, model, widths, image_size=image_size, **options)
     if source not in SOURCES:
         raise CheckpointError(unknown_name("source of checkpoints", source, SOURCES))
     wide = _ordinary(source, model, dict(model_options or {}))
@@ -92,4 +93,4 @@ def _ordinary(source: str, model: str, options: dict[str, Any]) -> torch.nn.Modu
     return timm.create_model(model, pretrained=False, **options)
 
 
-__all__ = ["SOURCES", "Report", "load", "load_wide_", "network_slimming", "slimmable_networks"]
+__all__ = ["SOURCES", "Report", "joslim", "load", "load_wide_", "network_slimming", "slimmable_networks"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,22 +61,31 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, damaged, or holding other things than tensors.
     """
-    return _bare(path, _read(path))
+    return bare(path, read_whole(path))
 
 
 def read_beside(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
     """As `read_state`, with what the file holds under `key` beside its tensors; None where there is nothing."""
-    found = _read(path)
-    return _bare(path, found), found.get(key) if isinstance(found, Mapping) else None
+    found = read_whole(path)
+    return bare(path, found), found.get(key) if isinstance(found, Mapping) else None
 
 
-def _read(path: Path) -> Any:
-    """What a file holds, if that is tensors in plain containers."""
+def read_whole(path: Path, admitted: Sequence[tuple[Callable[..., Any], str]] = ()) -> Any:
+    """What a file holds, if that is tensors in plain containers.
+
+    Args:
+        path: .safetensors, or .pt/.pth/.bin, which is read with `weights_only`.
+        admitted: stand-ins for further names in the file, with these names.
+
+    Raises:
+        CheckpointError: no such file, damaged, or holding other things.
+    """
     _check_file(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([*admitted]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
     except Exception as error:  # torch raises many types, OSError for a file that was cut
@@ -103,7 +112,12 @@ def _check_file(path: Path) -> None:
             raise CheckpointError(f"{path}: is an archive; unpack it and give the file in it ({names})")
 
 
-def _bare(path: Path, found: Any) -> dict[str, Tensor]:
+def bare(path: Path, found: Any) -> dict[str, Tensor]:
+    """The state dict in what a file holds, without wrapping keys and prefixes.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     while isinstance(found, Mapping) and not all(isinstance(v, Tensor) for v in found.values()):
         inner = next((found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)), None)
         if inner is None:

@@ -2,6 +2,8 @@
 
 from anywidth.models.cifar_densenet import CifarDenseNet
 from anywidth.models.inverted import MNASNet, MobileNetV2
+from anywidth.models.joslim_mobilenet import JoslimMobileNetV2, JoslimMobileNetV3
+from anywidth.models.joslim_resnet import JoslimCifarResNet, JoslimResNet
 from anywidth.models.mobilenet_v1 import MobileNetV1
 from anywidth.models.preact_resnet import PreActResNet
 from anywidth.models.resnet import ResNet
@@ -13,6 +15,10 @@ __all__ = [
     "VGGA",
     "CifarDenseNet",
     "CifarVGG",
+    "JoslimCifarResNet",
+    "JoslimMobileNetV2",
+    "JoslimMobileNetV3",
+    "JoslimResNet",
     "MNASNet",
     "MobileNetV1",
     "MobileNetV2",
