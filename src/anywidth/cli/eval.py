@@ -8,8 +8,9 @@ import typer
 
 from anywidth.cli import names
 from anywidth.cli.console import print_table, say
+from anywidth.cli.pareto import curves, report_
 from anywidth.cli.results import rows_as_text
-from anywidth.cli.run import EVALUATION, example, finished_run, saved_net
+from anywidth.cli.run import EVALUATION, FRONT, Run, example, finished_run, saved_net
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.files import write_json
@@ -22,18 +23,30 @@ def evaluate(
     run: Path = typer.Argument(metavar="RUN", help="Run directory."),
     widths: str = typer.Option(None, help="Ratios or labels, like 0.25,0.4,1.0, or `listed`."),
     front: Path = typer.Option(None, help="File of a Pareto front: its widths too."),
+    pareto: bool = typer.Option(
+        False,
+        "--pareto",
+        help="The front of the run's search (or of --front) beside uniform widths, with a picture.",
+    ),
     latency: bool = typer.Option(False, "--latency", help="Measure the latency of one image too."),
     json: Path = typer.Option(None, help="File for the results.  [default: RUN/eval.json]"),
 ) -> None:
     """Evaluate a finished RUN in one pass over the test images; a width without batch-norm statistics is calibrated first."""
-    if widths is None and front is None:
+    if widths is None and front is None and not pareto:
         raise WidthError(
-            "anywidth eval: say which widths: --widths 0.25,0.5,1.0, --widths listed, or --front FILE"
+            "anywidth eval: say which widths: --widths 0.25,0.5,1.0, --widths listed, --front FILE, or --pareto"
+        )
+    if pareto and (widths is not None or latency or json is not None):
+        raise WidthError(
+            "anywidth eval: --pareto decides the widths and the files itself: leave --widths, --latency and --json out"
         )
     directory = finished_run(run)
     with distributed.processes(directory.device):
         net = saved_net(directory)
         listed = list(net.widths)
+        if pareto:
+            _compare(directory, net, front or run / FRONT)
+            return
         wanted = _wanted(net, widths, front)
         if missing := [width for width in wanted if not net.has_statistics(width)]:
             say(f"calibrating {', '.join(map(str, missing))}")
@@ -45,6 +58,25 @@ def evaluate(
         _measure_(rows, net, wanted, example(directory))
     write_json(json or run / EVALUATION, {"model": directory.recipe.model.name, "rows": rows})
     print_table(f"{run}", rows_as_text(rows))
+
+
+def _compare(run: Run, net: Elastic, front: Path) -> None:
+    """Test the members of a front and uniform widths, all in one pass."""
+    chosen = curves(net, read_front(front), run.recipe.narrowest)
+    every = list(dict.fromkeys(width for widths in chosen.values() for width in widths.values()))
+    if missing := [width for width in every if not net.has_statistics(width)]:
+        say(f"calibrating {len(missing)} widths")
+        run.calibrate_(net, missing)
+    rows = dict(zip(every, run.results(net, every, ()), strict=True))
+    if distributed.rank() != 0:
+        return
+    found = {
+        name: sorted(
+            ({**rows[w], "width": label} for label, w in widths.items()), key=lambda row: row["macs"]
+        )
+        for name, widths in chosen.items()
+    }
+    report_(run.path, run.recipe.model.name, found)
 
 
 def _wanted(net: Elastic, text: str | None, front: Path | None) -> list[Any]:

@@ -29,7 +29,7 @@ def joslim(run: Run, net: Elastic) -> Joslim:
         RecipeError: fewer steps than until the first proposal of the model, or a pool that cannot be read.
         WidthError: impossible bounds.
     """
-    chosen, low = run.recipe.joslim, run.recipe.low_of_joslim
+    chosen, low = run.recipe.joslim, run.recipe.narrowest
     assert chosen is not None
     _check_steps(run)
     if chosen.mode == "joint":
@@ -108,16 +108,12 @@ def held_out(run: Run, images: int, batch_size: int) -> list[Any]:
     return list(data.eval_batches(chosen, run.recipe.data, batch_size=size))
 
 
-def measure(
-    net: Elastic, batches: Sequence[Any], objective: str
-) -> Callable[[Sequence[Width]], list[float]]:
+def measure(net: Elastic, batches: Sequence[Any], objective: str) -> Callable[[Sequence[Width]], list[float]]:
     """Widths -> losses or errors with the statistics of each batch, shared out over the processes."""
     return lambda widths: search.shared(answers(net, batches, objective), widths, together())
 
 
-def answers(
-    net: Elastic, batches: Sequence[Any], objective: str
-) -> Callable[[Sequence[Width]], list[float]]:
+def answers(net: Elastic, batches: Sequence[Any], objective: str) -> Callable[[Sequence[Width]], list[float]]:
     """Widths -> losses ("loss") or errors ("error") of this process."""
 
     def ask(widths: Sequence[Width]) -> list[float]:  # one after the other, so that few views are alive

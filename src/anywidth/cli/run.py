@@ -21,6 +21,7 @@ from anywidth.store import load
 from anywidth.train import CHECKPOINT, distributed, evaluate
 
 RECIPE, NET, RESULTS, EVALUATION = "recipe.yaml", "net.safetensors", "results.json", "eval.json"
+FRONT = "front.json"
 
 _HARMLESS = (
     "data.root", "data.workers", "data.corrupt_limit", "train.log_every", "train.tensorboard", "model.pruned", "prune",

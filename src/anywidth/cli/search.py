@@ -3,89 +3,187 @@
 import hashlib
 import platform
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import typer
 
-from anywidth import data, search
+from anywidth import search
+from anywidth.budget import Kind
 from anywidth.cli.console import print_table, say, si
-from anywidth.cli.run import Run, example, finished_run, saved_net
+from anywidth.cli.joint import answers, held_out, together
+from anywidth.cli.run import FRONT, Run, example, finished_run, saved_net
 from anywidth.elastic import Elastic
-from anywidth.errors import DataError, WidthError
-from anywidth.train import distributed, evaluate
-from anywidth.width import Width
+from anywidth.errors import WidthError
+from anywidth.train import distributed
+from anywidth.width import Width, unknown_name
 
-FRONT, LOG, LATENCIES = "front.json", "search.jsonl", "latencies.jsonl"
+LOG, LATENCIES = "search.jsonl", "latencies.jsonl"
+METHODS = ("greedy", "evolve", "bayes", "random")
+_EVALS, _LIMITS = 1000, 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What was asked for on the command line."""
+
+    method: str
+    evals: int | None
+    criterion: str
+    steps: int
+    population: int
+    generations: int
+    acquisition: str
+    beta: float
+    prior_points: int
+    batch: int
+    low: float
+    high: float
+    ard: bool
+    seed: int
 
 
 def find(
     run: Path = typer.Argument(metavar="RUN", help="Run directory."),
-    budget: str = typer.Option(..., help="Limits, like macs=75%,50% or params=2M or latency=5ms."),
-    searcher: str = typer.Option("greedy", help="greedy (AutoSlim) or evolve."),
+    method: str = typer.Option(
+        "greedy", "--method", "--searcher", help="greedy (AutoSlim), evolve, bayes (Joslim) or random."
+    ),
+    objective: str = typer.Option(
+        None, help="Cost and quality: macs, params or latency, and error or loss.  [default: macs,error]"
+    ),
+    budget: str = typer.Option(
+        None, help="Limits, like macs=75%,50% or params=2M or latency=5ms; without any: the whole curve."
+    ),
+    within: list[str] = typer.Option(None, help="Of bayes: further limits for every width, like params=2M."),
+    evals: int = typer.Option(
+        None, min=1, help="Of bayes, random and evolve: widths to measure.  [default: 1000]"
+    ),
     criterion: str = typer.Option("error", help="Of greedy: error or error_per_cost."),
     steps: int = typer.Option(12, min=1, help="Of greedy: steps that a channel group is cut into."),
     population: int = typer.Option(32, min=2, help="Of evolve: widths in a generation."),
     generations: int = typer.Option(10, min=0, help="Of evolve: generations for each limit."),
-    seed: int = typer.Option(0, min=0, help="Of evolve."),
+    acquisition: str = typer.Option("optimistic", help="Of bayes: optimistic, reference or ehvi."),
+    beta: float = typer.Option(
+        0.1, min=0, help="Of bayes: squared width of the bound, in standard deviations."
+    ),
+    prior_points: int = typer.Option(20, min=1, help="Of bayes: widths measured before there is a model."),
+    batch: int = typer.Option(2, min=1, help="Of bayes: widths proposed at once."),
+    low: float = typer.Option(
+        None, help="Of bayes and random: smallest ratio of a group.  [default: widths.min]"
+    ),
+    high: float = typer.Option(1.0, help="Of bayes and random: largest ratio of a group."),
+    ard: bool = typer.Option(True, help="Of bayes: a length scale for every channel group."),
+    seed: int = typer.Option(0, min=0, help="Of evolve, bayes and random."),
     images: int = typer.Option(2000, min=1, help="Held-out images that decide, at most."),
     batch_size: int = typer.Option(250, min=2, help="Images that share batch-norm statistics."),
     front: Path = typer.Option(None, help="File for the found widths.  [default: RUN/front.json]"),
 ) -> None:
-    """Search the widths of a finished RUN that do best on held-out training images within a BUDGET.
+    """Search the widths of a finished RUN that do best on held-out training images, within a BUDGET or for every cost.
 
-    The same command goes on after an interruption. The file of the front is what `export --front`, `eval --front` and
-    the key `widths.listed` of a recipe take.
+    The same command goes on after an interruption. The file of the front is what `eval --pareto`, `eval --front`,
+    `export --front` and the key `widths.listed` of a recipe take.
     """
     directory = finished_run(run)
     with distributed.processes(directory.device):
         net = saved_net(directory)
-        if net.norms.policy == "switchable" and net.norms.statistics:
-            raise WidthError(
-                "search: this run has batch norms for its listed widths only (elastic.norm = switchable); search on a run "
-                "with elastic.norm = shared, then train what was found with switchable norms"
-            )
-        batches = _held_out(directory, images, batch_size)
-        together = search.Together(
-            rank=distributed.rank(),
-            world=distributed.world(),
-            gathered=distributed.gathered,
-            from_first=distributed.from_first,
-        )
+        _check_norms(net)
+        kind, quality = _objective(objective, budget)
+        choices = Choices(
+            method=method, evals=evals, criterion=criterion, steps=steps, population=population, generations=generations,
+            acquisition=acquisition, beta=beta, prior_points=prior_points, batch=batch,
+            low=directory.recipe.narrowest if low is None else low, high=high, ard=ard, seed=seed,
+        )  # fmt: skip
+        _check_choices(choices, within)
+        batches = held_out(directory, images, batch_size)
         weights = _digest(net)
-        costs_of = cache(lambda kind: _costs(directory, net, kind, weights, together))
-        limits = search.parse(budget, lambda kind: costs_of(kind)([net.space.full])[0])
-        costs = costs_of(limits.kind)
-        search.check(net, limits, costs)
-        chosen = _searcher(net, limits, searcher, criterion, steps, population, generations, seed)
-
-        def errors(widths: Sequence[Width]) -> list[float]:
-            scores = evaluate(net, batches, widths, norm="batch", shared=False)
-            return [1 - score.accuracy for score in scores]
-
+        costs = _costs(directory, net, kind, weights)
+        limits = _budget(net, costs, kind, budget, choices)
+        bounds = [
+            search.parse(text, lambda kind: search.closed_form(net, _exact(kind))([net.space.full])[0])
+            for text in within or ()
+        ]
+        ask = answers(net, batches, quality)
         found = search.run_search(
-            chosen,
-            errors,
+            _searcher(net, limits, bounds, kind, costs, choices),
+            ask,
             costs,
             log=run / LOG if front is None else front.with_suffix(".search.jsonl"),
             about={
+                "objective": [kind, quality],
                 "images": sum(len(labels) for _, labels in batches),
                 "batch_size": len(batches[0][1]),
                 "weights": weights,
             },
-            together=together,
+            together=together(),
             report=_say,
         )
-        uniform = [search.largest_uniform(net, costs, limits.limits[m.label]) for m in found.members]
+        ceilings = limits.limits if limits is not None else {m.label: m.cost for m in found.members}
+        uniform = [search.largest_uniform(net, costs, ceilings[m.label]) for m in found.members]
         if distributed.rank() != 0:
             return
         search.write_front(front or run / FRONT, found)
-        print_table(f"{front or run / FRONT}", _rows(net, found, uniform, errors(uniform)))
+        print_table(f"{front or run / FRONT}", _rows(net, found, uniform, ask(uniform), quality))
 
 
-def _costs(run: Run, net: Elastic, kind: Any, weights: str, together: search.Together) -> search.Costs:
+def _check_norms(net: Elastic) -> None:
+    if net.norms.policy == "switchable" and net.norms.statistics:
+        raise WidthError(
+            "search: this run has batch norms for its listed widths only (elastic.norm = switchable); search on a run "
+            "with elastic.norm = shared, then train what was found with switchable norms"
+        )
+
+
+def _check_choices(choices: Choices, within: Sequence[str] | None) -> None:
+    if choices.method not in METHODS:
+        raise WidthError(unknown_name("method of search", choices.method, METHODS))
+    if choices.evals is not None and choices.method == "greedy":
+        raise WidthError(
+            "search: --evals is for bayes, random and evolve; greedy measures what its --steps ask for"
+        )
+    if within and choices.method != "bayes":
+        raise WidthError(f"search: --within is for bayes; {choices.method} takes one --budget")
+
+
+def _objective(text: str | None, budget: str | None) -> tuple[Kind, str]:
+    """Kind of the cost, and "error" or "loss"."""
+    named = None if budget is None else budget.partition("=")[0]
+    kind, comma, quality = (text or f"{named or 'macs'},error").partition(",")
+    if not comma or kind not in get_args(Kind) or quality not in ("error", "loss"):
+        raise WidthError(
+            f"objective {text!r}: expected a cost (macs, params, latency) and a quality (error, loss), like macs,error"
+        )
+    if named is not None and text is not None and named != kind:
+        raise WidthError(f"search: the budget {budget!r} limits another cost than the objective {text!r} has")
+    return kind, quality  # pyright: ignore[reportReturnType]
+
+
+def _exact(kind: Kind) -> Any:
+    if kind == "latency":
+        raise WidthError(
+            "search: --within cannot limit latency, which is known only after measuring; use macs or params"
+        )
+    return kind
+
+
+def _budget(
+    net: Elastic, costs: search.Costs, kind: Kind, text: str | None, choices: Choices
+) -> search.Budget | None:
+    """The limits that were asked for; for searchers that need some, else evenly spaced ones; None for the whole curve."""
+    if text is not None:
+        found = search.parse(text, lambda kind: costs([net.space.full])[0])
+    elif choices.method in ("bayes", "random"):
+        return None
+    else:
+        least, most = costs([net.space.uniform(choices.low), net.space.full])
+        steps = [least + (most - least) * i / (_LIMITS + 1) for i in range(_LIMITS, 0, -1)]
+        found = search.Budget(kind=kind, limits={f"{kind}={100 * s / most:.0f}%": s for s in steps})
+    search.check(net, found, costs)
+    return found
+
+
+def _costs(run: Run, net: Elastic, kind: Kind, weights: str) -> search.Costs:
     """Closed formulas, or latencies of one image that are measured once and kept."""
     if kind != "latency":
         return search.closed_form(net, kind)
@@ -98,7 +196,7 @@ def _costs(run: Run, net: Elastic, kind: Any, weights: str, together: search.Tog
         "weights": weights,
     }
     return search.remembered(
-        search.measured(net, image), run.path / LATENCIES, about=about, together=together
+        search.measured(net, image), run.path / LATENCIES, about=about, together=together()
     )
 
 
@@ -110,42 +208,33 @@ def _digest(net: Elastic) -> str:
     return digest.hexdigest()
 
 
-def _held_out(run: Run, images: int, batch_size: int) -> list[Any]:
-    """Batches that every process evaluates its share of the widths on."""
-    held_out = run.splits.held_out
-    if held_out is None:
-        raise DataError(
-            "search: the run held no images out, and test images must not choose widths; train with data.held_out=1000 or more"
-        )
-    count = min(images, len(held_out))
-    size = min(batch_size, count)
-    part = data.ImageSet(
-        held_out.source,
-        held_out.indices[: count - count % size],
-        held_out.transform,
-        held_out.unreadable,
-        replace=False,
-    )
-    return list(data.eval_batches(part, run.recipe.data, batch_size=size))
-
-
 def _searcher(
     net: Elastic,
-    limits: search.Budget,
-    name: str,
-    criterion: Any,
-    steps: int,
-    population: int,
-    generations: int,
-    seed: int,
+    limits: search.Budget | None,
+    bounds: Sequence[search.Budget],
+    kind: Kind,
+    costs: search.Costs,
+    chosen: Choices,
 ) -> search.Searcher:
-    if name == "greedy":
-        return search.Greedy(net, limits, steps=steps, criterion=criterion)
-    if name == "evolve":
-        return search.Evolve(
-            net, limits, population=population, generations=generations, parents=min(8, population), seed=seed
-        )
-    raise WidthError(f"search: unknown searcher {name!r}; use greedy or evolve")
+    if chosen.method == "bayes":
+        return search.Bayes(
+            net, kind=kind, costs=costs, evals=chosen.evals or _EVALS, batch=chosen.batch, low=chosen.low, high=chosen.high,
+            acquisition=chosen.acquisition, beta=chosen.beta, prior_points=chosen.prior_points, ard=chosen.ard,
+            history=200, budget=limits, limit=bounds, seed=chosen.seed, together=together(),
+        )  # pyright: ignore[reportArgumentType]  # fmt: skip
+    if chosen.method == "random":
+        return search.Random(
+            net, kind=kind, evals=chosen.evals or _EVALS, low=chosen.low, high=chosen.high, budget=limits, seed=chosen.seed
+        )  # fmt: skip
+    assert limits is not None
+    if chosen.method == "greedy":
+        return search.Greedy(net, limits, steps=chosen.steps, criterion=chosen.criterion)  # pyright: ignore[reportArgumentType]
+    generations = chosen.generations
+    if chosen.evals is not None:
+        generations = max(0, round(chosen.evals / (chosen.population * len(limits.limits))) - 1)
+    return search.Evolve(
+        net, limits, population=chosen.population, generations=generations, parents=min(8, chosen.population), seed=chosen.seed
+    )  # fmt: skip
 
 
 def _say(done: search.Round) -> None:
@@ -157,7 +246,7 @@ def _say(done: search.Round) -> None:
 
 
 def _rows(
-    net: Elastic, found: search.Front, uniform: Sequence[Width], errors: Sequence[float]
+    net: Elastic, found: search.Front, uniform: Sequence[Width], errors: Sequence[float], quality: str
 ) -> list[dict[str, str]]:
     """Found widths beside the widest uniform ones within the same limits."""
     full = net.macs(net.space.full)
@@ -165,14 +254,18 @@ def _rows(
     for member, width, error in zip(found.members, uniform, errors, strict=True):
         rows.append(
             {
-                "budget": member.label,
+                "width": member.label,
                 **({"latency": f"{1e3 * member.cost:.3g} ms"} if found.budget == "latency" else {}),
                 "MACs": si(member.macs),
                 "of the full": f"{member.macs / full:.3f}",
                 "params": si(member.params),
-                "held-out error": f"{100 * member.error:.2f} %",
+                f"held-out {quality}": _as_text(member.error, quality),
                 "uniform MACs": si(net.macs(width)),
-                "its error": f"{100 * error:.2f} %",
+                f"its {quality}": _as_text(error, quality),
             }
         )
     return rows
+
+
+def _as_text(value: float, quality: str) -> str:
+    return f"{100 * value:.2f} %" if quality == "error" else f"{value:.4f}"

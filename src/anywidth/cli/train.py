@@ -14,9 +14,11 @@ from anywidth import recipe as recipes
 from anywidth import train as training
 from anywidth.cli import names
 from anywidth.cli.console import print_table, say, si, training_progress
+from anywidth.cli.joint import joslim
 from anywidth.cli.pruning import PRUNED, prune_
 from anywidth.cli.results import rows_as_text
 from anywidth.cli.run import (
+    FRONT,
     NET,
     RESULTS,
     Run,
@@ -31,7 +33,8 @@ from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
 from anywidth.files import write_json
 from anywidth.recipe import PruneSection, Recipe
-from anywidth.train import CHECKPOINT, FitConfig, distributed, policies
+from anywidth.search import Bayes, write_front
+from anywidth.train import CHECKPOINT, Draw, FitConfig, Joslim, distributed, policies
 from anywidth.train.sparsity import SparsityConfig, histogram, scales_of
 
 
@@ -162,20 +165,10 @@ def _train(run: Run) -> dict[str, Any]:
         torch.cuda.set_device(run.device)
         torch.backends.cudnn.deterministic = True
     net = new_net(run)
+    settings, draw = _settings(run), _policy(run, net)
     if distributed.rank() == 0:
         claim(run)
     distributed.barrier()
-    widths, settings = run.recipe.widths, _settings(run)
-    draw = policies.make(
-        widths.rule,
-        net,
-        low=widths.min,
-        high=widths.max,
-        random=widths.random,
-        grid=widths.grid,
-        per_group=widths.per_group,
-        options=widths.options,
-    )
     scores = run.accuracies if settings.eval_every else None
     with training_progress() as report:
         seconds = training.fit_(
@@ -188,7 +181,26 @@ def _train(run: Run) -> dict[str, Any]:
             report=report,
             scores=scores,
         )
+    if isinstance(draw, Joslim) and isinstance(draw.proposer, Bayes) and distributed.rank() == 0:
+        write_front(run.path / FRONT, draw.proposer.present_front())
     return _finish(run, net, seconds)
+
+
+def _policy(run: Run, net: Elastic) -> Draw:
+    """What the recipe trains in each step."""
+    widths = run.recipe.widths
+    if widths.rule == "joslim":
+        return joslim(run, net)
+    return policies.make(
+        widths.rule,
+        net,
+        low=widths.min,
+        high=widths.max,
+        random=widths.random,
+        grid=widths.grid,
+        per_group=widths.per_group,
+        options=widths.options,
+    )
 
 
 def _finish(run: Run, net: Elastic, seconds: float) -> dict[str, Any]:

@@ -150,8 +150,8 @@ class WidthsSection(Section):
 
     The rule "listed" trains every listed width at each step, "sandwich" `max`, `min` and `random` ratios between
     them, "random" `max` and `random` ratios, "min_max" only these two, "progressive" a sandwich whose narrow end
-    falls during the training; "joslim" searches them meanwhile (section `joslim`); "package.module:function" is your own. Random ratios lie on a `grid`, or are drawn
-    for each channel group (`per_group`); `options` are further arguments of the rule.
+    falls during the training; "joslim" searches them meanwhile (section `joslim`); "package.module:function" is your own.
+    Random ratios lie on a `grid`, or are drawn for each channel group (`per_group`); `options` are further arguments of the rule.
     """
 
     listed: Annotated[
@@ -266,9 +266,9 @@ class Recipe(Section):
             )
         if self.joslim is None:
             return self
-        if self.low_of_joslim >= self.joslim.upper_channel:
+        if self.narrowest >= self.joslim.upper_channel:
             raise ValueError(
-                f"joslim: expected lower_channel < upper_channel, got {self.low_of_joslim:g} and {self.joslim.upper_channel:g}"
+                f"joslim: expected lower_channel < upper_channel, got {self.narrowest:g} and {self.joslim.upper_channel:g}"
             )
         if self.joslim.mode == "joint" and self.data.held_out < self.joslim.images:
             raise ValueError(
@@ -276,14 +276,15 @@ class Recipe(Section):
                 f"(now {self.data.held_out}), or lower joslim.images"
             )
         if self.train.compile:
-            raise ValueError("train.compile = true compiles a graph for every width, and joslim trains ever new ones")
+            raise ValueError(
+                "train.compile = true compiles a graph for every width, and joslim trains ever new ones"
+            )
         return self
 
     @property
-    def low_of_joslim(self) -> float:
-        """Ratio of the narrowest width that the rule "joslim" trains."""
-        assert self.joslim is not None
-        return self.joslim.lower_channel or self.widths.min
+    def narrowest(self) -> float:
+        """Ratio of the narrowest width that is trained."""
+        return self.joslim.lower_channel or self.widths.min if self.joslim else self.widths.min
 
     @model_validator(mode="after")
     def _compiled_widths_are_few(self) -> "Recipe":

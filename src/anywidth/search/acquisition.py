@@ -127,7 +127,7 @@ def hypervolume_gain(
         objective=WeightedMCMultiOutputObjective(torch.tensor([-1.0, -1.0], dtype=torch.float64)),
         ref_point=[-worst, -dearest],
         X_baseline=baseline,
-        sampler=get_sampler(model.posterior(baseline[:1]), torch.Size([_SAMPLES]), seed=seed),
+        sampler=get_sampler(model.posterior(baseline[:1]), torch.Size([_SAMPLES]), seed=seed),  # pyright: ignore[reportArgumentType]
         prune_baseline=True,
         cache_root=False,
         X_pending=torch.from_numpy(pending) if len(pending) else None,

@@ -46,7 +46,8 @@ class Random:
     ) -> None:
         if evals < 1 or batch < 1:
             raise WidthError(f"search: expected evals >= 1 and batch >= 1, got {evals} and {batch}")
-        self.net, self.kind, self.budget, self.box = net, kind, budget, Box(net.space, low, high)
+        self.net, self.budget, self.box = net, budget, Box(net.space, low, high)
+        self.kind: Kind = kind
         self.evals, self.batch, self.seed = evals, batch, seed
         self.trials: list[Trial] = []
 

@@ -86,7 +86,7 @@ def _kernel(dims: int, ard: bool, prior: Prior) -> Any:
         matern = MaternKernel(nu=2.5, ard_num_dims=count, lengthscale_prior=GammaPrior(3.0, 6.0))
         return ScaleKernel(matern, outputscale_prior=GammaPrior(2.0, 0.15)).double()
     scaled = LogNormalPrior(loc=2**0.5 + 0.5 * math.log(dims), scale=3**0.5)
-    bound = GreaterThan(0.025, transform=None, initial_value=scaled.mode)
+    bound = GreaterThan(0.025, transform=None, initial_value=scaled.mode)  # pyright: ignore[reportArgumentType]
     return MaternKernel(
         nu=2.5, ard_num_dims=count, lengthscale_prior=scaled, lengthscale_constraint=bound
     ).double()
