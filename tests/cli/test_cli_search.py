@@ -137,7 +137,7 @@ def test_processes_of_torchrun_search_as_one(searched, tmp_path):
     [
         (("--budget", "macs=0.1%"), "is outside what this network can have"),
         (("--budget", "flops=3"), "expected macs=LIMITS"),
-        (("--budget", "macs=50%", "--searcher", "luck"), "unknown searcher 'luck'; use greedy or evolve"),
+        (("--budget", "macs=50%", "--searcher", "luck"), "unknown method of search 'luck' (known: greedy"),
         (("--budget", "macs=50%"), "is the log of another search (limits, steps, images, batch_size differ)"),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from anywidth.elastic import Elastic
-from anywidth.search import Budget, Evolve, Greedy, Together, closed_form, read_front, run_search, write_front
+from anywidth.search import Bayes, Budget, Evolve, Greedy, Together, closed_form, read_front, run_search, write_front
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -24,7 +24,9 @@ def error(width):
     noise = hashlib.sha256(repr(width.kept).encode()).digest()[0] / 255
     return 0.9 * sum(1 / k for k in width.kept) / 1.5 + 0.1 * noise
 
-def searcher(kind):
+def searcher(kind, together=Together()):
+    if kind == "bayes":
+        return Bayes(net, evals=14, prior_points=6, together=together)
     return Greedy(net, budget, steps=6) if kind == "greedy" else Evolve(net, budget, population=6, generations=3, parents=3)
 
 def plain(front):
@@ -42,7 +44,7 @@ with distributed.processes(torch.device("cpu")):
     def errors(widths):
         asked.extend(widths)
         return [error(w) for w in widths]
-    front = run_search(searcher(kind), errors, closed_form(net, "macs"), log=folder / f"{kind}.jsonl", together=together)
+    front = run_search(searcher(kind, together), errors, closed_form(net, "macs"), log=folder / f"{kind}.jsonl", together=together)
     print(json.dumps({"rank": rank, "world": world, "asked": len(asked), "front": plain(front)}))
     other = Greedy(net, budget, steps=3) if kind == "greedy" else Evolve(net, budget, seed=5)
     try:
@@ -108,7 +110,7 @@ def finished(process):
     return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
 
-@pytest.mark.parametrize("kind", ["greedy", "evolve"])
+@pytest.mark.parametrize("kind", ["greedy", "evolve", "bayes"])
 def test_two_gloo_processes_search_as_one(tmp_path, kind, free_port):
     script = tmp_path / "script.py"
     script.write_text(NET + TWO)
@@ -129,7 +131,7 @@ def test_two_gloo_processes_search_as_one(tmp_path, kind, free_port):
     assert mistakes == [refused["mistake"]] * 2
 
 
-@pytest.mark.parametrize("kind", ["greedy", "evolve"])
+@pytest.mark.parametrize("kind", ["greedy", "evolve", "bayes"])
 def test_kill_at_any_moment_ten_times(tmp_path, kind):
     script = tmp_path / "script.py"
     script.write_text(NET + KILLED)

@@ -100,10 +100,7 @@ def find(
         weights = _digest(net)
         costs = _costs(directory, net, kind, weights)
         limits = _budget(net, costs, kind, budget, choices)
-        bounds = [
-            search.parse(text, lambda kind: search.closed_form(net, _exact(kind))([net.space.full])[0])
-            for text in within or ()
-        ]
+        bounds = [search.parse(text, lambda kind: _whole(net, kind)) for text in within or ()]
         ask = answers(net, batches, quality)
         found = search.run_search(
             _searcher(net, limits, bounds, kind, costs, choices),
@@ -149,7 +146,8 @@ def _check_choices(choices: Choices, within: Sequence[str] | None) -> None:
 def _objective(text: str | None, budget: str | None) -> tuple[Kind, str]:
     """Kind of the cost, and "error" or "loss"."""
     named = None if budget is None else budget.partition("=")[0]
-    kind, comma, quality = (text or f"{named or 'macs'},error").partition(",")
+    default = named if named in get_args(Kind) else "macs"  # what the budget is, is checked with its limits
+    kind, comma, quality = (text or f"{default},error").partition(",")
     if not comma or kind not in get_args(Kind) or quality not in ("error", "loss"):
         raise WidthError(
             f"objective {text!r}: expected a cost (macs, params, latency) and a quality (error, loss), like macs,error"
@@ -159,12 +157,9 @@ def _objective(text: str | None, budget: str | None) -> tuple[Kind, str]:
     return kind, quality  # pyright: ignore[reportReturnType]
 
 
-def _exact(kind: Kind) -> Any:
-    if kind == "latency":
-        raise WidthError(
-            "search: --within cannot limit latency, which is known only after measuring; use macs or params"
-        )
-    return kind
+def _whole(net: Elastic, kind: Kind) -> float:
+    """Cost of the widest network by a formula; what has none is refused where it would be used."""
+    return 1.0 if kind == "latency" else search.closed_form(net, kind)([net.space.full])[0]
 
 
 def _budget(

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from anywidth.search.surrogate import Surrogate
+from anywidth.search.surrogate import Surrogate, quiet
 
 Acquisition = Literal["optimistic", "reference", "ehvi"]
 _AUGMENT = 1e-6
@@ -120,22 +120,24 @@ def hypervolume_gain(
 
     worst = float(errors.max() + 0.1 * (errors.max() - errors.min()))
     dearest = 1.05 * max(1.0, float(cost(measured).max()))
-    model = ModelList(surrogate.model, GenericDeterministicModel(known))
-    baseline = torch.from_numpy(measured)
-    gain = qLogNoisyExpectedHypervolumeImprovement(
-        model=model,
-        objective=WeightedMCMultiOutputObjective(torch.tensor([-1.0, -1.0], dtype=torch.float64)),
-        ref_point=[-worst, -dearest],
-        X_baseline=baseline,
-        sampler=get_sampler(model.posterior(baseline[:1]), torch.Size([_SAMPLES]), seed=seed),  # pyright: ignore[reportArgumentType]
-        prune_baseline=True,
-        cache_root=False,
-        X_pending=torch.from_numpy(pending) if len(pending) else None,
-    )
+    with quiet():
+        model = ModelList(surrogate.model, GenericDeterministicModel(known))
+        baseline = torch.from_numpy(measured)
+        gain = qLogNoisyExpectedHypervolumeImprovement(
+            model=model,
+            objective=WeightedMCMultiOutputObjective(torch.tensor([-1.0, -1.0], dtype=torch.float64)),
+            ref_point=[-worst, -dearest],
+            X_baseline=baseline,
+            sampler=get_sampler(model.posterior(baseline[:1]), torch.Size([_SAMPLES]), seed=seed),  # pyright: ignore[reportArgumentType]
+            prune_baseline=True,
+            cache_root=False,
+            X_pending=torch.from_numpy(pending) if len(pending) else None,
+        )
 
     @torch.no_grad()
     def score(candidates: np.ndarray) -> np.ndarray:
         points = torch.from_numpy(candidates)[:, None, :]
-        return torch.cat([gain(part) for part in points.split(_CHUNK)]).numpy()
+        with quiet():
+            return torch.cat([gain(part) for part in points.split(_CHUNK)]).numpy()
 
     return score

@@ -327,7 +327,8 @@ class _Model:
 
     def _pool(self, random: np.random.Generator, parents: np.ndarray, target: float) -> np.ndarray:
         """Candidates: some anywhere, the others children of the parents; and all of them moved to about the target."""
-        count = _POOL // 8 if self.settings["acquisition"] == "ehvi" else _POOL
+        slow = self.latency is not None or self.settings["acquisition"] == "ehvi"
+        count = _POOL // 8 if slow else _POOL
         anywhere = spread(random, count // 4, self.box.dims)
         shares = np.concatenate([anywhere, mutated(random, parents, count - len(anywhere))])
         near = at_cost(self.box, self.cost, shares, target * random.uniform(0.97, 1.03, count))

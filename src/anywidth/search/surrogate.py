@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +17,14 @@ Prior = Literal["scaled", "published"]
 _CHUNK = 1024
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings about data that are not standardised (the model does that) and about added jitter."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def require_botorch() -> Any:
     """The package botorch.
 
@@ -22,7 +32,8 @@ def require_botorch() -> Any:
         AnywidthError: it is not installed.
     """
     try:
-        import botorch
+        with quiet():
+            import botorch
     except ImportError:
         raise AnywidthError(
             "Bayesian search needs the package botorch: pip install 'anywidth[search]'"
@@ -48,8 +59,7 @@ class Surrogate:
         from gpytorch.mlls import ExactMarginalLogLikelihood
 
         inputs, values = torch.from_numpy(x), torch.from_numpy(y)[:, None]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about data that are not standardised: the model does that
+        with quiet():
             self.model = SingleTaskGP(inputs, values, covar_module=_kernel(x.shape[1], ard, prior))
             fit_gpytorch_mll(
                 ExactMarginalLogLikelihood(self.model.likelihood, self.model),
@@ -72,8 +82,9 @@ class Surrogate:
         Source: the "kriging believer" of Ginsbourger et al. 2010, "Kriging is well-suited to parallelize optimization".
         """
         points = torch.from_numpy(x)
-        mean = self.model.posterior(points).mean
-        self.model = self.model.condition_on_observations(points, mean)
+        with quiet():
+            mean = self.model.posterior(points).mean
+            self.model = self.model.condition_on_observations(points, mean)
 
 
 def _kernel(dims: int, ard: bool, prior: Prior) -> Any:

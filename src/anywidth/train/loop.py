@@ -109,7 +109,7 @@ def _check_losses(fit: _Fit, widths: Widths, losses: Sequence[float]) -> None:
 
 def _step_(fit: _Fit, batches: Sequence[Sequence[Tensor]]) -> None:
     if isinstance(fit.draw, Adaptive) and (news := fit.draw.advance_(fit.step)) is not None:
-        fit.log("policy", fit.step, **news)
+        fit.log("policy", fit.step + 1, **news)
     widths = fit.draw(generator(fit.seed, fit.step, _WIDTHS), fit.step / fit.steps)
     lr = fit.lr()
     torch.manual_seed(generator(fit.seed, fit.step, _DROPOUT, distributed.rank()).initial_seed())

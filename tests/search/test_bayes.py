@@ -1,0 +1,245 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from anywidth.budget import Budget, ClosedForm, closed_form
+from anywidth.elastic import Elastic
+from anywidth.errors import WidthError
+from anywidth.search import Bayes, Random, area_under, hypervolume, run_search
+from anywidth.search.candidates import Box, at_cost, mutated, spread, within
+from anywidth.search.history import front_of, representatives, target_weights
+
+GROUPS, UNITS = 8, 64
+
+
+@pytest.fixture(scope="module")
+def chain() -> Elastic:
+    """Eight groups of 64 channels."""
+    layers: list[nn.Module] = []
+    for i in range(GROUPS):
+        layers += [nn.Linear(UNITS if i else 3, UNITS), nn.ReLU()]
+    return Elastic(nn.Sequential(*layers, nn.Linear(UNITS, 2)), torch.zeros(1, 3))
+
+
+class Problem:
+    """error = 0.1 + sum a_i (1 / s_i - 1), cost = sum p_i s_i, for shares s: the front is s_i ~ sqrt(a_i / p_i), clipped."""
+
+    def __init__(self, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        self.weights, self.prices = (
+            0.3 * random.dirichlet(np.ones(GROUPS)),
+            random.dirichlet(3 * np.ones(GROUPS)),
+        )
+        self.costs = ClosedForm(lambda rows: np.asarray(rows) / UNITS @ self.prices)
+
+    def errors(self, widths):
+        shares = np.array([w.kept for w in widths]) / UNITS
+        return ((1 / shares - 1) @ self.weights + 0.1).tolist()
+
+    def best(self) -> float:
+        """Hypervolume of the known front."""
+        points = []
+        for price in np.exp(np.linspace(-7, 7, 2000)):
+            shares = np.clip(np.sqrt(self.weights / (price * self.prices)), 0.25, 1)
+            points.append((shares @ self.prices, float((1 / shares - 1) @ self.weights + 0.1)))
+        return hypervolume(*zip(*points, strict=True), reference=(1.01, 1.0))
+
+
+def found_by(searcher, problem):
+    front = run_search(searcher, problem.errors, problem.costs)
+    return hypervolume(
+        [m.cost for m in front.members], [m.error for m in front.members], reference=(1.01, 1.0)
+    )
+
+
+@pytest.mark.parametrize("acquisition", ["optimistic", "ehvi"])
+def test_it_beats_random_and_the_published_bound_on_a_known_front(chain, acquisition):
+    evals = 26
+    gains, shares = [], []
+    for seed in range(2):
+        problem = Problem(seed)
+        options = {"costs": problem.costs, "evals": evals, "prior_points": 8, "seed": seed}
+        found = found_by(Bayes(chain, acquisition=acquisition, **options), problem)
+        published = found_by(Bayes(chain, acquisition="reference", **options), problem)
+        random = found_by(Random(chain, evals=evals, seed=seed), problem)
+        assert random < found < problem.best()
+        gains.append(found - published)
+        shares.append(found / problem.best())
+    assert np.mean(gains) > 0
+    assert np.mean(shares) > 0.88
+
+
+def test_it_leaves_the_diagonal(chain):
+    problem = Problem(0)
+    bayes = Bayes(chain, costs=problem.costs, evals=24, prior_points=8)
+    run_search(bayes, problem.errors, problem.costs)
+    spreads = [np.ptp(np.array(t.width.kept) / UNITS) for t in bayes.trials[9:]]
+    assert min(spreads) > 0.05
+
+
+def test_every_width_is_asked_once_and_lies_in_the_box(chain):
+    problem = Problem(1)
+    bayes = Bayes(chain, costs=problem.costs, evals=20, prior_points=6, low=0.5, high=0.8, batch=4)
+    run_search(bayes, problem.errors, problem.costs)
+    kept = [t.width.kept for t in bayes.trials]
+    assert len(set(kept)) == len(kept) == 20
+    low, high = (chain.space.uniform(r).kept for r in (0.5, 0.8))
+    assert all(a <= k <= b for row in kept for a, k, b in zip(low, row, high, strict=True))
+    assert low in kept
+    assert high in kept
+
+
+def test_pending_proposals_of_a_batch_differ(chain):
+    problem = Problem(2)
+    for acquisition in ("optimistic", "ehvi"):
+        bayes = Bayes(chain, costs=problem.costs, evals=12, prior_points=8, acquisition=acquisition, batch=4)
+        run_search(bayes, problem.errors, problem.costs)
+        assert len({t.width.kept for t in bayes.trials[-4:]}) == 4
+
+
+def test_the_same_seed_gives_the_same_trials_and_another_others(chain):
+    def trials(seed):
+        bayes = Bayes(chain, costs=Problem(0).costs, evals=16, prior_points=8, seed=seed)
+        run_search(bayes, Problem(0).errors, Problem(0).costs)
+        return [t.width.kept for t in bayes.trials]
+
+    assert trials(3) == trials(3) != trials(4)
+
+
+def test_limits_are_the_targets_and_further_limits_hold(chain):
+    full = chain.macs(1.0)
+    budget = Budget(kind="macs", limits={"half": 0.5 * full, "third": 0.33 * full})
+    limit = Budget(kind="params", limits={"few": 0.6 * chain.params(1.0)})
+    bayes = Bayes(chain, evals=30, prior_points=6, budget=budget, limit=[limit])
+    front = run_search(bayes, Problem(0).errors, closed_form(chain, "macs"))
+    assert [m.label for m in front.members] == ["third", "half"]
+    assert all(m.cost <= budget.limits[m.label] for m in front.members)
+    assert all(chain.params(t.width) <= limit.limits["few"] for t in bayes.trials)
+    late = [t.cost / full for t in bayes.trials[10:]]
+    assert np.median([min(abs(c - 0.5), abs(c - 0.33)) for c in late]) < 0.03
+
+
+def test_costs_without_a_formula_are_modelled(chain):
+    """As latency: known only where it was measured."""
+    bayes = Bayes(chain, kind="latency", evals=24, prior_points=10)
+
+    def seconds(widths):
+        return [1e-3 + 1e-9 * float(chain.macs(w)) for w in widths]
+
+    front = run_search(bayes, Problem(0).errors, seconds)
+    assert len(front.members) > 4
+    assert [m.cost for m in front.members] == seconds([m.width for m in front.members])
+
+
+def test_a_history_is_measured_again_and_bounded(chain):
+    bayes = Bayes(chain, prior_points=6, history=8, seed=1)
+    scale = 1.0
+    for step in range(10):
+        asked = bayes.to_measure()
+        assert len(asked) <= 8
+        assert len(asked) == min(2 * step, 8)
+        assert {t.width for t in bayes.trials if t.error is None} <= set(asked)
+        bayes.measured_([scale * e for e in Problem(0).errors(asked)] if asked else [])
+        again = Bayes(chain, prior_points=6, history=8, seed=1)
+        again.load_(bayes.state())
+        assert again.next_() == bayes.next_()
+        assert again.state() == bayes.state()
+        scale *= 0.9
+    asked = bayes.to_measure()
+    bayes.measured_(Problem(0).errors(asked))
+    assert {m.width for m in bayes.present_front().members} <= set(asked)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"low": 0.0}, "expected 0 < low < high <= 1, got 0.0"),
+        ({"low": 0.9, "high": 0.5}, "got 0.9 and 0.5"),
+        ({"low": 0.999}, "is one width only"),
+        ({"batch": 0}, "batch = 0: expected a whole number from 1"),
+        ({"evals": 5}, "evals = 5: expected more than prior_points"),
+        ({"acquisition": "bold"}, "acquisition = 'bold': expected optimistic or reference or ehvi"),
+        ({"sampling": "even"}, "sampling = 'even': expected uniform or pareto"),
+        ({"tolerance": 0}, "tolerance = 0"),
+        ({"beta": -1}, "beta = -1"),
+        ({"budget": Budget(kind="macs", limits={"none": 10.0})}, "the limit none (10) is outside"),
+        ({"limit": [Budget(kind="params", limits={"few": 10.0})]}, "no width within 10"),
+        ({"limit": [Budget(kind="latency", limits={"fast": 1.0})]}, "cannot be known before measuring"),
+    ],
+)
+def test_settings_that_cannot_be(chain, options, message):
+    with pytest.raises(WidthError) as caught:
+        Bayes(chain, **options)
+    assert message in str(caught.value)
+
+
+def test_the_box_rounds_as_uniform_widths_do(chain):
+    net = Elastic(nn.Sequential(nn.Linear(3, 40), nn.ReLU(), nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 2)),
+                  torch.zeros(1, 3), divisor=8, minimum=4)  # fmt: skip
+    box = Box(net.space, 0.25)
+    for ratio in np.linspace(0.25, 1, 31):
+        units = box.units(np.full((1, 2), (ratio - 0.25) / 0.75))[0]
+        wanted = [g.round(round(ratio * g.size) / g.size) for g in net.space.groups]
+        assert units.tolist() == wanted
+
+
+def test_candidates_are_moved_to_a_cost(chain):
+    box, random = Box(chain.space, 0.25), np.random.default_rng(0)
+    cost = ClosedForm(chain.macs).rows
+    rows = np.concatenate([spread(random, 64, GROUPS), mutated(random, spread(random, 4, GROUPS), 64)])
+    targets = random.uniform(0.2, 0.8, 128) * chain.macs(1.0)
+    assert rows.min() >= 0
+    assert rows.max() <= 1
+    moved = cost(box.units(at_cost(box, cost, rows, targets)))
+    assert np.abs(moved / targets - 1).max() < 0.05
+    limit = 0.4 * chain.macs(1.0)
+    narrowed = within(box, cost, rows, limit)
+    assert (cost(box.units(narrowed)) <= limit).all()
+    already = cost(box.units(rows)) <= limit
+    assert already.any()
+    np.testing.assert_array_equal(narrowed[already], rows[already])
+
+
+def test_representatives_are_the_front_the_latest_and_some_others():
+    random = np.random.default_rng(0)
+    costs, errors = random.random(50), random.random(50)
+    front = front_of(costs, errors)
+    kept = representatives(costs, errors, at_most=len(front) + 10, random=random)
+    assert set(front) <= set(kept)
+    assert len(kept) == len(front) + 10
+    assert {49, 48} <= set(kept) | set(front)
+    np.testing.assert_array_equal(representatives(costs, errors, at_most=50, random=random), range(50))
+    few = representatives(np.arange(9.0), -np.arange(9.0), at_most=3, random=random)
+    np.testing.assert_array_equal(few, [0, 4, 8])
+
+
+def test_a_front_leaves_out_what_is_dominated():
+    assert front_of(np.array([1, 1, 2, 3, 2.0]), np.array([5, 4, 4, 1, 3.0])).tolist() == [1, 4, 3]
+
+
+def test_pareto_aware_targets_are_drawn_by_area():
+    bins = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+    weights = target_weights(bins, [0.2, 0.6], [1.0, 0.5], (1.0, 0.4))
+    # 0.2..0.6: 0.4 x 0.5 over two bins; 0.6..1: 0.4 x 0.1 over two bins
+    np.testing.assert_allclose(weights, np.array([0, 0.1, 0.1, 0.02, 0.02]) / 0.24)
+    np.testing.assert_allclose(target_weights(bins, [1.0], [0.4], (1.0, 0.4)), 0.2)
+
+
+def test_hypervolume_and_area_by_hand():
+    assert hypervolume([0.2, 0.5], [0.5, 0.25], reference=(1.0, 1.0)) == pytest.approx(0.8 * 0.5 + 0.5 * 0.25)
+    assert hypervolume([0.5, 0.2, 0.6, 2], [0.25, 0.5, 0.3, 0], reference=(1.0, 1.0)) == pytest.approx(0.525)
+    assert area_under([0, 1, 2], [1, 0, 1]) == pytest.approx(0.5)
+    assert area_under([2, 0, 1], [1, 1, 0], between=(0.5, 1.0)) == pytest.approx(0.25)
+    with pytest.raises(WidthError, match="needs two costs"):
+        area_under([1], [1])
+    with pytest.raises(WidthError, match=r"within 0\.\.2"):
+        area_under([0, 2], [1, 1], between=(1, 3))
+
+
+def test_random_search_asks_what_it_was_told(chain):
+    random = Random(chain, evals=30, batch=7, low=0.4, seed=2)
+    front = run_search(random, Problem(0).errors, closed_form(chain, "macs"))
+    assert len({t.width.kept for t in random.trials}) == 30
+    assert min(min(t.width.kept) for t in random.trials) >= chain.space.uniform(0.4).kept[0]
+    assert [m.error for m in front.members] == sorted((m.error for m in front.members), reverse=True)
