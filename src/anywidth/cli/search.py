@@ -31,11 +31,11 @@ class Choices:
 
     method: str
     evals: int | None
-    criterion: str
+    criterion: Any
     steps: int
     population: int
     generations: int
-    acquisition: str
+    acquisition: Any
     beta: float
     prior_points: int
     batch: int
@@ -223,12 +223,14 @@ def _searcher(
         )  # fmt: skip
     assert limits is not None
     if chosen.method == "greedy":
-        return search.Greedy(net, limits, steps=chosen.steps, criterion=chosen.criterion)  # pyright: ignore[reportArgumentType]
-    generations = chosen.generations
+        return search.Greedy(net, limits, steps=chosen.steps, criterion=chosen.criterion)
+    population, generations = chosen.population, chosen.generations
     if chosen.evals is not None:
-        generations = max(0, round(chosen.evals / (chosen.population * len(limits.limits))) - 1)
+        each = chosen.evals // len(limits.limits)
+        population = max(2, min(population, each))
+        generations = max(0, each // population - 1)
     return search.Evolve(
-        net, limits, population=chosen.population, generations=generations, parents=min(8, chosen.population), seed=chosen.seed
+        net, limits, population=population, generations=generations, parents=min(8, population), seed=chosen.seed
     )  # fmt: skip
 
 
