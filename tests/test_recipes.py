@@ -10,7 +10,8 @@ from anywidth import Elastic
 from anywidth import recipe as recipes
 from anywidth.cli.names import build_model
 from anywidth.cli.run import listed_widths
-from anywidth.train import policies, targets
+from anywidth.search import Bayes
+from anywidth.train import Joslim, policies, targets
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -23,6 +24,21 @@ SLIMMING = {
     for data in ("cifar10", "cifar100", "svhn")
 }
 SLIMMING |= {"slimming_vgg19_cifar10_multipass", "slimming_vgg_a_imagenet"}
+JOSLIM = {
+    f"joslim_{net}"
+    for net in ("mobilenet_v2", "mobilenet_v3_large", "resnet18", "resnet20_cifar10", "resnet56_cifar100")
+}
+JOSLIM |= {
+    f"joslim_torchvision_{net}"
+    for net in (
+        "resnet18",
+        "mobilenet_v2",
+        "mobilenet_v3_small",
+        "mobilenet_v3_large",
+        "efficientnet_b0",
+        "regnet_y_400mf",
+    )
+}
 
 
 def test_the_recipes_are_all_here():
@@ -30,7 +46,15 @@ def test_the_recipes_are_all_here():
     assert (
         TEN
         | SLIMMING
-        | {"digits", "us_resnet50", "convnext_tiny", "cifar10_us_resnet20", "cifar10_us_resnet56"}
+        | JOSLIM
+        | {
+            "digits",
+            "digits_joslim",
+            "us_resnet50",
+            "convnext_tiny",
+            "cifar10_us_resnet20",
+            "cifar10_us_resnet56",
+        }
         == names
     )
 
@@ -51,14 +75,18 @@ def test_a_recipe_builds_its_network_and_its_widths(path):
         freeze=recipe.elastic.freeze,
     )
     widths, train = recipe.widths, recipe.train
-    draw = policies.make(
-        widths.rule,
-        net,
-        low=widths.min,
-        high=widths.max,
-        random=widths.random,
-        grid=widths.grid,
-        options=widths.options,
+    draw = (
+        joint(recipe, net)
+        if recipe.joslim
+        else policies.make(
+            widths.rule,
+            net,
+            low=widths.min,
+            high=widths.max,
+            random=widths.random,
+            grid=widths.grid,
+            options=widths.options,
+        )
     )
     chosen = [net.width(w) for w in draw(torch.Generator().manual_seed(0), 1.0)]
     assert all(width <= chosen[0] for width in chosen)
@@ -72,4 +100,15 @@ def test_a_recipe_builds_its_network_and_its_widths(path):
         assert costs == [(int(row["macs_slimmable"]), int(row["params"])) for row in rows]
     heading = path.read_text().split("\nmodel:")[0]
     assert "arXiv" in heading
-    assert path.stem == "digits" or "ot run here" in heading
+    assert path.stem.startswith("digits") or "ot run here" in heading
+
+
+def joint(recipe, net):
+    """Before the model, widths are spread over the range; a few of them."""
+    chosen = recipe.joslim
+    bayes = Bayes(net, low=recipe.narrowest, batch=chosen.num_sampled_arch, prior_points=chosen.prior_points)
+    draw = Joslim(bayes, lambda widths: [1.0] * len(widths), tau=chosen.tau, low=recipe.narrowest)
+    for step in range(3 * chosen.tau):
+        draw.advance_(step)
+    assert len({t.width for t in bayes.trials}) == 3 * chosen.num_sampled_arch
+    return draw
