@@ -1,14 +1,17 @@
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from anywidth.models import JoslimCifarResNet, MobileNetV1
+from anywidth.models import DSMBNet, JoslimCifarResNet, MobileNetV1
 from anywidth.store import load
+from deterministic_fill import filled
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "interop"))
+from dsnet_reference import shapes
 from reference import Reference
 
 
@@ -38,6 +41,18 @@ def test_a_checkpoint_of_joslim(run_command, tmp_path):
     assert (code, err) == (0, "")
     assert "40.2 M" in text
     assert load(out, JoslimCifarResNet(20, 5)).params(1.0) == 275_056 - 95 * 64
+
+
+def test_a_checkpoint_of_ds_net(run_command, tmp_path):
+    path, out = tmp_path / "a.pth.tar", tmp_path / "net.safetensors"
+    state = filled({n: torch.empty(s) for n, s in shapes(5).items() if s})
+    torch.save({"state_dict": state, "args": Namespace(lr=0.08)}, path)
+    code, text, err = run_command("import", path, "--source", "dsnet", "--model", "ds_mbnet", "--out", out)
+    assert (code, err) == (0, "")
+    assert "smallest" in text
+    net = load(out, DSMBNet(5))
+    assert list(net.widths) == [*range(14), "smallest", "largest"]
+    assert all(net.has_statistics(label) for label in net.widths)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from anywidth.errors import CheckpointError
 def import_(
     path: Path = typer.Argument(metavar="CHECKPOINT", help=".pt, .pth or .safetensors."),
     source: str = typer.Option(
-        "slimmable_networks", help="slimmable_networks, network-slimming, joslim, torchvision or timm."
+        "slimmable_networks", help="slimmable_networks, network-slimming, joslim, dsnet, torchvision or timm."
     ),
     model: str = typer.Option(..., help="Name there, like us_mobilenet_v1 or resnet50."),
     out: Path = typer.Option(..., help="File to write, NAME.safetensors."),

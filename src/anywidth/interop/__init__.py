@@ -11,12 +11,13 @@ import torch
 
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, WidthError
-from anywidth.interop import joslim, network_slimming, slimmable_networks
+from anywidth.interop import dsnet, joslim, network_slimming, slimmable_networks
 from anywidth.interop.files import Report
 from anywidth.interop.wide import load_wide_
 from anywidth.width import unknown_name
 
-SOURCES = ("slimmable_networks", "network-slimming", "joslim", "torchvision", "timm")
+SOURCES = ("slimmable_networks", "network-slimming", "joslim", "dsnet", "torchvision", "timm")
+_READERS = {"network-slimming": network_slimming.load, "joslim": joslim.load, "dsnet": dsnet.load}
 
 
 def load(
@@ -36,7 +37,8 @@ def load(
         path: the file.
         source: "slimmable_networks": the reference code of slimmable networks, universally slimmable networks and
             AutoSlim; "network-slimming": that of Network Slimming, whose pruned networks are read as they are;
-            "joslim": that of Joslim; "torchvision" or "timm": an ordinary network, which becomes the widest.
+            "joslim": that of Joslim; "dsnet": that of DS-Net; "torchvision" or "timm": an ordinary network, which
+            becomes the widest.
         model: the name there: "us_mobilenet_v1", "resnet164", "slim_resnet20", "resnet50", ...
         widths: listed widths. For "slimmable_networks" those of the file, in its order (AutoSlim: the channel lists);
             by default the published ones.
@@ -60,11 +62,10 @@ def load(
             )
         listed = None if widths is None else list(widths)
         return slimmable_networks.load(path, model, listed, image_size=image_size or 224)
-    if source in ("network-slimming", "joslim"):
+    if source in _READERS:
         if model_options:
             raise CheckpointError(f"source {source!r} takes no model_options: the file says them")
-        read = joslim.load if source == "joslim" else network_slimming.load
-        return read(path, model, widths, image_size=image_size, **options)
+        return _READERS[source](path, model, widths, image_size=image_size, **options)
     if source not in SOURCES:
         raise CheckpointError(unknown_name("source of checkpoints", source, SOURCES))
     wide = _ordinary(source, model, dict(model_options or {}))
@@ -93,4 +94,13 @@ def _ordinary(source: str, model: str, options: dict[str, Any]) -> torch.nn.Modu
     return timm.create_model(model, pretrained=False, **options)
 
 
-__all__ = ["SOURCES", "Report", "joslim", "load", "load_wide_", "network_slimming", "slimmable_networks"]
+__all__ = [
+    "SOURCES",
+    "Report",
+    "dsnet",
+    "joslim",
+    "load",
+    "load_wide_",
+    "network_slimming",
+    "slimmable_networks",
+]

@@ -1,6 +1,7 @@
 """Plain networks that torchvision and timm lack; nothing here knows about width."""
 
 from anywidth.models.cifar_densenet import CifarDenseNet
+from anywidth.models.ds_mbnet import DSMBNet
 from anywidth.models.inverted import MNASNet, MobileNetV2
 from anywidth.models.joslim_mobilenet import JoslimMobileNetV2, JoslimMobileNetV3
 from anywidth.models.joslim_resnet import JoslimCifarResNet, JoslimResNet
@@ -15,6 +16,7 @@ __all__ = [
     "VGGA",
     "CifarDenseNet",
     "CifarVGG",
+    "DSMBNet",
     "JoslimCifarResNet",
     "JoslimMobileNetV2",
     "JoslimMobileNetV3",

@@ -1,0 +1,81 @@
+"""Several channel groups of one size as one group: one number of channels for a whole stage."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from anywidth.channels.space import Axis, ChannelGroup, ChannelSpace, Size
+from anywidth.errors import WidthError
+from anywidth.width import unknown_name
+
+
+def joined(space: ChannelSpace, names: Mapping[str, str]) -> ChannelSpace:
+    """The space with fewer groups, of which a width has fewer numbers; unit i of such a group is unit i of each member.
+
+    Args:
+        space: as traced.
+        names: name of the new group -> glob pattern of the groups that become one; the first pattern that fits counts,
+            and groups that none fits stay.
+
+    Raises:
+        WidthError: a pattern without groups, groups of different sizes, or a name that another group has.
+    """
+    members: dict[str, list[ChannelGroup]] = {}
+    for group in space.groups:
+        fits = (new for new, pattern in names.items() if fnmatch.fnmatchcase(group.name, pattern))
+        members.setdefault(next(fits, group.name), []).append(group)
+    for new, pattern in names.items():
+        if new in space.names and not fnmatch.fnmatchcase(new, pattern):
+            raise WidthError(f"'{new}' is the name of a group that '{pattern}' does not join; give another")
+        if new not in members:
+            raise WidthError(unknown_name("channel groups", pattern, space.names) + "; nothing to join")
+    order = list(members)
+    group_of = {group.name: order.index(new) for new, found in members.items() for group in found}
+    number = [group_of[name] for name in space.names]
+    return replace(
+        space,
+        groups=tuple(_one(new, found) for new, found in members.items()),
+        axes={
+            n: tuple(None if a is None else _axis(a, number) for a in axes) for n, axes in space.axes.items()
+        },
+        attributes=tuple(replace(rule, size=_size(rule.size, number)) for rule in space.attributes),
+        terms=tuple(
+            replace(
+                term,
+                sizes=tuple(_size(s, number) for s in term.sizes),
+                written=tuple(_size(s, number) for s in term.written),
+            )
+            for term in space.terms
+        ),
+    )
+
+
+def _one(name: str, found: Sequence[ChannelGroup]) -> ChannelGroup:
+    first = found[0]
+    odd = next((g for g in found if (g.size, g.unit) != (first.size, first.unit)), None)
+    if odd is not None:
+        raise WidthError(
+            f"'{name}' cannot join '{first.name}' ({first.size} units of {first.unit} channels) and '{odd.name}' ({odd.size} "
+            f"of {odd.unit}); join groups of the same size"
+        )
+    return replace(
+        first,
+        name=name,
+        divisor=math.lcm(*(g.divisor for g in found)),
+        minimum=max(g.minimum for g in found),
+        permutable=all(g.permutable for g in found),
+        stream=any(g.stream for g in found),
+        writers=tuple(dict.fromkeys(w for g in found for w in g.writers)),
+        readers=tuple(dict.fromkeys(r for g in found for r in g.readers)),
+    )
+
+
+def _axis(runs: Axis, number: Sequence[int]) -> Axis:
+    return tuple(run if run.group < 0 else replace(run, group=number[run.group]) for run in runs)
+
+
+def _size(size: Size, number: Sequence[int]) -> Size:
+    return replace(size, runs=_axis(size.runs, number))
