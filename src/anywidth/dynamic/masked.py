@@ -1,0 +1,144 @@
+"""The published way: the widest choice runs for every input, and masks cut it down to the choice that was drawn.
+
+It is slow, and it is what gives the gates their gradient in the published training. Inference never does this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from anywidth.dynamic.losses import sparsification_loss, wanted
+from anywidth.dynamic.routes import Routes
+from anywidth.dynamic.target import Costs
+from anywidth.dynamic.tree import Leaf, Node
+from anywidth.errors import WidthError
+
+if TYPE_CHECKING:
+    from anywidth.dynamic.train import GateConfig
+
+
+def straight_through(
+    logits: Tensor, *, temperature: float = 1.0, noise: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Gumbel softmax: probabilities (N, K) with noise, and the one-hot of the largest, which has their gradient.
+
+    Source: Jang et al., arXiv 1611.01144, section 2.2.
+    """
+    exponential = torch.empty(logits.shape, dtype=logits.dtype).exponential_(generator=noise)
+    soft = ((logits - exponential.to(logits.device).log()) / temperature).softmax(1)
+    hard = F.one_hot(soft.argmax(1), soft.shape[1]).to(soft)
+    return soft, hard - soft.detach() + soft
+
+
+class Masked:
+    """The part after a gate at its widest choice, with masks for the others.
+
+    Outputs of convolutions, linear layers and batch norms are cut to each input's channels; batch norms use each
+    input's statistics, those of its width.
+
+    Args:
+        routes: of one gate, whose widths are prefixes.
+
+    Raises:
+        WidthError: several gates, or a layer whose channels are not a prefix.
+    """
+
+    def __init__(self, routes: Routes) -> None:
+        if len(routes.gates) != 1:
+            raise WidthError(
+                f"gate.method = 'gumbel' masks what follows one gate; this network has {len(routes.gates)}: use 'expected'"
+            )
+        self.routes = routes
+        last = routes.choices - 1
+        self.first = routes.part(0, ())
+        module = routes.part(1, (last,))
+        assert isinstance(module, fx.GraphModule)
+        self.parts = [routes.part(1, (k,)) for k in range(routes.choices)]
+        self.runner = _Runner(module, self.parts)
+
+    def __call__(self, values: Sequence[Any], choice: Tensor) -> Tensor:
+        """Values from the first part, choice (N, K) one-hot -> output (N, ...)."""
+        return self.runner.with_(choice)(*values)
+
+
+class _Runner(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, parts: Sequence[nn.Module]) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.parts = parts
+        self.choice: Tensor | None = None
+
+    def with_(self, choice: Tensor) -> Callable[..., Tensor]:
+        self.choice = choice
+        return self.run
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        layer = self.module.get_submodule(target)
+        widths = [part.get_submodule(target) for part in self.parts]
+        if isinstance(layer, _BatchNorm):
+            return self._normalised(layer, widths, args[0])  # pyright: ignore[reportArgumentType]
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            sizes = [int(w.get_parameter("weight").shape[0]) for w in widths]
+            return self._cut(layer(*args, **kwargs), sizes)
+        return layer(*args, **kwargs)
+
+    def _cut(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
+        if len(set(sizes)) == 1:
+            return x
+        return x * self._mixed(
+            [torch.ones(s, dtype=x.dtype, device=x.device) for s in sizes], x.shape[1]
+        ).reshape(len(x), -1, *[1] * (x.ndim - 2))
+
+    def _mixed(self, vectors: Sequence[Tensor], channels: int) -> Tensor:
+        """Each input's own of K vectors, padded by zeros: (N, channels)."""
+        assert self.choice is not None
+        table = torch.stack([F.pad(v, (0, channels - len(v))) for v in vectors])
+        return self.choice @ table.to(self.choice)
+
+    def _normalised(self, layer: _BatchNorm, widths: Sequence[_BatchNorm], x: Tensor) -> Tensor:
+        shape = (len(x), -1, *[1] * (x.ndim - 2))
+        means = self._mixed([w.running_mean for w in widths], x.shape[1])  # pyright: ignore[reportArgumentType]
+        variances = self._mixed([w.running_var for w in widths], x.shape[1])  # pyright: ignore[reportArgumentType]
+        y = (x - means.reshape(shape)) * (variances + layer.eps).rsqrt().reshape(shape)
+        if layer.affine:
+            y = y * layer.weight.reshape(1, -1, *shape[2:]) + layer.bias.reshape(1, -1, *shape[2:])
+        return self._cut(y, [w.num_features for w in widths])
+
+
+def published_losses(
+    routes: Routes,
+    gates: Sequence[nn.Module],
+    images: Tensor,
+    labels: Tensor,
+    config: GateConfig,
+    costs: Costs,
+    *,
+    noise: torch.Generator | None,
+) -> tuple[Tensor, float]:
+    """The three losses of arXiv 2103.13258, section 3.3, as published: see `GateConfig`.
+
+    The classification loss reaches the gate through the masks, the cost through the drawn choice, the sparsifying loss through the
+    probabilities with noise.
+    """
+    masked = Masked(routes)
+    with torch.no_grad():
+        feature, *values = masked.first(images)
+    logits = gates[0](feature)
+    soft, hard = straight_through(logits, temperature=config.temperature, noise=noise)
+    output = masked(values, hard)
+    with torch.no_grad():
+        ends = [Leaf(route=(k,), output=masked.parts[k](*values)) for k in (0, routes.choices - 1)]
+    wide = wanted(ends, labels, hard=config.hard)
+    shown = soft if config.double_softmax else soft.clamp_min(1e-12).log()
+    guided = sparsification_loss(
+        [Node(route=(), logits=shown)], wide, smoothing=config.smoothing, double_softmax=False
+    )
+    spent = (hard @ costs.routes.to(hard)).mean()
+    excess = spent / 1e9 if config.target is None else spent / config.target - 1
+    answer = F.cross_entropy(output, labels, label_smoothing=config.smoothing)
+    return answer + config.sparsify * guided + config.cost * excess.square(), float(spent.detach())

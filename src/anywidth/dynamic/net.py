@@ -1,0 +1,119 @@
+"""Inference that really computes only the chosen width, for a batch too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anywidth.dynamic.routes import Route, Routes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Routed:
+    """Outputs of a batch and the ways that its inputs took.
+
+    Attributes:
+        output: (N, ...) in the order of the inputs.
+        routes: (N, gates) the width that each gate chose, by number.
+    """
+
+    output: Tensor
+    routes: Tensor
+
+
+class DynamicNet(nn.Module):
+    """A network whose gates choose a width for each input.
+
+    The part before the first gate runs on the whole batch; then the inputs are grouped by their choice, and each group runs through
+    compact layers of its width. Outputs are in the order of the inputs. The choice is the largest logit, so it is the same every time.
+
+    Args:
+        routes: parts of all widths; compact copies, which hold their own tensors.
+        gates: one for each gate of `routes`.
+    """
+
+    def __init__(self, routes: Routes, gates: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.gates = nn.ModuleList(gates)
+        self.count = len(routes.gates)
+        self.parts = nn.ModuleDict()
+        self._names: dict[tuple[int, Route], str] = {}
+        made: dict[int, str] = {}
+        for number in range(self.count + 1):
+            for route in _prefixes(routes.choices, number):
+                module = routes.part(number, route)
+                name = made.setdefault(id(module), f"part{number}_" + "_".join(map(str, route)))
+                self.parts[name] = module
+                self._names[number, route] = name
+        self.eval()
+
+    def part(self, number: int, route: Route) -> nn.Module:
+        """Part `number` after the choices `route` of the gates before it."""
+        return self.parts[self._names[number, route]]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, ...) -> the network's output (N, ...)."""
+        return self.routed(x).output
+
+    def routed(self, x: Tensor) -> Routed:
+        """As `forward`, with the routes.
+
+        Raises:
+            ValueError: an empty batch.
+        """
+        if len(x) == 0:
+            raise ValueError("dynamic network: the batch is empty")
+        routes = torch.zeros(len(x), self.count, dtype=torch.long, device=x.device)
+        outputs: list[Tensor] = []
+        order: list[Tensor] = []
+        self._run((), (x,), torch.arange(len(x), device=x.device), routes, outputs, order)
+        if len(outputs) == 1:
+            return Routed(output=outputs[0], routes=routes)
+        joined = torch.cat(outputs)
+        back = torch.empty_like(joined)
+        back[torch.cat(order)] = joined
+        return Routed(output=back, routes=routes)
+
+    def _run(
+        self,
+        route: Route,
+        values: Sequence[Any],
+        index: Tensor,
+        routes: Tensor,
+        outputs: list[Tensor],
+        order: list[Tensor],
+    ) -> None:
+        """Run inputs `index`, which all took `route` so far, to their outputs."""
+        module = self.part(len(route), route)
+        if len(route) == self.count:
+            outputs.append(module(*values))
+            order.append(index)
+            return
+        feature, *values = module(*values)
+        chosen = self.gates[len(route)](feature).argmax(1)
+        routes[index, len(route)] = chosen
+        taken = chosen.unique().tolist()
+        for choice in taken:
+            if len(taken) == 1:
+                self._run((*route, choice), values, index, routes, outputs, order)
+                continue
+            mine = (chosen == choice).nonzero().flatten()
+            some = [v.index_select(0, mine) if isinstance(v, Tensor) else v for v in values]
+            self._run((*route, choice), some, index[mine], routes, outputs, order)
+
+    def compile(self, *arguments: Any, **options: Any) -> DynamicNet:
+        """Compile the parts, each by itself; the grouping between them stays in Python. Arguments are those of `torch.compile`."""
+        for module in self.parts.values():
+            module.compile(*arguments, **options)
+        return self
+
+
+def _prefixes(choices: int, length: int) -> list[Route]:
+    routes: list[Route] = [()]
+    for _ in range(length):
+        routes = [(*route, k) for route in routes for k in range(choices)]
+    return routes

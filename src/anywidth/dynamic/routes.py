@@ -1,0 +1,153 @@
+"""The widths that gates choose between, and the parts of the network that each choice runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from anywidth.cost import Convention
+from anywidth.elastic import Elastic
+from anywidth.errors import WidthError
+from anywidth.split import Cut, Part, split
+from anywidth.width import Width
+
+Route = tuple[int, ...]
+"""What each gate chose, by number; shorter where later gates have not chosen yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """A part at the widths of some route."""
+
+    route: Route
+    part: Part
+
+
+class Routes:
+    """All ways through a network whose gates choose a width for what follows them.
+
+    The groups that are first made after a gate follow its choice; those made before the first gate must be the same for
+    all widths, so that all inputs share that part.
+
+    Args:
+        net: with statistics for the widths; parts are made in evaluation mode.
+        gates: where each gate is, in the order in which the network runs.
+        widths: the widths to choose from, the narrowest first: labels, ratios or `Width`s. A gate's choice k takes from width k the
+            groups that follow it.
+
+    Raises:
+        WidthError: fewer than two widths, widths that differ before the first gate, a gate without groups, or widths that are not in
+            order.
+        TraceError: a gate at a module that does not exist, or a network that cannot be cut.
+
+    Source: Li et al., arXiv 2103.13258, section 3.3.
+    """
+
+    def __init__(self, net: Elastic, gates: Sequence[Cut], widths: Sequence[Hashable]) -> None:
+        if len(widths) < 2 or not gates:
+            raise WidthError(
+                f"gates choose between at least two widths at one place or more; got {len(widths)} widths and {len(gates)} gates"
+            )
+        self.net, self.gates, self.labels = net, tuple(gates), tuple(widths)
+        self.widths = [net.width(w) for w in widths]
+        costs = [net.macs(w) for w in self.widths]
+        if any(b <= a for a, b in itertools.pairwise(costs)):
+            raise WidthError(
+                f"widths of gates: expected the narrowest first, each costing more than the one before; got {[int(c) for c in costs]}"
+            )
+        parts = split(net.extract(self.widths[-1]).eval(), self.gates)
+        self._touched = [self._groups_of(part.tensors) for part in parts]
+        self._decided = self._first_made(parts)
+        self._check()
+        self._pieces: dict[tuple[int, tuple[int, ...]], _Piece] = {}
+
+    def _groups_of(self, tensors: frozenset[str]) -> list[int]:
+        """Groups whose widths the shapes of a part depend on."""
+        axes = (axis for name in tensors for axis in self.net.space.axes.get(name, ()) if axis is not None)
+        return sorted({run.group for axis in axes for run in axis if run.group >= 0})
+
+    def _first_made(self, parts: Sequence[Part]) -> list[int]:
+        """Which part makes a group first, by group."""
+        modules = [{name.rpartition(".")[0] for name in part.tensors} for part in parts]
+        found = []
+        for group in self.net.space.groups:
+            makers = [i for i, inside in enumerate(modules) if inside & set(group.writers)]
+            found.append(min(makers, default=0))
+        return found
+
+    def _check(self) -> None:
+        first = self.widths[0]
+        for g, part in enumerate(self._decided):
+            kept = {w.kept[g] for w in self.widths}
+            if part == 0 and len(kept) > 1:
+                where = self.gates[0].at
+                raise WidthError(
+                    f"group '{first.names[g]}' comes before the gate at '{where}', so all inputs share it, but the widths keep "
+                    f"{sorted(kept)} of it; choose widths that differ after the gate only"
+                )
+        for number, gate in enumerate(self.gates, 1):
+            mine = [g for g, part in enumerate(self._decided) if part == number]
+            if not any(len({w.kept[g] for w in self.widths}) > 1 for g in mine):
+                raise WidthError(
+                    f"the gate at '{gate.at}' chooses nothing: between it and the next all widths keep the same"
+                )
+
+    @property
+    def choices(self) -> int:
+        return len(self.widths)
+
+    def all(self) -> list[Route]:
+        """Every route, the narrowest first choice first."""
+        return list(itertools.product(range(self.choices), repeat=len(self.gates)))
+
+    def width(self, route: Route) -> Width:
+        """The static network that a route is; gates that have not chosen yet choose the narrowest.
+
+        Raises:
+            WidthError: no such route.
+        """
+        if len(route) > len(self.gates) or not all(0 <= k < self.choices for k in route):
+            raise WidthError(
+                f"route {route}: expected {len(self.gates)} numbers from 0 to {self.choices - 1}"
+            )
+        full = (*route, *([0] * (len(self.gates) - len(route))))
+        chosen = [self.widths[0 if part == 0 else full[part - 1]] for part in self._decided]
+        return Width(names=self.net.space.names, kept=tuple(w.kept[g] for g, w in enumerate(chosen)))
+
+    def macs(self, route: Route, convention: Convention = "anywidth") -> int:
+        """Multiply-adds of the static network of a route, without gates."""
+        return int(self.net.macs(self.width(route), convention=convention))
+
+    def part(self, number: int, route: Route) -> nn.Module:
+        """Part `number` of the network on a route; parts that are the same on several routes are made once.
+
+        Args:
+            number: 0 to len(gates).
+            route: what the gates before that part chose, and maybe more.
+        """
+        width = self.width(route[:number])
+        key = (number, tuple(width.kept[g] for g in self._touched[number]))
+        if key not in self._pieces:
+            parts = split(self.net.extract(width).eval().requires_grad_(False), self.gates)
+            self._pieces[key] = _Piece(route=route[:number], part=parts[number])
+        return self._pieces[key].part.module
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> list[int]:
+        """Channels of the feature that each gate sees, at the widest route; x: an input of the network."""
+        sizes = []
+        values: Sequence[Tensor] = (x,)
+        widest = (self.choices - 1,) * len(self.gates)
+        for number in range(len(self.gates)):
+            feature, *values = self.part(number, widest)(*values)
+            sizes.append(pooled(feature).shape[1])
+        return sizes
+
+
+def pooled(feature: Tensor) -> Tensor:
+    """(N, C, ...) -> (N, C): the mean over space."""
+    return feature.flatten(2).mean(2) if feature.ndim > 2 else feature

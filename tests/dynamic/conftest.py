@@ -1,0 +1,39 @@
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from anywidth.dynamic import Cut, Routes
+from anywidth.elastic import Elastic
+from anywidth.interop import dsnet
+from anywidth.models import DSMBNet
+
+CANDIDATES = ((4, 6), (8, 12), (8, 16), (12, 20), (16, 20, 24, 32), (24, 28, 32, 40))
+CUT = Cut(at="stages.3.0.depthwise.attention", feature="stages.3.0.depthwise.attention.squeeze")
+
+
+class Case(NamedTuple):
+    net: Elastic
+    routes: Routes
+    images: Tensor
+    labels: Tensor
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    """A small DS-MBNet in float64 with four widths that share their trunk."""
+    torch.manual_seed(0)
+    model = DSMBNet(
+        5,
+        channels=[t[-1] for t in CANDIDATES],
+        blocks=(1, 1, 1, 2, 1),
+        stem_stride=1,
+        strides=(1, 1, 2, 2, 2),
+    )
+    net = dsnet.elastic(model, 32, candidates=CANDIDATES).double()
+    images = torch.randn(24, 3, 32, 32, dtype=torch.float64)
+    net.calibrate([images], widths=[0, 1, 2, 3], batches=1)
+    net.eval()
+    labels = torch.randint(0, 5, (24,))
+    return Case(net, Routes(net, [CUT], [0, 1, 2, 3]), images, labels)
