@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -25,6 +26,7 @@ from anywidth.dynamic import (
 )
 from anywidth.dynamic.losses import wanted
 from anywidth.dynamic.masked import Masked, straight_through
+from anywidth.dynamic.onnx import export_onnx, export_parts
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, TraceError, WidthError
 from anywidth.split import run, split
@@ -362,3 +364,46 @@ def test_gates_that_cannot_be(cuts, widths, error, message):
 def test_settings_that_cannot_be(options):
     with pytest.raises(ValueError, match=f"gate.{next(iter(options))}"):
         GateConfig(**options)
+
+
+@pytest.mark.parametrize("which", ["one", "two"])
+def test_an_exported_network_routes_as_this_one(case, two_gates, tmp_path, which):
+    """ONNX runs in onnxruntime one input at a time; the parts run as torch programs for any batch."""
+    runtime = pytest.importorskip("onnxruntime")
+    if which == "one":
+        net, routes, images = case.net, case.routes, case.images[:10]
+    else:
+        net, routes, images = two_gates
+        images = images[:10]
+    net = copy.deepcopy(net).float().eval()
+    routes = Routes(net, routes.gates, routes.widths)
+    images = images.float()
+    torch.manual_seed(2)
+    gates = new_gates(routes.features(images[:1]), routes.choices)
+    with torch.no_grad():
+        nodes, _ = walk(routes, list(gates), images)
+        for number, gate in enumerate(gates):
+            gate.bias -= torch.cat([n.logits for n in nodes if len(n.route) == number]).mean(0)
+    dynamic = DynamicNet(routes, list(gates))
+    expected = dynamic.routed(images)
+    assert expected.routes.unique().numel() > 1
+    export_onnx(dynamic, images[:1], tmp_path / "gated.onnx")
+    session = runtime.InferenceSession(str(tmp_path / "gated.onnx"), providers=["CPUExecutionProvider"])
+    for i in range(len(images)):
+        output, route = session.run(None, {"input": images[i : i + 1].numpy()})
+        assert route.tolist() == expected.routes[i].tolist()
+        torch.testing.assert_close(torch.from_numpy(output)[0], expected.output[i], rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="expected a batch of 1, got 2"):
+        export_onnx(dynamic, images[:2], tmp_path / "no.onnx")
+    export_parts(dynamic, images, tmp_path / "parts")
+    trunk = torch.export.load(tmp_path / "parts" / "trunk.pt2").module()
+    choice, *values = trunk(images)
+    assert torch.equal(choice, expected.routes[:, 0])
+    if which == "one":
+        for k in choice.unique().tolist():
+            branch = torch.export.load(tmp_path / "parts" / f"branch-{k}.pt2").module()
+            mine = choice == k
+            if mine.sum() > 1:
+                torch.testing.assert_close(
+                    branch(*(v[mine] for v in values)), expected.output[mine], rtol=1e-4, atol=1e-5
+                )

@@ -39,21 +39,21 @@ class DynamicNet(nn.Module):
     def __init__(self, routes: Routes, gates: Sequence[nn.Module]) -> None:
         super().__init__()
         self.gates = nn.ModuleList(gates)
-        self.count = len(routes.gates)
+        self.count, self.choices = len(routes.gates), routes.choices
         self.parts = nn.ModuleDict()
-        self._names: dict[tuple[int, Route], str] = {}
+        self.names: dict[tuple[int, Route], str] = {}
         made: dict[int, str] = {}
         for number in range(self.count + 1):
             for route in _prefixes(routes.choices, number):
                 module = routes.part(number, route)
                 name = made.setdefault(id(module), f"part{number}_" + "_".join(map(str, route)))
                 self.parts[name] = module
-                self._names[number, route] = name
+                self.names[number, route] = name
         self.eval()
 
     def part(self, number: int, route: Route) -> nn.Module:
         """Part `number` after the choices `route` of the gates before it."""
-        return self.parts[self._names[number, route]]
+        return self.parts[self.names[number, route]]
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, ...) -> the network's output (N, ...)."""
