@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from anywidth.cli import app
@@ -59,6 +61,20 @@ def refused() -> Callable[..., str]:
         return err
 
     return run
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """Three classes of colours."""
+    root, random = tmp_path / "images", np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4)):
+        for label, name in enumerate(("red", "green", "blue")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(0, 120, (16, 16, 3), dtype=np.uint8)
+                pixels[..., label] += 120
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 
 import lmdb
-import numpy as np
 import pytest
-from PIL import Image
 
 from anywidth.data import Folder
 
@@ -26,20 +24,6 @@ calibration: {{batches: 3}}
 threads: 1
 device: cpu
 """
-
-
-@pytest.fixture
-def images(tmp_path) -> Path:
-    """Three classes of colours."""
-    root, random = tmp_path / "images", np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 4)):
-        for label, name in enumerate(("red", "green", "blue")):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = random.integers(0, 120, (16, 16, 3), dtype=np.uint8)
-                pixels[..., label] += 120
-                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
-    return root
 
 
 @pytest.fixture

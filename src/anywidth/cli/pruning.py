@@ -52,6 +52,10 @@ def prune_run(
     Train what is left with the same recipe and model.pruned=FOLDER.
     """
     directory = finished_run(run)
+    if directory.recipe.elastic.join:
+        raise RecipeError(
+            f"{run}: elastic.join makes one number of several layers, and pruning chooses the channels of each"
+        )
     target = out or run / PRUNED
     if (target / RECIPE).exists():
         raise RecipeError(f"{target} is a run; its network would be lost. Name another folder with --out")

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from anywidth import data, interop, prune
 from anywidth import recipe as recipes
+from anywidth.channels.joined import joined
 from anywidth.cli import names
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, RecipeError
 from anywidth.files import write_json, write_text
+from anywidth.probe import probed_space
 from anywidth.recipe import Recipe
 from anywidth.search.front import read_front
 from anywidth.store import load
@@ -201,20 +203,30 @@ def new_net(run: Run) -> Elastic:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.recipe.seed)
         model = _model(run, fresh=chosen.scratch != "no")
-    elastic = run.recipe.elastic
-    net = Elastic(
-        model,
-        example(run),
-        norm=elastic.norm,
-        widths=listed_widths(run.recipe),
-        divisor=elastic.divisor,
-        minimum=elastic.minimum,
-        freeze=elastic.freeze,
-    )
+    net = made_elastic(model, example(run), run.recipe)
     _check_classes(run, net)
     if chosen.weights is not None:
         interop.load_wide_(net, Path(chosen.weights), sort=chosen.sort)
     return net.to(run.device)
+
+
+def made_elastic(model: torch.nn.Module, x: Tensor, recipe: Recipe) -> Elastic:
+    """`model` with the channel groups, norms and listed widths of a recipe; x: (1, C, H, W), one image."""
+    chosen, space = recipe.elastic, None
+    if chosen.join:
+        space = joined(
+            probed_space(model, x, chosen.freeze, chosen.divisor, chosen.minimum), dict(chosen.join)
+        )
+    return Elastic(
+        model,
+        x,
+        norm=chosen.norm,
+        widths=listed_widths(recipe),
+        divisor=chosen.divisor,
+        minimum=chosen.minimum,
+        freeze=chosen.freeze,
+        space=space,
+    )
 
 
 def _model(run: Run, *, fresh: bool) -> torch.nn.Module:

@@ -38,7 +38,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML with every default written out; `load` reads it back."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    values = recipe.model_dump()  # not as JSON, where labels that are numbers become text
+    return yaml.safe_dump(values, sort_keys=False)
 
 
 def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:

@@ -133,13 +133,15 @@ class PruneSection(Section):
 class ElasticSection(Section):
     """Arguments of `Elastic`: norm policy, rounding of channel numbers, name patterns of what stays full.
 
-    `divisor` and `minimum` are numbers of channels, or group name or glob pattern -> number.
+    `divisor` and `minimum` are numbers of channels, or group name or glob pattern -> number. `join` makes one channel group
+    of several of one size: new name -> glob pattern of their names; `anywidth profile` shows those that there are.
     """
 
     norm: Literal["shared", "switchable", "frozen"] = "shared"
     divisor: Count | dict[str, Count] = 1
     minimum: Count | dict[str, Count] = 1
     freeze: tuple[str, ...] = ()
+    join: dict[str, str] = {}
 
 
 class WidthsSection(Section):
@@ -148,9 +150,9 @@ class WidthsSection(Section):
     Listed are ratios; or label -> ratio, channels of every group in the order of `anywidth profile`, or group
     name or pattern -> channels (a whole number) or share; or the file of a Pareto front that `anywidth search` wrote.
 
-    The rule "listed" trains every listed width at each step, "sandwich" `max`, `min` and `random` ratios between
-    them, "random" `max` and `random` ratios, "min_max" only these two, "progressive" a sandwich whose narrow end
-    falls during the training; "joslim" searches them meanwhile (section `joslim`); "package.module:function" is your own.
+    The rule "listed" trains every listed width at each step, "listed_sandwich" the widest and the narrowest of them and
+    `random` others, "sandwich" `max`, `min` and `random` ratios between them, "random" `max` and `random` ratios,
+    "min_max" only these two, "progressive" a sandwich whose narrow end falls during the training; "joslim" searches them meanwhile (section `joslim`); "package.module:function" is your own.
     Random ratios lie on a `grid`, or are drawn for each channel group (`per_group`); `options` are further arguments of the rule.
     """
 
@@ -243,10 +245,18 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _switchable_widths_are_listed(self) -> "Recipe":
-        if self.elastic.norm == "switchable" and self.widths.rule != "listed":
+        if self.elastic.norm == "switchable" and self.widths.rule not in ("listed", "listed_sandwich"):
             raise ValueError(
                 "elastic.norm = 'switchable' keeps a batch norm for each listed width only: expected "
-                f"widths.rule = 'listed', got {self.widths.rule!r}"
+                f"widths.rule = 'listed' or 'listed_sandwich', got {self.widths.rule!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _joined_groups_are_not_pruned(self) -> "Recipe":
+        if self.elastic.join and (self.prune is not None or self.model.pruned is not None):
+            raise ValueError(
+                "elastic.join makes one number of several layers, and pruning chooses the channels of each: leave one of them out"
             )
         return self
 

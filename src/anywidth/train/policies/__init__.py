@@ -9,6 +9,7 @@ from anywidth.train.lookup import call, find
 from anywidth.train.policies.draw import Adaptive, Draw, Widths
 from anywidth.train.policies.joslim import Drawn, Joslim, Proposer
 from anywidth.train.policies.listed import listed
+from anywidth.train.policies.listed_sandwich import listed_sandwich
 from anywidth.train.policies.min_max import min_max
 from anywidth.train.policies.progressive import progressive
 from anywidth.train.policies.random_only import random_only
@@ -16,6 +17,7 @@ from anywidth.train.policies.sandwich import sandwich
 
 POLICIES: dict[str, Callable[..., Draw]] = {
     "listed": listed,
+    "listed_sandwich": listed_sandwich,
     "sandwich": sandwich,
     "random": random_only,
     "min_max": min_max,
@@ -44,7 +46,8 @@ def make(
     widest_first = sorted(net.widths, key=lambda label: -net.macs(net.widths[label]))
     offered = {"listed": widest_first, "low": low, "high": high, "random": random, "grid": grid}
     offered |= {"per_group": per_group, "space": net.space}
-    if name != "listed":
+    offered |= {"named": {label: net.widths[label] for label in widest_first}}
+    if name not in ("listed", "listed_sandwich"):
         _check_ratios(net, (low, high))
     return call("width policy", name, function, offered, options or {})
 
@@ -67,6 +70,7 @@ __all__ = [
     "Proposer",
     "Widths",
     "listed",
+    "listed_sandwich",
     "make",
     "min_max",
     "progressive",
