@@ -9,6 +9,7 @@ from anywidth.cli.calibrate import calibrate
 from anywidth.cli.console import fail
 from anywidth.cli.eval import evaluate
 from anywidth.cli.export import export
+from anywidth.cli.gate import gate
 from anywidth.cli.importing import import_
 from anywidth.cli.pack import pack
 from anywidth.cli.profile import profile
@@ -42,6 +43,7 @@ app.command("eval")(evaluate)
 app.command("calibrate")(calibrate)
 app.command("search")(find)
 app.command("prune")(prune_run)
+app.command("gate")(gate)
 app.command("import")(import_)
 app.command("pack")(pack)
 app.command("profile")(profile)

@@ -26,7 +26,7 @@ RECIPE, NET, RESULTS, EVALUATION = "recipe.yaml", "net.safetensors", "results.js
 FRONT = "front.json"
 
 _HARMLESS = (
-    "data.root", "data.workers", "data.corrupt_limit", "train.log_every", "train.tensorboard", "model.pruned", "prune",
+    "data.root", "data.workers", "data.corrupt_limit", "train.log_every", "train.tensorboard", "model.pruned", "prune", "gate",
 )  # fmt: skip
 """Keys and sections that change no weight of this run: an interrupted training may go on with others."""
 
@@ -136,7 +136,7 @@ def check_free(path: Path, recipe: Recipe) -> None:
     changes = {
         key: change
         for key, change in changes.items()
-        if key not in _HARMLESS and not key.startswith("prune.")
+        if key not in _HARMLESS and not key.startswith(("prune.", "gate."))
     }
     if changes:
         text = ", ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in changes.items())

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from anywidth.budget import parse
 from anywidth.data import DataConfig
+from anywidth.dynamic import GateMethod, Hard
 from anywidth.errors import WidthError
 from anywidth.prune import Criterion
 from anywidth.search import Acquisition, Sampling
@@ -218,6 +219,37 @@ class JoslimSection(Section):
         return self
 
 
+class GatePlace(Section):
+    """Where a gate is: after the module `at`; it reads the output of the module `feature`, by default that of `at`."""
+
+    at: str
+    feature: str | None = None
+
+
+class GateSection(Section):
+    """What `anywidth gate` does with a run of this recipe: gates that choose one of `widths` for each image.
+
+    `widths` are labels or ratios, the narrowest first, that differ after the first gate only. `target` is the mean cost to
+    meet: a share of the widest of them, like "60%", or multiply-adds, like "0.33G". The other keys are those of
+    `anywidth.dynamic.GateConfig`.
+    """
+
+    places: tuple[GatePlace, ...] = Field(min_length=1)
+    widths: tuple[Label, ...] = Field(min_length=2)
+    target: str | None = None
+    method: GateMethod = "expected"
+    epochs: int = Field(default=10, ge=1)
+    lr: float = Field(default=0.08, gt=0)
+    momentum: float = Field(default=0.9, gt=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    sparsify: float = Field(default=1.0, ge=0)
+    cost: float = Field(default=1.0, ge=0)
+    hard: Hard = "widest"
+    smoothing: float = Field(default=0.1, ge=0, lt=1)
+    double_softmax: bool = False
+    temperature: float = Field(default=1.0, gt=0)
+
+
 class CalibrationSection(Section):
     """Batches of training images from which the statistics of each width are taken."""
 
@@ -239,6 +271,7 @@ class Recipe(Section):
     calibration: CalibrationSection = CalibrationSection()
     prune: PruneSection | None = None
     joslim: JoslimSection | None = None
+    gate: GateSection | None = None
     seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)

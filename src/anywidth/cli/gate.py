@@ -1,0 +1,259 @@
+"""anywidth gate: gates that choose a width for each image."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor, nn
+
+from anywidth import recipe as recipes
+from anywidth.cli.console import print_table, say, si
+from anywidth.cli.run import RECIPE, Run, example, finished_recipe, open_run, saved_net
+from anywidth.dynamic import (
+    Cut,
+    DynamicNet,
+    GateConfig,
+    Routes,
+    Step,
+    answers,
+    bias_for,
+    chosen,
+    costs_of,
+    train_gates,
+    write_gates,
+)
+from anywidth.errors import DataError, RecipeError, WidthError
+from anywidth.files import replacing, write_json
+from anywidth.latency import measure_all
+from anywidth.recipe import GateSection
+from anywidth.train import distributed
+from anywidth.train.evaluate import evaluate
+
+GATES, REPORT, PICTURE = "gates.safetensors", "gate.json", "gate.png"
+_POINTS, _UNITS = 21, {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+
+
+def gate(
+    run: Path = typer.Argument(metavar="RUN", help="Run directory."),
+    overrides: list[str] = typer.Argument(
+        None, metavar="KEY=VALUE", help="Change keys of the section gate, like gate.target=60%."
+    ),
+    target: str = typer.Option(
+        None, help="Mean cost to meet: 60% of the widest choice, or 0.33G.  [default: gate.target]"
+    ),
+    latency: bool = typer.Option(False, "--latency", help="Measure batches of 1, 32 and 256 images too."),
+    onnx: bool = typer.Option(False, "--onnx", help="Also write gated.onnx, which runs only what is chosen."),
+) -> None:
+    """Train gates on a finished RUN, and compare them with its static widths on the test images."""
+    finished_recipe(run)
+    changes = list(overrides or ()) + ([f"gate.target={target}"] if target is not None else [])
+    settings = recipes.load(run / RECIPE, changes)
+    chosen = settings.gate
+    if chosen is None:
+        raise RecipeError(
+            f"{run}: the recipe has no section gate; add one, or give gate.places='[{{at: MODULE}}]' gate.widths='[0.25, 0.5]'"
+        )
+    if distributed.world() > 1:
+        raise RecipeError("anywidth gate trains in one process; start it without torchrun")
+    directory = open_run(run, settings)
+    if settings.data.augment.mixup or settings.data.augment.cutmix:
+        raise RecipeError(
+            "gate: mixed images have no one label; set data.augment.mixup=0 and data.augment.cutmix=0"
+        )
+    if directory.splits.held_out is None:
+        raise DataError(
+            "gate: the run held no images out to meet a target on; train with data.held_out=1000 or more"
+        )
+    routes = _routes(directory, chosen)
+    config = _config(routes, chosen)
+    held_out = list(directory.eval_batches(directory.splits.held_out))
+    net = train_gates(
+        routes,
+        lambda epoch: directory.train_batches(epoch, 0),
+        config,
+        held_out=held_out,
+        seed=settings.seed,
+        report=_say,
+    )
+    gates = list(net.gates)
+    write_gates(run / GATES, routes, gates)
+    found = _measured(directory, routes, gates, net, held_out, config)
+    if latency:
+        found["latency"] = _latencies(directory, routes, net)
+    write_json(
+        run / REPORT, {"model": settings.model.name, "settings": chosen.model_dump(mode="json"), **found}
+    )
+    with replacing(run / PICTURE) as temporary:
+        draw(found, title=f"{settings.model.name}: a width for each image", path=temporary)
+    if onnx:
+        from anywidth.dynamic.onnx import export_onnx
+
+        export_onnx(net.cpu(), example(directory).cpu(), run / "gated.onnx")
+    _print(run, found)
+
+
+def _routes(run: Run, chosen: GateSection) -> Routes:
+    """The routes of a run's network, all with statistics."""
+    net = saved_net(run)
+    cuts = [Cut(at=place.at, feature=place.feature) for place in chosen.places]
+    routes = Routes(net, cuts, chosen.widths)
+    missing = [w for w in map(routes.width, routes.all()) if not net.has_statistics(w)]
+    if missing:
+        say(f"calibrating {len(missing)} widths")
+        run.calibrate_(net, missing)
+        routes = Routes(net, cuts, chosen.widths)
+    net.eval()
+    return routes
+
+
+def _config(routes: Routes, chosen: GateSection) -> GateConfig:
+    options = chosen.model_dump(exclude={"places", "widths", "target"})
+    most = costs_of(routes).reachable[1]
+    return GateConfig(**options, target=None if chosen.target is None else _number(chosen.target, most))
+
+
+def _number(text: str, most: float) -> float:
+    """Multiply-adds from "60%" or "0.33G"."""
+    text = text.strip()
+    try:
+        if text.endswith("%"):
+            return float(text[:-1]) / 100 * most
+        unit = text[-1] if text[-1:] in _UNITS else ""
+        return float(text.removesuffix(unit)) * _UNITS[unit]
+    except ValueError:
+        raise WidthError(
+            f"gate.target = {text!r}: expected a share like 60%, or multiply-adds like 0.33G"
+        ) from None
+
+
+def _say(step: Step) -> None:
+    if step.step == step.steps or step.step % max(1, step.steps // 5) == 0:
+        say(f"step {step.step}/{step.steps}, loss {step.loss:.4f}, {si(step.macs)} multiply-adds")
+
+
+def _measured(
+    run: Run,
+    routes: Routes,
+    gates: Sequence[nn.Module],
+    net: DynamicNet,
+    held_out: Sequence[Any],
+    config: GateConfig,
+) -> dict[str, Any]:
+    """Static widths, the gates as they are, and a sweep of their bias, all on the test images."""
+    costs = costs_of(routes, sum(g.macs for g in gates))  # pyright: ignore[reportArgumentType, reportCallIssue]
+    known, _ = answers(routes, gates, held_out)
+    nodes, right = answers(routes, gates, run.eval_batches())
+    ends = (0,) * len(gates), (routes.choices - 1,) * len(gates)
+    wide = ~right[(slice(None), *ends[0])]
+    scores = evaluate(routes.net, run.eval_batches(), routes.widths)
+    static = [
+        {"width": str(label), "macs": routes.macs((k,) * len(gates)), "accuracy": score.accuracy}
+        for k, (label, score) in enumerate(zip(routes.labels, scores, strict=True))
+    ]
+
+    def point(bias: Sequence[Tensor]) -> dict[str, Any]:
+        taken = chosen(nodes, bias)
+        spent = costs.of(taken)
+        hit = right[(torch.arange(len(taken)), *taken.T)]
+        last = torch.where(wide, routes.choices - 1, 0)
+        mean = float(spent.mean())
+        return {
+            "macs": mean,
+            "accuracy": float(hit.double().mean()),
+            "static_line": float(
+                np.interp(mean, [s["macs"] for s in static], [s["accuracy"] for s in static])
+            ),
+            "gate_accuracy": float((taken == last[:, None]).double().mean()),
+            "routes": [torch.bincount(column, minlength=routes.choices).tolist() for column in taken.T],
+        }
+
+    low, high = costs.reachable
+    sweep = [
+        point(
+            _bias(
+                costs.shares, bias_for(known, costs, low + (high - low) * i / (_POINTS - 1)), nodes[0].logits
+            )
+        )
+        for i in range(_POINTS)
+    ]
+    return {
+        "static": static,
+        "gate": point([g.bias for g in gates]) | {"target": config.target},  # pyright: ignore[reportArgumentType]
+        "sweep": sweep,
+        "images": len(wide),
+    }
+
+
+def _bias(shares: Sequence[Tensor], strength: float, like: Tensor) -> list[Tensor]:
+    return [(-strength * share).to(like) for share in shares]
+
+
+@torch.inference_mode()
+def _latencies(run: Run, routes: Routes, net: DynamicNet) -> list[dict[str, Any]]:
+    """Seconds of a batch, and the mean of the static networks that its images are sent to, timed in turns."""
+    found = []
+    images = next(iter(run.eval_batches()))[0]
+    for size in (1, 32, 256):
+        batch = images.repeat(-(-size // len(images)), *[1] * (images.ndim - 1))[:size].to(run.device)
+        taken = net.routed(batch).routes
+        networks = {
+            str(r): routes.net.extract(routes.width(tuple(r))).eval() for r in taken.unique(dim=0).tolist()
+        }
+        calls = {"gated": lambda: net(batch)} | {k: (lambda m=m: m(batch)) for k, m in networks.items()}
+        times = {k: t.median for k, t in measure_all(calls, repeats=10).items()}
+        mean = sum(times[str(r)] for r in taken.tolist()) / size
+        found.append(
+            {"batch": size, "gated": times["gated"], "static_mean": mean, "ratio": times["gated"] / mean}
+        )
+    return found
+
+
+def _print(run: Path, found: dict[str, Any]) -> None:
+    gate = found["gate"]
+    rows = [
+        {
+            "width": s["width"],
+            "multiply-adds": si(s["macs"]),
+            "accuracy": f"{100 * s['accuracy']:.2f} %",
+            "static line": "",
+        }
+        for s in found["static"]
+    ]
+    rows.append(
+        {
+            "width": "gated",
+            "multiply-adds": si(gate["macs"]),
+            "accuracy": f"{100 * gate['accuracy']:.2f} %",
+            "static line": f"{100 * gate['static_line']:.2f} %",
+        }
+    )
+    print_table(f"{run}", rows)
+    shares = [[f"{100 * c / found['images']:.0f} %" for c in counts] for counts in gate["routes"]]
+    for number, share in enumerate(shares):
+        typer.echo(f"gate {number + 1}: {', '.join(share)} of the images to each width")
+    for row in found.get("latency", ()):
+        typer.echo(
+            f"batch {row['batch']}: {1e3 * row['gated']:.2f} ms, {row['ratio']:.2f} of the static networks' mean"
+        )
+    typer.echo(run / PICTURE)
+
+
+def draw(found: dict[str, Any], *, title: str, path: Path) -> None:
+    """Test accuracy against mean multiply-adds: static widths, the gate at its bias, and at others."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for rows, style, label in (
+        (found["static"], "o-C7", "static widths"),
+        (found["sweep"], ".-C0", "gated, bias swept"),
+        ([found["gate"]], "DC3", "gated, as trained"),
+    ):
+        axes.plot([r["macs"] / 1e6 for r in rows], [100 * r["accuracy"] for r in rows], style, label=label)
+    axes.set(xlabel="mean multiply-adds for an image, M", ylabel="test accuracy, %", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, format="png")
