@@ -98,6 +98,8 @@ def test_every_recipe_of_the_project_loads():
             "  schedule: step",
             "line 10: train.schedule = 'step': expected 'cosine', 'linear', 'constant', 'multistep' or 'exponential'",
         ),
+        ("  dropout_on: narrowest", "line 10: train.dropout_on = 'narrowest': expected 'all' or 'widest'"),
+        ("  skip_zero_gradients: 2", "line 10: train.skip_zero_gradients = 2: expected a valid boolean"),
         ("  nesterov: 3", "line 10: train.nesterov = 3: expected a valid boolean"),
         ("  momentum: fast", "line 10: train.momentum = 'fast': expected a valid number"),
         ("  lr: 3", "line 10: the key 'train.lr' stands twice, first in"),

@@ -8,6 +8,8 @@ from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
 from anywidth.train import FitConfig
 from anywidth.train.engine import new_engine
+from anywidth.train.sparsity import SparsityConfig
+from anywidth.train.step import without_dropout
 
 X, Y = torch.randn(8, 6, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
 
@@ -98,14 +100,116 @@ def test_channels_last_computes_the_same():
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
 
 
+# --- parameters without a gradient
+
+ALIVE, DEAD = X.abs(), -X.abs()
+
+
+def rectified_net() -> Elastic:
+    """Positive images reach the last layer, negative ones do not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        model[0].weight.abs_()
+        model[0].bias.zero_()
+    return Elastic(model, X[:1]).train()
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"clip": 0.01}, {"precision": "bfloat16"}, {"precision": "float16"}, {"accumulate": 2}]
+)
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_parameter_without_a_gradient_stays_as_it_is(skip, values):
+    net = rectified_net()
+    engine = engine_of(net, skip_zero_gradients=skip, weight_decay=0.1, no_decay="nothing", **values)
+    count = values.get("accumulate", 1)
+    engine.step_([(ALIVE, Y)] * count, (1.0, 0.5), 0.01)
+    first, last = net.model[0].weight, net.model[2].bias
+    state = engine.parts.optimizer.state
+    before = [t.detach().clone() for t in (first, state[first]["momentum_buffer"], last)]
+    engine.step_([(DEAD, Y)] * count, (1.0, 0.5), 0.01)
+    after = [first, state[first]["momentum_buffer"], last]
+    same = [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert same == ([True, True, False] if skip else [False, False, False])
+
+
+def test_micro_batches_are_looked_at_together():
+    """One of them moves the first layer, so it is no parameter without a gradient."""
+    found = []
+    for skip in (True, False):
+        net = rectified_net()
+        engine = engine_of(net, skip_zero_gradients=skip, accumulate=2)
+        for _ in range(2):
+            engine.step_([(ALIVE, Y), (DEAD, Y)], (1.0, 0.5), 0.01)
+        found.append(weights(net))
+    assert torch.equal(*found)
+
+
+def test_a_regulariser_still_acts_on_what_has_no_other_gradient():
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    nn.init.zeros_(model[2].weight)
+    net = Elastic(model, torch.zeros(2, 6)).train()
+    engine = engine_of(net, skip_zero_gradients=True, sparsity=SparsityConfig(l1=0.01))
+    before = model[1].weight.detach().clone(), model[0].weight.detach().clone()
+    engine.step_([(X, Y)], (1.0,), 0.1)
+    assert (model[1].weight < before[0]).all()
+    assert torch.equal(model[0].weight, before[1])
+
+
+# --- dropout
+
+
+class Tells(nn.Dropout):
+    """Remembers in which of its passes it acted."""
+
+    def __init__(self, told: list) -> None:
+        super().__init__(0.5)
+        self.told = told
+
+    def __deepcopy__(self, memo):
+        return Tells(self.told)
+
+    def forward(self, x):
+        self.told.append((x.shape[1], self.training))
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("where", "narrow"), [("all", True), ("widest", False)])
+def test_dropout_of_the_widest_alone(where, narrow):
+    told = []
+    net = Elastic(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), Tells(told), nn.Linear(8, 3)), X[:1]).train()
+    engine = engine_of(net, dropout_on=where)
+    told.clear()
+    for _ in range(2):
+        engine.step_([(X, Y)], (1.0, 0.5, 0.25), 0.1)
+    assert told == [(8, True), (4, narrow), (2, narrow)] * 2
+    assert all(m.training for width in (1.0, 0.5, 0.25) for m in net.at(width).modules())
+
+
+def test_dropout_comes_back_after_a_failure():
+    net = Elastic(nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3)), X[:1]).train()
+    view = net.at(0.5)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), without_dropout(view):
+        view(X[:, :5])
+    assert net.at(0.5)[1].training
+
+
+def test_dropout_of_a_network_without_it():
+    with pytest.raises(
+        RecipeError, match=r"train.dropout_on = 'widest': Sequential has no dropout layer of torch.nn"
+    ):
+        engine_of(new_net(), dropout_on="widest")
+
+
 @pytest.mark.slow
 def test_compiled_widths_train_alike():
     torch.testing.assert_close(after(compile=True), after(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_target_that_needs_an_average_says_so():
-    with pytest.raises(RecipeError, match=r"target 'ema' learns from a moving average: set train\.ema"):
-        engine_of(new_net(), target="ema")
+@pytest.mark.parametrize("target", ["ema", "ema_ensemble"])
+def test_a_target_that_needs_an_average_says_so(target):
+    with pytest.raises(RecipeError, match=rf"target '{target}' learns from a moving average: set train\.ema"):
+        engine_of(new_net(), target=target)
 
 
 def test_the_average_teaches_when_it_is_there():

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import TensorDataset
@@ -12,7 +13,7 @@ from anywidth.train import FitConfig, distributed, evaluate, fit_, policies
 from anywidth.train.sparsity import SparsityConfig
 
 WIDTHS = [0.25, 0.5, 1.0]
-CASES = {
+CASES: dict[str, Any] = {
     "listed": {"norm": "switchable", "target": "labels"},
     "sandwich": {},
     "random": {"target": "next_wider"},
@@ -22,6 +23,14 @@ CASES = {
     "sandwich-accumulated": {"accumulate": 2, "sync_norm": False, "norm": "frozen"},
     "sandwich-float32": {"dtype": torch.float32},
     "listed-sparse": {"target": "labels", "sparsity": SparsityConfig(l1=0.01, group_lasso=0.01), "clip": 0.5},
+    "listed_sandwich": {
+        "target": "ema_ensemble",
+        "ema": 0.9,
+        "skip_zero_gradients": True,
+        "dropout_on": "widest",
+        "clip": 0.5,
+        "label_smoothing": 0.1,
+    },
     "sandwich-adamw": {"optimizer": "adamw", "label_smoothing": 0.1},
 }
 
@@ -38,11 +47,13 @@ def train(name: str, out: Path) -> None:
     values = dict(CASES[name])
     dtype = values.pop("dtype", torch.float64)
     norm, per_group = values.pop("norm", "shared"), values.pop("per_group", False)
+    config = FitConfig(epochs=2, lr=0.05, **values)
     data = images(dtype)
     torch.manual_seed(distributed.rank())  # the first process's weights are everybody's
     model = SmallResNet(num_classes=3, channels=(4, 8)).to(dtype)
+    if config.dropout_on == "widest":
+        model.stages.append(torch.nn.Dropout(0.0))  # masks are each process's own
     net = Elastic(model, data.tensors[0][:2], widths=WIDTHS, norm=norm)
-    config = FitConfig(epochs=2, lr=0.05, **values)
     rank, world, micro = distributed.rank(), distributed.world(), config.accumulate
 
     class Share:

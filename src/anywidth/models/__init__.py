@@ -2,6 +2,7 @@
 
 from anywidth.models.cifar_densenet import CifarDenseNet
 from anywidth.models.ds_mbnet import DSMBNet
+from anywidth.models.ds_resnet import DSResNet
 from anywidth.models.inverted import MNASNet, MobileNetV2
 from anywidth.models.joslim_mobilenet import JoslimMobileNetV2, JoslimMobileNetV3
 from anywidth.models.joslim_resnet import JoslimCifarResNet, JoslimResNet
@@ -17,6 +18,7 @@ __all__ = [
     "CifarDenseNet",
     "CifarVGG",
     "DSMBNet",
+    "DSResNet",
     "JoslimCifarResNet",
     "JoslimMobileNetV2",
     "JoslimMobileNetV3",

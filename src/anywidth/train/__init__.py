@@ -17,7 +17,7 @@ from anywidth.train.policies import (
     sandwich,
 )
 from anywidth.train.step import accumulate_
-from anywidth.train.targets import alpha, ema, labels, next_wider, widest
+from anywidth.train.targets import alpha, ema, ema_ensemble, labels, next_wider, widest
 
 __all__ = [
     "CHECKPOINT",
@@ -33,6 +33,7 @@ __all__ = [
     "accumulate_",
     "alpha",
     "ema",
+    "ema_ensemble",
     "evaluate",
     "evaluate_module",
     "fit_",

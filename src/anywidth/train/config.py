@@ -11,6 +11,7 @@ from anywidth.train.sparsity import SparsityConfig
 from anywidth.train.targets import Smoothing
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Dropout = Literal["all", "widest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,8 @@ class FitConfig:
         schedule: how the learning rate falls after the warm-up; `milestones` (epochs) and `gamma` belong to
             "multistep", `gamma` to "exponential" (per epoch).
         warmup_epochs: epochs of linear warm-up; may be a fraction.
-        target: what each width learns from: "widest" (in-place distillation), "next_wider", "ema", "alpha",
-            "labels", or "package.module:function"; `target_options` are its further arguments.
+        target: what each width learns from: "widest" (in-place distillation), "next_wider", "ema", "ema_ensemble",
+            "alpha", "labels", or "package.module:function"; `target_options` are its further arguments.
         label_smoothing: of the losses that use labels, spread over "all" classes or the "others"
             (`smoothing_over`).
         precision: of the forward passes; weights stay float32. "float16" scales the loss.
@@ -37,6 +38,9 @@ class FitConfig:
         compile: compile each width's network; random widths need a `grid` then.
         accumulate: micro-batches per step. Batch norms see a micro-batch and update their statistics with each; apart
             from them the step is that of the whole batch.
+        dropout_on: the widths of a step in whose passes dropout acts: "all", or the "widest" alone.
+        skip_zero_gradients: a parameter whose gradient of a step is exactly zero everywhere stays as it is: no weight
+            decay, and its momentum waits.
         clip: largest norm of the gradient of a step, 0 for no limit.
         sparsity: a regulariser that presses channels towards zero, for pruning.
         ema: decay of a moving average of the weights, which is then the result; 0 for none.
@@ -71,6 +75,8 @@ class FitConfig:
     channels_last: bool = False
     compile: bool = False
     accumulate: int = 1
+    dropout_on: Dropout = "all"
+    skip_zero_gradients: bool = False
     clip: float = 0.0
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
     ema: float = 0.0

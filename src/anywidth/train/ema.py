@@ -1,11 +1,13 @@
 """A moving average of the weights, as an elastic network of its own."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from anywidth.elastic import Elastic
+from anywidth.errors import WidthError
 
 
 class Ema:
@@ -20,6 +22,8 @@ class Ema:
         self.decay = decay
         self.net = copy.deepcopy(net).eval()
         self.net.requires_grad_(False)
+        self.net.norms.lenient = True  # it teaches from the first step, as its widest network does
+        self.net.drop_views_()
 
     @torch.no_grad()
     def update_(self, net: Elastic) -> None:
@@ -34,9 +38,20 @@ class Ema:
                 t.copy_(theirs[key])
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
-        """Of the widest network, in evaluation mode."""
-        return self.net(images)
+    def logits(self, images: Tensor, width: Any = None) -> Tensor:
+        """Of the widest network, or at a width, in evaluation mode.
+
+        Raises:
+            WidthError: a width whose batch-norm statistics are not averaged, as it is not listed.
+        """
+        if width is None:
+            return self.net(images)
+        if self.net.width(width) not in self.net.widths.values() and not self.net.has_statistics(width):
+            raise WidthError(
+                f"the moving average has no batch-norm statistics at width {width}, which is not listed: draw from listed "
+                "widths (widths.rule = 'listed_sandwich'), or choose the target 'ema', which needs the widest only"
+            )
+        return self.net.at(width)(images)
 
 
 def _tensors(net: Elastic) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -20,7 +21,7 @@ from anywidth.train.optim import optimizer
 from anywidth.train.policies import Widths
 from anywidth.train.precision import autocast, scaler
 from anywidth.train.sparsity import Sparsity
-from anywidth.train.step import Pass, accumulate_
+from anywidth.train.step import Pass, accumulate_, dropouts, narrowest
 from anywidth.train.targets import Target, make
 
 Batch = Sequence[Tensor]
@@ -46,7 +47,13 @@ class Engine:
             scale=lambda loss: self.parts.scaler.scale(loss / self.config.accumulate),
             view=self._compiled if self.config.compile else Elastic.at,
             teacher=None if ema is None else ema.logits,
+            dropout_on=self.config.dropout_on,
         )
+
+    @property
+    def redraws(self) -> bool:
+        """Whether a step wants widths for the moving average."""
+        return getattr(self.target, "redraws", False)
 
     def _compiled(self, net: Elastic, width: Any) -> nn.Module:
         view = net.at(width)
@@ -58,7 +65,9 @@ class Engine:
         wide = dict(self.parts.net.model.named_parameters())
         self.reducer.watch_(dict(view.named_parameters()), wide)
 
-    def step_(self, batches: Sequence[Batch], widths: Widths, lr: float, epoch: float = 0.0) -> Tensor:
+    def step_(
+        self, batches: Sequence[Batch], widths: Widths, lr: float, epoch: float = 0.0, redrawn: Widths = ()
+    ) -> Tensor:
         """Change the weights once.
 
         Args:
@@ -66,6 +75,8 @@ class Engine:
             widths: of this step.
             lr: learning rate.
             epoch: how far the training is, for what begins or ends on the way.
+            redrawn: a second draw of the same policy, the widest first; the moving average teaches at the widths between
+                its ends, if the target `redraws`.
 
         Returns:
             (len(widths),) losses, means over the whole batch of all processes. Where one is not finite the
@@ -75,12 +86,13 @@ class Engine:
         for group in parts.optimizer.param_groups:
             group["lr"] = lr
         parts.optimizer.zero_grad()
-        by_micro = []
+        by_micro, net = [], parts.net
+        common = replace(self.how, redrawn=between_ends(net, redrawn))
         for index, (images, labels) in enumerate(batches):
             last = index == len(batches) - 1
-            how = replace(self.how, before_last=self._watch) if last and distributed.world() > 1 else self.how
+            how = replace(common, before_last=self._watch) if last and distributed.world() > 1 else common
             x, y = self._moved(images), labels.to(self.device, non_blocking=True)
-            by_micro.append(accumulate_(parts.net, x, y, widths, target=self.target, how=how))
+            by_micro.append(accumulate_(net, x, y, widths, target=self.target, how=how))
         self.reducer.finish_()
         losses = distributed.mean(torch.stack(by_micro).mean(0))
         if self.device.type == "cpu" and not losses.isfinite().all():
@@ -96,6 +108,8 @@ class Engine:
 
     def _update_(self, epoch: float) -> None:
         parts = self.parts
+        if self.config.skip_zero_gradients:
+            drop_zero_gradients_(parts.net.parameters())
         if self.config.clip or self.config.sparsity.on:
             parts.scaler.unscale_(parts.optimizer)
         if self.config.clip:
@@ -107,11 +121,35 @@ class Engine:
             parts.ema.update_(parts.net)
 
 
+def between_ends(net: Elastic, widths: Widths) -> Widths:
+    """The widths of a step without the first, the widest, and without the narrowest."""
+    if len(widths) < 3:
+        return ()
+    low = narrowest(net, widths)
+    return [width for place, width in enumerate(widths) if place not in (0, low)]
+
+
+def drop_zero_gradients_(parameters: Iterable[nn.Parameter]) -> None:
+    """Parameters whose gradient is zero everywhere have none, so that an optimiser passes over them.
+
+    Source: the published code of arXiv 2103.13258.
+    """
+    found = [(p, p.grad) for p in parameters if p.grad is not None]
+    if not found:
+        return
+    largest = torch._foreach_norm([g for _, g in found], ord=math.inf)  # pyright: ignore[reportPrivateImportUsage]
+    some = torch.stack([size != 0 for size in largest]).tolist()  # one look for all: it makes a GPU wait
+    for (p, _), moves in zip(found, some, strict=True):
+        if not moves:
+            p.grad = None
+
+
 def new_engine(net: Elastic, config: FitConfig) -> Engine:
     """The engine of a training from its first step; `net` gets the memory format of the settings.
 
     Raises:
-        RecipeError: unknown names of optimiser or target, or a target that needs a moving average without one.
+        RecipeError: unknown names of optimiser or target, a target that needs a moving average without one, or dropout
+            on the widest of a network that has none.
     """
     device = next(net.parameters()).device
     if config.channels_last:
@@ -124,6 +162,11 @@ def new_engine(net: Elastic, config: FitConfig) -> Engine:
     )
     if getattr(target, "teacher", False) and not config.ema:
         raise RecipeError(f"target {config.target!r} learns from a moving average: set train.ema, like 0.997")
+    if config.dropout_on != "all" and not dropouts(net):
+        raise RecipeError(
+            f"train.dropout_on = {config.dropout_on!r}: {type(net.model).__name__} has no dropout layer of torch.nn; leave the key "
+            "out, or give the network one"
+        )
     sparsity = Sparsity(net, config.sparsity)
     sparsity.init_()
     distributed.broadcast_([*net.parameters(), *net.buffers()])

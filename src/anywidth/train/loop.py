@@ -26,7 +26,7 @@ from anywidth.train.schedule import lr_factor
 from anywidth.train.sync_norm import synchronised_
 
 CHECKPOINT = "checkpoint.pt"
-_WIDTHS, _DROPOUT = 1, 2
+_WIDTHS, _DROPOUT, _TEACHER = 1, 2, 3
 
 
 class DivergenceError(AnywidthError, FloatingPointError):
@@ -78,6 +78,10 @@ class _Fit:
         adaptive = {"policy": self.draw.identity()} if isinstance(self.draw, Adaptive) else {}
         return {**settings, "seed": self.seed, "epoch_steps": self.epoch_steps, "listed": listed, **adaptive}
 
+    def widths(self, stream: int) -> Widths:
+        """A draw for this step."""
+        return self.draw(generator(self.seed, self.step, stream), self.step / self.steps)
+
     def lr(self) -> float:
         config = self.config
         return config.lr * lr_factor(
@@ -110,10 +114,10 @@ def _check_losses(fit: _Fit, widths: Widths, losses: Sequence[float]) -> None:
 def _step_(fit: _Fit, batches: Sequence[Sequence[Tensor]]) -> None:
     if isinstance(fit.draw, Adaptive) and (news := fit.draw.advance_(fit.step)) is not None:
         fit.log("policy", fit.step + 1, **news)
-    widths = fit.draw(generator(fit.seed, fit.step, _WIDTHS), fit.step / fit.steps)
+    widths, redrawn = fit.widths(_WIDTHS), fit.widths(_TEACHER) if fit.engine.redraws else ()
     lr = fit.lr()
     torch.manual_seed(generator(fit.seed, fit.step, _DROPOUT, distributed.rank()).initial_seed())
-    losses = fit.engine.step_(batches, widths, lr, fit.step / fit.epoch_steps)
+    losses = fit.engine.step_(batches, widths, lr, fit.step / fit.epoch_steps, redrawn)
     number = fit.step + 1
     # Reading a number back makes a GPU wait: there only now and then.
     if (

@@ -1,13 +1,14 @@
 """One training step: the gradients that several widths leave in the wide network."""
 
 import functools
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from anywidth.elastic import Elastic
 from anywidth.train.policies import Widths
@@ -23,14 +24,18 @@ class Pass:
         scale: loss -> what is differentiated (a gradient scaler, the share of a micro-batch).
         view: network, width -> the module that runs.
         before_last: is told about the last view before its backward pass.
-        teacher: images -> logits of the moving average of the widest network, or None.
+        teacher: images, width or None for the widest -> logits of the moving average; None where there is none.
+        redrawn: widths at which the moving average teaches, besides its widest.
+        dropout_on: "all", or "widest": only the first width of the step has dropout.
     """
 
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     scale: Callable[[Tensor], Tensor] = lambda loss: loss
     view: Callable[[Elastic, Any], nn.Module] = Elastic.at
     before_last: Callable[[nn.Module], None] = lambda view: None
-    teacher: Callable[[Tensor], Tensor] | None = None
+    teacher: Callable[[Tensor, Any], Tensor] | None = None
+    redrawn: Widths = ()
+    dropout_on: Literal["all", "widest"] = "all"
 
 
 def accumulate_(
@@ -61,19 +66,45 @@ def accumulate_(
     order = list(range(len(widths)))
     if getattr(target, "descending", False):
         order.sort(key=lambda i: -net.macs(widths[i]))
+    low = narrowest(net, widths) if getattr(target, "redraws", False) else None
     losses: dict[int, Tensor] = {}
-    context = Context(teacher=_once(how.teacher, images))
+    context = Context(teacher=_once(how.teacher, images), redrawn=how.redrawn)
     for index in order:
         view = how.view(net, widths[index])
-        with how.autocast():
-            logits = _in_full(view(images))
-        loss = target(logits, labels, context)
-        if index == order[-1]:
-            how.before_last(view)
-        how.scale(loss).backward()
+        context.narrowest = index == low
+        with without_dropout(view) if how.dropout_on == "widest" and index else nullcontext():
+            with how.autocast():
+                logits = _in_full(view(images))
+            loss = target(logits, labels, context)
+            if index == order[-1]:
+                how.before_last(view)
+            how.scale(loss).backward()
         losses[index] = loss.detach()
         context.seen.append(logits.detach())
     return torch.stack([losses[index] for index in range(len(widths))])
+
+
+def narrowest(net: Elastic, widths: Widths) -> int:
+    """The place of the width with the fewest multiply-adds, the first of several."""
+    return min(range(len(widths)), key=lambda i: net.macs(widths[i]))
+
+
+def dropouts(model: nn.Module) -> list[nn.Module]:
+    """Dropout layers of torch."""
+    return [m for m in model.modules() if isinstance(m, _DropoutNd)]
+
+
+@contextmanager
+def without_dropout(view: nn.Module) -> Iterator[None]:
+    """Dropout layers do nothing; the backward pass belongs here too, as it may compute activations anew."""
+    acting = [m for m in dropouts(view) if m.training]
+    try:
+        for m in acting:
+            m.training = False
+        yield
+    finally:
+        for m in acting:
+            m.training = True
 
 
 def _in_full(logits: Tensor) -> Tensor:
@@ -81,6 +112,6 @@ def _in_full(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
-def _once(teacher: Callable[[Tensor], Tensor] | None, images: Tensor) -> Callable[[], Tensor] | None:
-    """The teacher's logits, computed when first asked for and then kept for the step."""
-    return None if teacher is None else functools.cache(lambda: _in_full(teacher(images)))
+def _once(teacher: Callable[[Tensor, Any], Tensor] | None, images: Tensor) -> Callable[..., Tensor] | None:
+    """The teacher's logits at each width, computed when first asked for and then kept for the step."""
+    return None if teacher is None else functools.cache(lambda width=None: _in_full(teacher(images, width)))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from anywidth.errors import RecipeError
-from anywidth.train import alpha, ema, labels, next_wider, targets, widest
+from anywidth.train import alpha, ema, ema_ensemble, labels, next_wider, targets, widest
 from anywidth.train.targets import Context, label_loss
 from anywidth.train.targets.alpha import adaptive_divergence
 
@@ -32,6 +32,20 @@ def test_who_teaches(target, expected):
 def test_the_moving_average_teaches():
     context = Context(seen=[OTHER], teacher=lambda: TEACHER)
     torch.testing.assert_close(ema()(STUDENT, LABELS, context), soft(STUDENT, TEACHER))
+
+
+def test_an_ensemble_of_the_moving_average_teaches_the_narrowest():
+    logits = {None: TEACHER, 3: OTHER, "b": STUDENT.flip(0)}
+    context = Context(seen=[OTHER], teacher=lambda width=None: logits[width], redrawn=(3, "b"))
+    torch.testing.assert_close(ema_ensemble()(STUDENT, LABELS, context), soft(STUDENT, TEACHER))
+    context.narrowest = True
+    mean = sum(t.softmax(1) for t in logits.values()) / 3
+    expected = -(mean * STUDENT.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(ema_ensemble()(STUDENT, LABELS, context), expected)
+    torch.testing.assert_close(
+        ema_ensemble(smoothing=0.2)(STUDENT, LABELS, Context(narrowest=True)),
+        label_loss(STUDENT, LABELS, smoothing=0.2),
+    )
 
 
 def divergence(p, q, a):

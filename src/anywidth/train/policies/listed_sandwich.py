@@ -36,7 +36,7 @@ def listed_sandwich(
     for end in (top, low):
         if end not in named:
             raise WidthError(unknown_name("width label", end, map(str, named)) + "; widths.listed names them")
-    labels = {width: label for label, width in reversed(named.items())}
+    labels = {width: label for label, width in reversed(list(named.items()))}
     inner = [labels[w] for w in dict.fromkeys(named.values()) if w not in (named[top], named[low])]
     if random < 0 or named[top] == named[low] or (random and not inner):
         raise WidthError(

@@ -7,12 +7,15 @@ from anywidth.train.lookup import call, find
 from anywidth.train.targets.alpha import alpha
 from anywidth.train.targets.context import Context, Target
 from anywidth.train.targets.ema import ema
+from anywidth.train.targets.ema_ensemble import ema_ensemble
 from anywidth.train.targets.labels import labels
 from anywidth.train.targets.losses import Smoothing, distillation_loss, label_loss, soft_targets
 from anywidth.train.targets.next_wider import next_wider
 from anywidth.train.targets.widest import widest
 
-TARGETS: dict[str, Callable[..., Target]] = {f.__name__: f for f in (labels, widest, next_wider, ema, alpha)}
+TARGETS: dict[str, Callable[..., Target]] = {
+    f.__name__: f for f in (labels, widest, next_wider, ema, ema_ensemble, alpha)
+}
 
 
 def make(name: str, *, smoothing: float, over: Smoothing, options: Mapping[str, Any]) -> Target:
@@ -33,6 +36,7 @@ __all__ = [
     "alpha",
     "distillation_loss",
     "ema",
+    "ema_ensemble",
     "label_loss",
     "labels",
     "make",

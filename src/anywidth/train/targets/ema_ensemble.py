@@ -1,0 +1,29 @@
+"""In-place ensemble bootstrapping (arXiv 2103.13258)."""
+
+import torch
+from torch import Tensor
+
+from anywidth.train.targets.context import Context, Target
+from anywidth.train.targets.losses import Smoothing, distillation_loss, label_loss, soft_targets
+
+
+def ema_ensemble(*, smoothing: float = 0.0, over: Smoothing = "all") -> Target:
+    """As `ema`, but the narrowest width of a step learns from an ensemble of the moving average.
+
+    Its target is the mean of the softmaxes of the moving average's widest network and of its networks at the inner widths
+    that the width policy draws a second time: three networks where a step trains two widths between the ends.
+
+    Source: Li et al., Dynamic Slimmable Network, arXiv 2103.13258, section 3.2.
+    """
+
+    def loss(logits: Tensor, labels: Tensor, context: Context) -> Tensor:
+        if not context.seen:
+            return label_loss(logits, labels, smoothing=smoothing, over=over)
+        assert context.teacher is not None, "a target with `teacher` is given one"
+        teachers = [context.teacher()]
+        if context.narrowest:
+            teachers += [context.teacher(width) for width in context.redrawn]
+        return distillation_loss(logits, torch.stack([soft_targets(t) for t in teachers]).mean(0))
+
+    loss.teacher = loss.redraws = True  # pyright: ignore[reportFunctionMemberAccess]
+    return loss
