@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from anywidth.elastic import Elastic
-from anywidth.train import accumulate_, widest
+from anywidth.train import accumulate_, ema, widest
 from anywidth.train import labels as hard
+from anywidth.train.step import Pass
 
 WIDTHS = (1.0, 0.25, 0.75, 0.5)
 
@@ -72,3 +73,18 @@ def test_gradients_of_two_calls_add_up():
     accumulate_(net, images, labels, WIDTHS)
     for value, gradient in zip(net.model.parameters(), once, strict=True):
         torch.testing.assert_close(value.grad, 2 * gradient)
+
+
+def test_the_moving_average_teaches_at_the_widest_width_of_the_step():
+    """Where the whole network is never trained, it has nothing to teach."""
+    net = Elastic(wide_model(), torch.zeros(1, 2, 8, 8, dtype=torch.float64), widths=[0.75, 0.25])
+    asked = []
+
+    def teacher(images, width):
+        asked.append(width)
+        return torch.zeros(len(images), 5, dtype=torch.float64)
+
+    x, y = batch()
+    for widths in ([0.75, 0.25], [1.0, 0.75, 0.25]):
+        accumulate_(net, x, y, widths, target=ema(), how=Pass(teacher=teacher))
+    assert asked == [0.75, None]

@@ -194,21 +194,25 @@ def _bias(shares: Sequence[Tensor], strength: float, like: Tensor) -> list[Tenso
 @torch.inference_mode()
 def _latencies(run: Run, routes: Routes, net: DynamicNet) -> list[dict[str, Any]]:
     """Seconds of a batch, and the mean of the static networks that its images are sent to, timed in turns."""
-    found = []
-    images = next(iter(run.eval_batches()))[0]
-    for size in (1, 32, 256):
-        batch = images.repeat(-(-size // len(images)), *[1] * (images.ndim - 1))[:size].to(run.device)
-        taken = net.routed(batch).routes
-        networks = {
-            str(r): routes.net.extract(routes.width(tuple(r))).eval() for r in taken.unique(dim=0).tolist()
-        }
-        calls = {"gated": lambda: net(batch)} | {k: (lambda m=m: m(batch)) for k, m in networks.items()}
-        times = {k: t.median for k, t in measure_all(calls, repeats=10).items()}
-        mean = sum(times[str(r)] for r in taken.tolist()) / size
-        found.append(
-            {"batch": size, "gated": times["gated"], "static_mean": mean, "ratio": times["gated"] / mean}
-        )
-    return found
+    images = next(iter(run.eval_batches()))[0].to(run.device)
+    return [_latency(routes, net, _repeated(images, size)) for size in (1, 32, 256)]
+
+
+def _repeated(images: Tensor, size: int) -> Tensor:
+    return images.repeat(-(-size // len(images)), *[1] * (images.ndim - 1))[:size]
+
+
+def _latency(routes: Routes, net: DynamicNet, batch: Tensor) -> dict[str, Any]:
+    taken = net.routed(batch).routes
+    networks = {
+        str(r): routes.net.extract(routes.width(tuple(r))).eval() for r in taken.unique(dim=0).tolist()
+    }
+    calls = {"gated": lambda: net(batch)} | {k: (lambda m=m: m(batch)) for k, m in networks.items()}
+    times = {k: t.median for k, t in measure_all(calls, repeats=10).items()}
+    mean = sum(times[str(r)] for r in taken.tolist()) / len(batch)
+    return {
+        "batch": len(batch), "gated": times["gated"], "static_mean": mean, "ratio": times["gated"] / mean,
+    }  # fmt: skip
 
 
 def _print(run: Path, found: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ class Pass:
         scale: loss -> what is differentiated (a gradient scaler, the share of a micro-batch).
         view: network, width -> the module that runs.
         before_last: is told about the last view before its backward pass.
-        teacher: images, width or None for the widest -> logits of the moving average; None where there is none.
+        teacher: images, width or None for the whole network -> logits of the moving average; None where there is none.
         redrawn: widths at which the moving average teaches, besides its widest.
         dropout_on: "all", or "widest": only the first width of the step has dropout.
     """
@@ -68,7 +68,8 @@ def accumulate_(
         order.sort(key=lambda i: -net.macs(widths[i]))
     low = narrowest(net, widths) if getattr(target, "redraws", False) else None
     losses: dict[int, Tensor] = {}
-    context = Context(teacher=_once(how.teacher, images), redrawn=how.redrawn)
+    top = None if net.width(widths[0]) == net.space.full else widths[0]
+    context = Context(teacher=_once(how.teacher, images, top), redrawn=how.redrawn)
     for index in order:
         view = how.view(net, widths[index])
         context.narrowest = index == low
@@ -112,6 +113,10 @@ def _in_full(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
-def _once(teacher: Callable[[Tensor, Any], Tensor] | None, images: Tensor) -> Callable[..., Tensor] | None:
-    """The teacher's logits at each width, computed when first asked for and then kept for the step."""
-    return None if teacher is None else functools.cache(lambda width=None: _in_full(teacher(images, width)))
+def _once(
+    teacher: Callable[[Tensor, Any], Tensor] | None, images: Tensor, widest: Any
+) -> Callable[..., Tensor] | None:
+    """The teacher's logits at each width, the widest of the step by default, computed when first asked for and then kept."""
+    if teacher is None:
+        return None
+    return functools.cache(lambda width=None: _in_full(teacher(images, widest if width is None else width)))
