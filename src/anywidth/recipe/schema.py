@@ -197,8 +197,8 @@ class JoslimSection(Section):
     prior_points: int = Field(default=20, ge=1)
     lower_channel: Ratio | None = None
     upper_channel: Ratio = 1.0
-    baseline: float = -3.0
-    beta: float = Field(default=0.1, ge=0)
+    baseline: float = Field(default=-3.0, allow_inf_nan=False)
+    beta: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     acquisition: Acquisition = "optimistic"
     sampling: Sampling = "uniform"
     ard: bool = True
