@@ -205,14 +205,15 @@ def test_settings_that_cannot_be(chain, options, message):
     assert message in str(caught.value)
 
 
-def test_the_box_rounds_as_uniform_widths_do(chain):
-    net = Elastic(nn.Sequential(nn.Linear(3, 40), nn.ReLU(), nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 2)),
-                  torch.zeros(1, 3), divisor=8, minimum=4)  # fmt: skip
-    box = Box(net.space, 0.25)
-    for ratio in np.linspace(0.25, 1, 31):
-        units = box.units(np.full((1, 2), (ratio - 0.25) / 0.75))[0]
-        wanted = [g.round(round(ratio * g.size) / g.size) for g in net.space.groups]
-        assert units.tolist() == wanted
+@pytest.mark.parametrize(("divisor", "minimum"), [(1, 1), (8, 4), (8, 12), (3, 50)])
+def test_the_box_rounds_as_uniform_widths_do(divisor, minimum):
+    layers = nn.Sequential(nn.Linear(3, 40), nn.ReLU(), nn.Linear(40, 7), nn.ReLU(), nn.Linear(7, 100), nn.Linear(100, 2))  # fmt: skip
+    net = Elastic(layers, torch.zeros(1, 3), divisor=divisor, minimum=minimum)
+    box = Box(net.space, 0.1)
+    shares = np.append(np.random.default_rng(0).random(300), [0, 0.5, 1])
+    units = box.units(np.repeat(shares[:, None], 3, axis=1))
+    wanted = [net.space.uniform(0.1 + (1 - 0.1) * float(share)).kept for share in shares]
+    np.testing.assert_array_equal(units, wanted)
 
 
 def test_candidates_are_moved_to_a_cost(chain):
