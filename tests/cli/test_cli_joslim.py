@@ -170,6 +170,13 @@ def test_a_mistake_is_said_before_training(recipe, refused, tmp_path, changes, m
     assert not (tmp_path / "run").exists()
 
 
+def test_a_loss_that_is_not_finite_ends_training_with_advice(recipe, refused, tmp_path):
+    changes = (*CHANGES, "joslim.tau=6", "train.lr=1e6")
+    message = refused("train", recipe, *changes, "--run", tmp_path / "run")
+    assert "epoch 1, before step 7: search: evaluate gave an error of nan" in message
+    assert "lower the learning rate" in message
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
