@@ -162,6 +162,10 @@ def test_every_method_writes_a_front(joint, run_command, tmp_path, method, optio
         (("joslim=null",), "takes a section joslim"),
         (("widths.rule=sandwich",), "takes a section joslim"),
         (("train.compile=true",), "joslim trains ever new ones"),
+        (("joslim.baseline=.nan",), "joslim.baseline = nan: expected a finite number"),
+        (("widths.max=0.5",), "widths.max = 0.5: the rule 'joslim' does not know it"),
+        (("widths.options={a: 1}",), "widths.options = {'a': 1}: the rule 'joslim' does not know it"),
+        (("widths.listed={1.0: 0.5}",), "the label 1.0 of the listed widths is not the ratio 1.0"),
         (("joslim.acquisition=bold",), "expected 'optimistic', 'reference' or 'ehvi'"),
     ],
 )

@@ -8,7 +8,7 @@ from anywidth import data, interop, search
 from anywidth.cli.run import Run
 from anywidth.elastic import Elastic
 from anywidth.errors import DataError, RecipeError
-from anywidth.train import Drawn, Joslim, distributed, evaluate
+from anywidth.train import Drawn, Joslim, distributed, evaluate, policies
 from anywidth.width import Width
 
 
@@ -26,12 +26,14 @@ def joslim(run: Run, net: Elastic) -> Joslim:
     """The policy of a recipe with the rule "joslim".
 
     Raises:
-        RecipeError: fewer steps than until the first proposal of the model, or a pool that cannot be read.
-        WidthError: impossible bounds.
+        RecipeError: fewer steps than until the first proposal of the model.
+        CheckpointError: a pool that cannot be read.
+        WidthError: impossible bounds, or a label of another width that hides one of the ends.
     """
     chosen, low = run.recipe.joslim, run.recipe.narrowest
     assert chosen is not None
     _check_steps(run)
+    policies.check_ratios(net, (low, 1.0))
     if chosen.mode == "joint":
         proposer = search.Bayes(
             net,

@@ -266,6 +266,12 @@ class Recipe(Section):
             )
         if self.joslim is None:
             return self
+        for name in ("max", "grid", "per_group", "options"):
+            if getattr(self.widths, name) != WidthsSection.model_fields[name].default:
+                raise ValueError(
+                    f"widths.{name} = {getattr(self.widths, name)!r}: the rule 'joslim' does not know it; its ratios lie between "
+                    "joslim.lower_channel and joslim.upper_channel; leave it out"
+                )
         if self.narrowest >= self.joslim.upper_channel:
             raise ValueError(
                 f"joslim: expected lower_channel < upper_channel, got {self.narrowest:g} and {self.joslim.upper_channel:g}"

@@ -45,11 +45,16 @@ def make(
     offered = {"listed": widest_first, "low": low, "high": high, "random": random, "grid": grid}
     offered |= {"per_group": per_group, "space": net.space}
     if name != "listed":
-        _check_ratios(net, (low, high))
+        check_ratios(net, (low, high))
     return call("width policy", name, function, offered, options or {})
 
 
-def _check_ratios(net: Elastic, ratios: tuple[float, ...]) -> None:
+def check_ratios(net: Elastic, ratios: tuple[float, ...]) -> None:
+    """Refuse ratios that a policy trains by their number where a label of another width hides them.
+
+    Raises:
+        WidthError: with the label.
+    """
     for ratio in ratios:
         if ratio in net.widths and net.widths[ratio] != net.space.uniform(ratio):
             raise WidthError(
@@ -66,6 +71,7 @@ __all__ = [
     "Joslim",
     "Proposer",
     "Widths",
+    "check_ratios",
     "listed",
     "make",
     "min_max",
