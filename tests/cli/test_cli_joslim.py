@@ -190,6 +190,7 @@ def test_a_loss_that_is_not_finite_ends_training_with_advice(recipe, refused, tm
         (("--method", "bayes", "--within", "latency=1ms"), "a limit on latency cannot be known before measuring"),
         (("--method", "bayes", "--objective", "flops,error"), "objective 'flops,error': expected a cost"),
         (("--method", "bayes", "--objective", "params,error", "--budget", "macs=50%"), "limits another cost"),
+        (("--method", "evolve", "--evals", "17"), "--evals 17 is less than two widths for each of 9 limits"),
         (("--method", "bayes", "--evals", "10"), "evals = 10: expected more than prior_points"),
         (("--method", "bayes", "--low", "0"), "expected 0 < low < high <= 1"),
         (("--method", "bayes", "--budget", "macs=2%"), "is outside what"),
@@ -197,6 +198,14 @@ def test_a_loss_that_is_not_finite_ends_training_with_advice(recipe, refused, tm
 )  # fmt: skip
 def test_a_mistake_in_a_search_is_one_line(joint, refused, tmp_path, arguments, message):
     assert message in refused("search", joint, *arguments, "--images", "128", "--front", tmp_path / "f.json")
+
+
+@pytest.mark.parametrize("arguments", [("--pareto",), ()])
+def test_the_front_of_another_network_is_refused(joint, refused, tmp_path, arguments):
+    text = (joint / "front.json").read_text()
+    (tmp_path / "other.json").write_text(text.replace('"conv"', '"stem"'))
+    message = refused("eval", joint, *arguments, "--front", tmp_path / "other.json")
+    assert "other.json: is the front of another network: this width has 4 groups" in message
 
 
 def test_a_damaged_history_is_refused(joint, refused, run_command, tmp_path):

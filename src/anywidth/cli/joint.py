@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from anywidth import data, interop, search
+from anywidth.cli import names
 from anywidth.cli.run import Run
 from anywidth.elastic import Elastic
 from anywidth.errors import DataError, RecipeError
@@ -84,11 +85,11 @@ def pool(path: Path, net: Elastic) -> list[Width]:
     """The widths of a front, or of a sample pool of the published code (*.pt).
 
     Raises:
-        CheckpointError: no such file, or another kind of one.
+        CheckpointError: no such file, another kind of one, or the front of another network.
     """
     if path.suffix == ".pt":
         return list(interop.joslim.sample_pool(path, net))
-    return [net.space.check(member.width) for member in search.read_front(path).members]
+    return list(names.front(path, net).values())
 
 
 def held_out(run: Run, images: int, batch_size: int) -> list[Any]:
