@@ -4,13 +4,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from anywidth import data, interop, search
 from anywidth.cli import names
 from anywidth.cli.run import Run
 from anywidth.elastic import Elastic
 from anywidth.errors import DataError, RecipeError
+from anywidth.seeds import generator
 from anywidth.train import Drawn, Joslim, distributed, evaluate, policies
 from anywidth.width import Width
+
+_MEASURED = 30
 
 
 def together() -> search.Together:
@@ -95,6 +100,8 @@ def pool(path: Path, net: Elastic) -> list[Width]:
 def held_out(run: Run, images: int, batch_size: int) -> list[Any]:
     """Batches of held-out training images that every process evaluates its share of the widths on.
 
+    They are mixed: folders have one class after the other, and batch norms would see one class at a time.
+
     Raises:
         DataError: the run held none out.
     """
@@ -105,9 +112,9 @@ def held_out(run: Run, images: int, batch_size: int) -> list[Any]:
         )
     count = min(images, len(part))
     size = min(batch_size, count)
-    chosen = data.ImageSet(
-        part.source, part.indices[: count - count % size], part.transform, part.unreadable, replace=False
-    )
+    order = torch.randperm(len(part), generator=generator(run.recipe.data.seed, _MEASURED))
+    indices = part.indices[order[: count - count % size]]
+    chosen = data.ImageSet(part.source, indices, part.transform, part.unreadable, replace=False)
     return list(data.eval_batches(chosen, run.recipe.data, batch_size=size))
 
 
