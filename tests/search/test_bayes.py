@@ -195,6 +195,10 @@ def test_costs_during_training_need_a_formula(chain):
         ({"beta": float("inf")}, "beta = inf: expected a number from 0"),
         ({"reference": float("nan")}, "reference = nan: expected a finite number"),
         ({"budget": Budget(kind="macs", limits={"none": 10.0})}, "the limit none (10) is outside"),
+        (
+            {"budget": Budget(kind="params", limits={"few": 1e4})},
+            "the budget limits params, but costs are macs",
+        ),
         ({"limit": [Budget(kind="params", limits={"few": 10.0})]}, "no width within 10"),
         ({"limit": [Budget(kind="latency", limits={"fast": 1.0})]}, "cannot be known before measuring"),
     ],

@@ -119,6 +119,10 @@ class Bayes:
                 raise WidthError(
                     f"search: no width within {value:g}: that of ratio {self.settings['low']:g} costs {least:g}"
                 )
+        if self.budget is not None and self.budget.kind != self.settings["kind"]:
+            raise WidthError(
+                f"search: the budget limits {self.budget.kind}, but costs are {self.settings['kind']}; give further limits as limit="
+            )
         if self.budget is not None and self.cost_of is not None:
             low, high = (float(c) for c in self.cost_of(np.stack([self.box.least, self.box.most])))
             for label, value in self.budget.limits.items():

@@ -74,10 +74,6 @@ class Box:
         """One row of units as a width."""
         return Width(names=self.space.names, kept=tuple(int(u) for u in units))
 
-    def holds(self, width: Width) -> bool:
-        kept = np.array(width.kept)
-        return bool(((kept >= self.least) & (kept <= self.most)).all())
-
 
 def spread(random: np.random.Generator, count: int, dims: int) -> np.ndarray:
     """(count, dims) quasi-random points: each about a level of its own, between all groups alike and all different."""
