@@ -31,7 +31,7 @@ from anywidth.models import DSMBNet
 from anywidth.train import FitConfig, evaluate, fit_
 from results import publish
 
-CANDIDATES = ((8, 12), (12, 20), (16, 32), (24, 48), (32, 48, 64, 80, 96, 112), (64, 80, 96, 112, 128, 144))
+CANDIDATES = ((8, 12), (12, 20), (16, 32), (24, 48), (8, 16, 32, 56, 80, 112), (16, 32, 56, 80, 112, 144))
 STATIC = tuple(range(len(CANDIDATES[-1])))
 GATE = Cut(at="stages.3.0.depthwise.attention", feature="stages.3.0.depthwise.attention.squeeze")
 METHODS = {"bootstrapping": "ema", "distillation": "widest", "labels only": "labels"}

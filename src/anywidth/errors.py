@@ -13,6 +13,10 @@ class WidthError(AnywidthError, ValueError):
     """A width that does not exist for this network: out of range, of an unknown group, or not nested."""
 
 
+class MeasurementError(AnywidthError, ValueError):
+    """A measured error or loss that is not a finite number."""
+
+
 class StatisticsError(AnywidthError, RuntimeError):
     """Evaluation at a width whose batch-norm statistics were never collected."""
 

@@ -4,10 +4,16 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from anywidth import data
+from anywidth.cli.joint import held_out
+from anywidth.data import DataConfig
 from anywidth.interop.joslim import read_pareto
 from anywidth.models import SmallResNet
 from anywidth.search import read_front
@@ -162,12 +168,23 @@ def test_every_method_writes_a_front(joint, run_command, tmp_path, method, optio
         (("joslim=null",), "takes a section joslim"),
         (("widths.rule=sandwich",), "takes a section joslim"),
         (("train.compile=true",), "joslim trains ever new ones"),
+        (("joslim.baseline=.nan",), "joslim.baseline = nan: expected a finite number"),
+        (("widths.max=0.5",), "widths.max = 0.5: the rule 'joslim' does not know it"),
+        (("widths.options={a: 1}",), "widths.options = {'a': 1}: the rule 'joslim' does not know it"),
+        (("widths.listed={1.0: 0.5}",), "the label 1.0 of the listed widths is not the ratio 1.0"),
         (("joslim.acquisition=bold",), "expected 'optimistic', 'reference' or 'ehvi'"),
     ],
 )
 def test_a_mistake_is_said_before_training(recipe, refused, tmp_path, changes, message):
     assert message in refused("train", recipe, *CHANGES, *changes, "--run", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_training_with_advice(recipe, refused, tmp_path):
+    changes = (*CHANGES, "joslim.tau=6", "train.lr=1e6")
+    message = refused("train", recipe, *changes, "--run", tmp_path / "run")
+    assert "epoch 1, before step 7: search: evaluate gave an error of nan" in message
+    assert "lower the learning rate" in message
 
 
 @pytest.mark.parametrize(
@@ -179,6 +196,7 @@ def test_a_mistake_is_said_before_training(recipe, refused, tmp_path, changes, m
         (("--method", "bayes", "--within", "latency=1ms"), "a limit on latency cannot be known before measuring"),
         (("--method", "bayes", "--objective", "flops,error"), "objective 'flops,error': expected a cost"),
         (("--method", "bayes", "--objective", "params,error", "--budget", "macs=50%"), "limits another cost"),
+        (("--method", "evolve", "--evals", "17"), "--evals 17 is less than two widths for each of 9 limits"),
         (("--method", "bayes", "--evals", "10"), "evals = 10: expected more than prior_points"),
         (("--method", "bayes", "--low", "0"), "expected 0 < low < high <= 1"),
         (("--method", "bayes", "--budget", "macs=2%"), "is outside what"),
@@ -186,6 +204,14 @@ def test_a_mistake_is_said_before_training(recipe, refused, tmp_path, changes, m
 )  # fmt: skip
 def test_a_mistake_in_a_search_is_one_line(joint, refused, tmp_path, arguments, message):
     assert message in refused("search", joint, *arguments, "--images", "128", "--front", tmp_path / "f.json")
+
+
+@pytest.mark.parametrize("arguments", [("--pareto",), ()])
+def test_the_front_of_another_network_is_refused(joint, refused, tmp_path, arguments):
+    text = (joint / "front.json").read_text()
+    (tmp_path / "other.json").write_text(text.replace('"conv"', '"stem"'))
+    message = refused("eval", joint, *arguments, "--front", tmp_path / "other.json")
+    assert "other.json: is the front of another network: this width has 4 groups" in message
 
 
 def test_a_damaged_history_is_refused(joint, refused, run_command, tmp_path):
@@ -196,6 +222,21 @@ def test_a_damaged_history_is_refused(joint, refused, run_command, tmp_path):
     text = log.read_text()
     log.write_text(text.replace('"errors": [', '"errors": ["x", ', 1))
     assert "damaged" in refused(*arguments)
+
+
+def test_widths_are_measured_on_images_of_all_classes(tmp_path):
+    """Folders have one class after the other."""
+    for part in ("train", "test"):
+        for name in "abcdefgh":
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(20):
+                Image.new("RGB", (8, 8)).save(tmp_path / part / name / f"{number}.png")
+    config = DataConfig(name="folder", root=str(tmp_path), batch_size=16, held_out=120)
+    run = SimpleNamespace(splits=data.load(config), recipe=SimpleNamespace(data=config))
+    batches = held_out(run, 100, 48)
+    assert [len(set(labels.tolist())) for _, labels in batches] == [8, 8]
+    again = held_out(run, 100, 48)
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(batches, again, strict=True))
 
 
 @pytest.mark.parametrize("mode", ["slim", "pool"])

@@ -6,6 +6,7 @@ from torch import nn
 from anywidth.budget import Budget, ClosedForm, closed_form
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
+from anywidth.models import SmallResNet
 from anywidth.search import Bayes, Random, area_under, hypervolume, run_search
 from anywidth.search.candidates import Box, at_cost, mutated, spread, within
 from anywidth.search.history import front_of, representatives, target_weights
@@ -151,6 +152,34 @@ def test_a_history_is_measured_again_and_bounded(chain):
     assert {m.width for m in bayes.present_front().members} <= set(asked)
 
 
+@pytest.mark.parametrize("batch", [1, 5])
+def test_few_prior_points_are_followed_by_others_until_there_is_a_model(chain, batch):
+    bayes = Bayes(chain, costs=Problem(0).costs, evals=10, prior_points=1, batch=batch)
+    run_search(bayes, Problem(0).errors, Problem(0).costs)
+    assert len({t.width.kept for t in bayes.trials}) == 10
+
+
+def test_where_all_widths_were_proposed_those_of_the_front_are_trained_again():
+    net = Elastic(SmallResNet(channels=(8, 16)), torch.zeros(1, 1, 8, 8), divisor=8)  # 4 widths
+    bayes, proposed = Bayes(net, prior_points=3, batch=3), []
+    for _ in range(5):
+        asked = bayes.to_measure()
+        bayes.measured_([1 / sum(w.kept) for w in asked])
+        again = Bayes(net, prior_points=3, batch=3)
+        again.load_(bayes.state())
+        proposed.append(bayes.next_())
+        assert again.next_() == proposed[-1]
+    assert len(bayes.trials) == 4
+    assert [len(widths) for widths in proposed] == [3] * 5
+    front = {m.width for m in bayes.present_front().members}
+    assert {w for widths in proposed[2:] for w in widths} == front
+
+
+def test_costs_during_training_need_a_formula(chain):
+    with pytest.raises(WidthError, match="choose kind macs or params"):
+        Bayes(chain, kind="latency").next_()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -163,7 +192,13 @@ def test_a_history_is_measured_again_and_bounded(chain):
         ({"sampling": "even"}, "sampling = 'even': expected uniform or pareto"),
         ({"tolerance": 0}, "tolerance = 0"),
         ({"beta": -1}, "beta = -1"),
+        ({"beta": float("inf")}, "beta = inf: expected a number from 0"),
+        ({"reference": float("nan")}, "reference = nan: expected a finite number"),
         ({"budget": Budget(kind="macs", limits={"none": 10.0})}, "the limit none (10) is outside"),
+        (
+            {"budget": Budget(kind="params", limits={"few": 1e4})},
+            "the budget limits params, but costs are macs",
+        ),
         ({"limit": [Budget(kind="params", limits={"few": 10.0})]}, "no width within 10"),
         ({"limit": [Budget(kind="latency", limits={"fast": 1.0})]}, "cannot be known before measuring"),
     ],
@@ -174,14 +209,15 @@ def test_settings_that_cannot_be(chain, options, message):
     assert message in str(caught.value)
 
 
-def test_the_box_rounds_as_uniform_widths_do(chain):
-    net = Elastic(nn.Sequential(nn.Linear(3, 40), nn.ReLU(), nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 2)),
-                  torch.zeros(1, 3), divisor=8, minimum=4)  # fmt: skip
-    box = Box(net.space, 0.25)
-    for ratio in np.linspace(0.25, 1, 31):
-        units = box.units(np.full((1, 2), (ratio - 0.25) / 0.75))[0]
-        wanted = [g.round(round(ratio * g.size) / g.size) for g in net.space.groups]
-        assert units.tolist() == wanted
+@pytest.mark.parametrize(("divisor", "minimum"), [(1, 1), (8, 4), (8, 12), (3, 50)])
+def test_the_box_rounds_as_uniform_widths_do(divisor, minimum):
+    layers = nn.Sequential(nn.Linear(3, 40), nn.ReLU(), nn.Linear(40, 7), nn.ReLU(), nn.Linear(7, 100), nn.Linear(100, 2))  # fmt: skip
+    net = Elastic(layers, torch.zeros(1, 3), divisor=divisor, minimum=minimum)
+    box = Box(net.space, 0.1)
+    shares = np.append(np.random.default_rng(0).random(300), [0, 0.5, 1])
+    units = box.units(np.repeat(shares[:, None], 3, axis=1))
+    wanted = [net.space.uniform(0.1 + (1 - 0.1) * float(share)).kept for share in shares]
+    np.testing.assert_array_equal(units, wanted)
 
 
 def test_candidates_are_moved_to_a_cost(chain):

@@ -60,6 +60,16 @@ def test_only_plain_values_are_in_the_file(saved):
     }
 
 
+def test_a_large_file_cut_anywhere(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"weights": torch.zeros(100_000)}, path)
+    whole = path.read_bytes()
+    for tenth in range(10):
+        path.write_bytes(whole[: len(whole) * tenth // 10])
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt: cannot be read"):
+            checkpoint.read(path)
+
+
 def test_a_truncated_file(saved, new_net):
     path, parts = saved
     path.write_bytes(path.read_bytes()[:-1000])

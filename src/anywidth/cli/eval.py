@@ -15,7 +15,6 @@ from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.files import write_json
 from anywidth.latency import measure_all
-from anywidth.search.front import read_front
 from anywidth.train import distributed
 
 
@@ -62,7 +61,7 @@ def evaluate(
 
 def _compare(run: Run, net: Elastic, front: Path) -> None:
     """Test the members of a front and uniform widths, all in one pass."""
-    chosen = curves(net, read_front(front), run.recipe.narrowest)
+    chosen = curves(net, names.front(front, net), run.recipe.narrowest)
     every = list(dict.fromkeys(width for widths in chosen.values() for width in widths.values()))
     if missing := [width for width in every if not net.has_statistics(width)]:
         say(f"calibrating {len(missing)} widths")
@@ -84,11 +83,12 @@ def _wanted(net: Elastic, text: str | None, front: Path | None) -> list[Any]:
     wanted: list[Any] = []
     if text is not None:
         wanted += list(net.widths) if text == "listed" else names.widths(text)
-    for member in read_front(front).members if front is not None else ():
-        label = f"{front.stem}:{member.label}" if front is not None else member.label
-        net.norms.overrides(member.width)  # with switchable norms only trained widths exist
-        net.list_width_(label, member.width)
-        wanted.append(label)
+    if front is not None:
+        for name, width in names.front(front, net).items():
+            label = f"{front.stem}:{name}"
+            net.norms.overrides(width)  # with switchable norms only trained widths exist
+            net.list_width_(label, width)
+            wanted.append(label)
     return list(dict.fromkeys(wanted))
 
 

@@ -4,12 +4,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from anywidth import data, interop, search
+from anywidth.cli import names
 from anywidth.cli.run import Run
 from anywidth.elastic import Elastic
 from anywidth.errors import DataError, RecipeError
-from anywidth.train import Drawn, Joslim, distributed, evaluate
+from anywidth.seeds import generator
+from anywidth.train import Drawn, Joslim, distributed, evaluate, policies
 from anywidth.width import Width
+
+_MEASURED = 30
 
 
 def together() -> search.Together:
@@ -26,12 +32,14 @@ def joslim(run: Run, net: Elastic) -> Joslim:
     """The policy of a recipe with the rule "joslim".
 
     Raises:
-        RecipeError: fewer steps than until the first proposal of the model, or a pool that cannot be read.
-        WidthError: impossible bounds.
+        RecipeError: fewer steps than until the first proposal of the model.
+        CheckpointError: a pool that cannot be read.
+        WidthError: impossible bounds, or a label of another width that hides one of the ends.
     """
     chosen, low = run.recipe.joslim, run.recipe.narrowest
     assert chosen is not None
     _check_steps(run)
+    policies.check_ratios(net, (low, 1.0))
     if chosen.mode == "joint":
         proposer = search.Bayes(
             net,
@@ -82,15 +90,17 @@ def pool(path: Path, net: Elastic) -> list[Width]:
     """The widths of a front, or of a sample pool of the published code (*.pt).
 
     Raises:
-        CheckpointError: no such file, or another kind of one.
+        CheckpointError: no such file, another kind of one, or the front of another network.
     """
     if path.suffix == ".pt":
         return list(interop.joslim.sample_pool(path, net))
-    return [net.space.check(member.width) for member in search.read_front(path).members]
+    return list(names.front(path, net).values())
 
 
 def held_out(run: Run, images: int, batch_size: int) -> list[Any]:
     """Batches of held-out training images that every process evaluates its share of the widths on.
+
+    They are mixed: folders have one class after the other, and batch norms would see one class at a time.
 
     Raises:
         DataError: the run held none out.
@@ -102,9 +112,9 @@ def held_out(run: Run, images: int, batch_size: int) -> list[Any]:
         )
     count = min(images, len(part))
     size = min(batch_size, count)
-    chosen = data.ImageSet(
-        part.source, part.indices[: count - count % size], part.transform, part.unreadable, replace=False
-    )
+    order = torch.randperm(len(part), generator=generator(run.recipe.data.seed, _MEASURED))
+    indices = part.indices[order[: count - count % size]]
+    chosen = data.ImageSet(part.source, indices, part.transform, part.unreadable, replace=False)
     return list(data.eval_batches(chosen, run.recipe.data, batch_size=size))
 
 

@@ -3,13 +3,17 @@
 import difflib
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from anywidth import models
-from anywidth.errors import RecipeError, WidthError
+from anywidth.elastic import Elastic
+from anywidth.errors import CheckpointError, RecipeError, WidthError
+from anywidth.search import read_front
+from anywidth.width import Width
 
 
 def build_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
@@ -78,6 +82,19 @@ def _names(source: str | None) -> list[str]:
 
     names = {"": list(models.__all__), "torchvision": list_models(), "timm": timm.list_models()}
     return names[source] if source is not None else [name for group in names.values() for name in group]
+
+
+def front(path: Path, net: Elastic) -> dict[str, Width]:
+    """Label -> width of the members of a front in a file.
+
+    Raises:
+        CheckpointError: no such file, or not the file of a front of this network.
+    """
+    members = read_front(path).members
+    try:
+        return {member.label: net.space.check(member.width) for member in members}
+    except WidthError as error:
+        raise CheckpointError(f"{path}: is the front of another network: {error}") from None
 
 
 def input_shape(model: nn.Module) -> tuple[int, int, int]:

@@ -1,6 +1,6 @@
 """The front of a search on the test images, beside uniform widths: table, text, JSON and picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.files import replacing, write_json
 from anywidth.interop.joslim import write_pareto
-from anywidth.search import Front, area_under, hypervolume
+from anywidth.search import area_under, hypervolume
 from anywidth.width import Width
 
 PARETO, TEXT, PICTURE = "pareto.json", "pareto.txt", "pareto.png"
@@ -17,14 +17,9 @@ _UNIFORM = 8
 _BEYOND = (1.0 + 1e-9, 1.0)  # the reference point: the widest network's cost, and every image wrong
 
 
-def curves(net: Elastic, front: Front, low: float) -> dict[str, dict[str, Width]]:
-    """Name of a curve -> label -> width: the front, and uniform widths, both from the narrowest to the widest.
-
-    Raises:
-        WidthError: the front is of another network, or of widths that this one has no norms for.
-    """
+def curves(net: Elastic, members: Mapping[str, Width], low: float) -> dict[str, dict[str, Width]]:
+    """Name of a curve -> label -> width: the members of a front, and uniform widths, from the narrowest to the widest."""
     ends = {"smallest": net.space.uniform(low), "widest": net.space.full}
-    members = {m.label: net.space.check(m.width) for m in front.members}
     ratios = [low + (1 - low) * i / (_UNIFORM - 1) for i in range(_UNIFORM)]
     return {
         "front": _once({"smallest": ends["smallest"], **members, "widest": ends["widest"]}),

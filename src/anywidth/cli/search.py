@@ -227,6 +227,11 @@ def _searcher(
     population, generations = chosen.population, chosen.generations
     if chosen.evals is not None:
         each = chosen.evals // len(limits.limits)
+        if each < 2:
+            raise WidthError(
+                f"search: --evals {chosen.evals} is less than two widths for each of {len(limits.limits)} limits; measure more, or "
+                "name fewer limits with --budget"
+            )
         population = max(2, min(population, each))
         generations = max(0, each // population - 1)
     return search.Evolve(

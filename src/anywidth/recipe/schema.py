@@ -200,8 +200,8 @@ class JoslimSection(Section):
     prior_points: int = Field(default=20, ge=1)
     lower_channel: Ratio | None = None
     upper_channel: Ratio = 1.0
-    baseline: float = -3.0
-    beta: float = Field(default=0.1, ge=0)
+    baseline: float = Field(default=-3.0, allow_inf_nan=False)
+    beta: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     acquisition: Acquisition = "optimistic"
     sampling: Sampling = "uniform"
     ard: bool = True
@@ -309,6 +309,12 @@ class Recipe(Section):
             )
         if self.joslim is None:
             return self
+        for name in ("max", "grid", "per_group", "options"):
+            if getattr(self.widths, name) != WidthsSection.model_fields[name].default:
+                raise ValueError(
+                    f"widths.{name} = {getattr(self.widths, name)!r}: the rule 'joslim' does not know it; its ratios lie between "
+                    "joslim.lower_channel and joslim.upper_channel; leave it out"
+                )
         if self.narrowest >= self.joslim.upper_channel:
             raise ValueError(
                 f"joslim: expected lower_channel < upper_channel, got {self.narrowest:g} and {self.joslim.upper_channel:g}"

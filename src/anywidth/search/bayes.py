@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -106,6 +107,7 @@ class Bayes:
         self.full_cost = 1.0 if self.cost_of is None else self._full(self.cost_of)
         self.trials: list[Trial] = []
         self._fresh: list[int] | None = None
+        self._repeated = 0
 
     def _full(self, cost: Rows) -> float:
         return float(cost(np.array([self.net.space.full.kept]))[0])
@@ -117,6 +119,10 @@ class Bayes:
                 raise WidthError(
                     f"search: no width within {value:g}: that of ratio {self.settings['low']:g} costs {least:g}"
                 )
+        if self.budget is not None and self.budget.kind != self.settings["kind"]:
+            raise WidthError(
+                f"search: the budget limits {self.budget.kind}, but costs are {self.settings['kind']}; give further limits as limit="
+            )
         if self.budget is not None and self.cost_of is not None:
             low, high = (float(c) for c in self.cost_of(np.stack([self.box.least, self.box.most])))
             for label, value in self.budget.limits.items():
@@ -175,11 +181,25 @@ class Bayes:
             self.trials[i] = replace(self.trials[i], error=float(error))
 
     def next_(self) -> list[Width]:
-        """Propose a batch, and remember it as trials that are not measured yet."""
+        """Propose a batch, and remember it as trials that are not measured yet.
+
+        Where no new width is left, those of the present front are trained again in turn.
+
+        Raises:
+            WidthError: costs have no formula.
+        """
+        if self.cost_of is None:
+            raise WidthError("search: during training costs need a formula: choose kind macs or params")
         found = self.propose(self.settings["batch"])
-        costs = self.cost_of(np.array([w.kept for w in found])) if self.cost_of and found else []
+        costs = self.cost_of(np.array([w.kept for w in found])) if found else []
         self.trials += [Trial(width=w, cost=float(c)) for w, c in zip(found, costs, strict=True)]
-        return found
+        return [*found, *self._again(self.settings["batch"] - len(found))]
+
+    def _again(self, count: int) -> list[Width]:
+        front = self.present_front().members if count and self._fresh else ()
+        chosen = [front[(self._repeated + i) % len(front)].width for i in range(min(count, len(front)))]
+        self._repeated += len(chosen)
+        return chosen
 
     def present_front(self) -> Front:
         """What none dominates among the widths that were measured last."""
@@ -193,6 +213,7 @@ class Bayes:
         return {
             "trials": [[list(t.width.kept), t.cost, t.error] for t in self.trials],
             "fresh": self._fresh,
+            "repeated": self._repeated,
         }
 
     def load_(self, state: dict[str, Any]) -> None:
@@ -201,7 +222,7 @@ class Bayes:
             Trial(width=Width(names=names, kept=tuple(kept)), cost=cost, error=error)
             for kept, cost, error in state["trials"]
         ]
-        self._fresh = state["fresh"]
+        self._fresh, self._repeated = state["fresh"], state["repeated"]
 
     # --- proposals -----------------------------------------------------------------------------------------------
 
@@ -219,9 +240,7 @@ class Bayes:
                 ranked = self._warm_up(number, random)
             else:
                 model = model or self._model(random)
-                ranked = (
-                    self._warm_up(number, random) if model is None else model.ranked(random, number, found)
-                )
+                ranked = self._any(random) if model is None else model.ranked(random, number, found)
             new = next((u for u in ranked if tuple(u.tolist()) not in seen), None)
             if new is None:
                 new = next((u for u in self._any(random) if tuple(u.tolist()) not in seen), None)
@@ -404,7 +423,8 @@ def _check(settings: dict[str, Any]) -> None:
     evals = settings["evals"]
     ranges |= {
         "evals": (evals is None or evals > settings["prior_points"], "more than prior_points"),
-        "beta": (settings["beta"] >= 0, "a number from 0"),
+        "beta": (0 <= settings["beta"] < math.inf, "a number from 0"),
+        "reference": (math.isfinite(settings["reference"]), "a finite number"),
         "tolerance": (0 < settings["tolerance"] < 1, "0 < tolerance < 1"),
         "acquisition": (settings["acquisition"] in get_args(Acquisition), " or ".join(get_args(Acquisition))),
         "sampling": (settings["sampling"] in get_args(Sampling), " or ".join(get_args(Sampling))),

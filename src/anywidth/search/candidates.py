@@ -11,6 +11,7 @@ from scipy.stats import qmc
 
 from anywidth.channels.space import ChannelSpace
 from anywidth.errors import WidthError
+from anywidth.search.steps import quantum
 from anywidth.width import Width
 
 Rows = Callable[[np.ndarray], np.ndarray]
@@ -51,26 +52,19 @@ class Box:
     def most(self) -> np.ndarray:
         return np.array(self.space.uniform(self.high).kept)
 
-    @cached_property
-    def _rounded(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the number of units of a group becomes: one row per group, padded; and where each row starts."""
-        tables = [
-            [group.round(max(unit, 0.5) / group.size) for unit in range(group.size + 1)]
-            for group in self.space.groups
-        ]
-        return np.concatenate(tables), np.cumsum([0, *(len(t) for t in tables)])[:-1]
-
     @property
     def dims(self) -> int:
         return len(self.least)
 
     def units(self, shares: np.ndarray) -> np.ndarray:
         """(N, groups) in [0, 1] -> units, rounded as each group asks."""
-        wanted = self.low + (self.high - self.low) * shares
-        sizes = np.array([g.size for g in self.space.groups])
-        table, starts = self._rounded
-        units = table[starts + np.rint(wanted * sizes).astype(int)]
-        return np.clip(units, self.least, self.most)
+        sizes, fewest = np.array(self.space.full.kept), np.array(self.space.smallest.kept)
+        quanta = np.array([quantum(group) for group in self.space.groups])
+        wanted = sizes * (self.low + (self.high - self.low) * shares)
+        units = np.maximum(fewest, quanta * np.floor(wanted / quanta + 0.5))  # as `round_units`
+        units += quanta * (units < 0.9 * wanted)
+        units = np.where(wanted >= sizes, sizes, np.minimum(units, sizes))
+        return np.clip(units.astype(int), self.least, self.most)
 
     def shares(self, units: np.ndarray) -> np.ndarray:
         """(N, groups) units -> where they are between the narrowest, 0, and the widest, 1."""
@@ -79,10 +73,6 @@ class Box:
     def width(self, units: np.ndarray) -> Width:
         """One row of units as a width."""
         return Width(names=self.space.names, kept=tuple(int(u) for u in units))
-
-    def holds(self, width: Width) -> bool:
-        kept = np.array(width.kept)
-        return bool(((kept >= self.least) & (kept <= self.most)).all())
 
 
 def spread(random: np.random.Generator, count: int, dims: int) -> np.ndarray:

@@ -78,7 +78,8 @@ def run_search(
 
     Raises:
         CheckpointError: the log is of another search, or damaged.
-        ValueError: `evaluate` gives something else than one finite number for each width.
+        ValueError: `evaluate` gives something else than one number for each width.
+        MeasurementError: one of them is not finite.
     """
     about = dict(about or {})
     book = Journal(log if together.rank == 0 else None, "search", {**searcher.identity(), **about})

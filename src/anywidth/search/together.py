@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anywidth.errors import MeasurementError
 from anywidth.width import Width
 
 Evaluate = Callable[[Sequence[Width]], Sequence[float]]
@@ -36,7 +37,8 @@ def shared(evaluate: Evaluate, widths: Sequence[Width], together: Together = ALO
     """Errors of widths, in every process: process r takes every world-th width.
 
     Raises:
-        ValueError: in every process, if `evaluate` gives something else than one finite number for each width.
+        ValueError: in every process, if `evaluate` gives something else than one number for each width.
+        MeasurementError: in every process, if one of them is not finite.
     """
     mine = list(widths[together.rank :: together.world])
     answers = together.gathered([float(e) for e in evaluate(mine)] if mine else [])
@@ -45,5 +47,7 @@ def shared(evaluate: Evaluate, widths: Sequence[Width], together: Together = ALO
         if len(answer) != expected:
             raise ValueError(f"search: evaluate gave {len(answer)} errors for {expected} widths")
         if bad := [e for e in answer if not math.isfinite(e)]:
-            raise ValueError(f"search: evaluate gave an error of {bad[0]}; expected finite numbers")
+            raise MeasurementError(
+                f"search: evaluate gave an error of {bad[0]} for a width; expected finite numbers"
+            )
     return [answers[i % together.world][i // together.world] for i in range(len(widths))]

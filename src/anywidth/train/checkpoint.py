@@ -85,12 +85,13 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: if the file is damaged or foreign.
+        OSError: if it cannot be opened.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch raises many types for a damaged file
+    except Exception as error:  # torch raises many types for a damaged file, OSError for some that were cut
+        if isinstance(error, OSError) and error.filename:
+            raise
         raise CheckpointError(
             f"{path}: cannot be read as a training checkpoint ({type(error).__name__}): damaged, or not "
             "written by anywidth; remove it to start the training again"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from anywidth.elastic import Elastic
-from anywidth.errors import AnywidthError, CheckpointError
+from anywidth.errors import AnywidthError, CheckpointError, MeasurementError
 from anywidth.seeds import generator
 from anywidth.train import checkpoint, distributed
 from anywidth.train.best import Best, Scores
@@ -111,9 +111,18 @@ def _check_losses(fit: _Fit, widths: Widths, losses: Sequence[float]) -> None:
             raise _diverged(fit, where, f"the loss of width {width} is {loss}")
 
 
-def _step_(fit: _Fit, batches: Sequence[Sequence[Tensor]]) -> None:
-    if isinstance(fit.draw, Adaptive) and (news := fit.draw.advance_(fit.step)) is not None:
+def _advance_(fit: _Fit, draw: Adaptive) -> None:
+    try:
+        news = draw.advance_(fit.step)
+    except MeasurementError as error:
+        raise _diverged(fit, f"epoch {fit.epoch + 1}, before step {fit.step + 1}", str(error)) from None
+    if news is not None:
         fit.log("policy", fit.step + 1, **news)
+
+
+def _step_(fit: _Fit, batches: Sequence[Sequence[Tensor]]) -> None:
+    if isinstance(fit.draw, Adaptive):
+        _advance_(fit, fit.draw)
     widths, redrawn = fit.widths(_WIDTHS), fit.widths(_TEACHER) if fit.engine.redraws else ()
     lr = fit.lr()
     torch.manual_seed(generator(fit.seed, fit.step, _DROPOUT, distributed.rank()).initial_seed())

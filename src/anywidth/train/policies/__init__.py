@@ -48,11 +48,16 @@ def make(
     offered |= {"per_group": per_group, "space": net.space}
     offered |= {"named": {label: net.widths[label] for label in widest_first}}
     if name not in ("listed", "listed_sandwich"):
-        _check_ratios(net, (low, high))
+        check_ratios(net, (low, high))
     return call("width policy", name, function, offered, options or {})
 
 
-def _check_ratios(net: Elastic, ratios: tuple[float, ...]) -> None:
+def check_ratios(net: Elastic, ratios: tuple[float, ...]) -> None:
+    """Refuse ratios that a policy trains by their number where a label of another width hides them.
+
+    Raises:
+        WidthError: with the label.
+    """
     for ratio in ratios:
         if ratio in net.widths and net.widths[ratio] != net.space.uniform(ratio):
             raise WidthError(
@@ -69,6 +74,7 @@ __all__ = [
     "Joslim",
     "Proposer",
     "Widths",
+    "check_ratios",
     "listed",
     "listed_sandwich",
     "make",
