@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from anywidth import Elastic
 from anywidth import recipe as recipes
 from anywidth.cli.names import build_model
-from anywidth.cli.run import listed_widths
+from anywidth.cli.run import made_elastic
+from anywidth.interop import dsnet
+from anywidth.models.ds_mbnet import sub_networks
 from anywidth.search import Bayes
 from anywidth.train import Joslim, policies, targets
 
@@ -41,12 +42,25 @@ JOSLIM |= {
 }
 
 
+TABLES = ((16, 24), (32, 64), (48, 96), range(80, 241, 32), range(160, 481, 64))
+DS_NET = {
+    "dsnet_ds_mbnet": sub_networks(),
+    "dsnet_ds_mbnet_ieb": sub_networks(),
+    "cifar10_ds_mbnet": sub_networks([tuple(table) for table in TABLES]),
+    "dsnet_ds_resnet50": {
+        k: tuple(c * eighths // 8 for c in (64, 128, 256, 512))
+        for k, eighths in [*enumerate(range(2, 8)), ("smallest", 2), ("largest", 8)]
+    },
+}
+
+
 def test_the_recipes_are_all_here():
     names = {path.stem for path in PATHS}
     assert (
         TEN
         | SLIMMING
         | JOSLIM
+        | set(DS_NET)
         | {
             "digits",
             "digits_joslim",
@@ -65,15 +79,7 @@ def test_a_recipe_builds_its_network_and_its_widths(path):
     model = build_model(recipe.model.name, recipe.model.kwargs)
     size = {"digits": 8, "cifar10": 32, "cifar100": 32, "svhn_extra": 32}.get(recipe.data.name, 224)
     example = torch.zeros(1, 1 if recipe.data.name == "digits" else 3, size, size)
-    net = Elastic(
-        model,
-        example,
-        norm=recipe.elastic.norm,
-        widths=listed_widths(recipe),
-        divisor=recipe.elastic.divisor,
-        minimum=recipe.elastic.minimum,
-        freeze=recipe.elastic.freeze,
-    )
+    net = made_elastic(model, example, recipe)
     widths, train = recipe.widths, recipe.train
     draw = (
         joint(recipe, net)
@@ -101,6 +107,27 @@ def test_a_recipe_builds_its_network_and_its_widths(path):
     heading = path.read_text().split("\nmodel:")[0]
     assert "arXiv" in heading
     assert path.stem.startswith("digits") or "ot run here" in heading
+
+
+@pytest.mark.parametrize("name", DS_NET)
+def test_dynamic_slimmable_networks_train_the_ends_and_two_widths(name):
+    recipe = recipes.load(ROOT / "recipes" / f"{name}.yaml")
+    size = 32 if recipe.data.name == "cifar10" else 224
+    net = made_elastic(
+        build_model(recipe.model.name, recipe.model.kwargs), torch.zeros(1, 3, size, size), recipe
+    )
+    assert {label: width.kept for label, width in net.widths.items()} == DS_NET[name]
+    if name.startswith("dsnet_ds_mbnet"):
+        published = dsnet.new()
+        for label in published.widths:
+            assert net.macs(label) == published.macs(label)
+    widths = recipe.widths
+    draw = policies.make(
+        widths.rule, net, low=widths.min, high=widths.max, random=widths.random, options=widths.options
+    )
+    drawn = [draw(torch.Generator().manual_seed(seed)) for seed in range(300)]
+    assert {(w[0], w[-1], len(w)) for w in drawn} == {("largest", "smallest", 4)}
+    assert {label for w in drawn for label in w[1:3]} == set(DS_NET[name]) - {0, "smallest", "largest"}
 
 
 def joint(recipe, net):

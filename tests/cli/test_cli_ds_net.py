@@ -19,7 +19,15 @@ elastic:
 widths:
   rule: listed_sandwich
   listed: {0: [4, 4, 4], 1: [4, 4, 6], 2: [4, 4, 10], smallest: [4, 4, 4], largest: [6, 8, 10]}
-train: {epochs: 2, lr: 0.05}
+train:
+  epochs: 2
+  lr: 0.05
+  target: ema_ensemble
+  ema: 0.9
+  dropout_on: widest
+  skip_zero_gradients: true
+  eval_every: 1
+  best: smallest
 calibration: {batches: 2}
 threads: 1
 device: cpu
@@ -73,6 +81,15 @@ def test_a_run_with_joined_groups_is_not_pruned(run, refused):
         ("elastic.join={stem: 'steam.*'}", "unknown channel groups 'steam.*'"),
         ("widths.listed={0: [4, 4], 1: [6, 8]}", "a list of channels needs one number for each of the 3"),
         ("widths.options={narrowest: tiny}", "unknown width label 'tiny'"),
+        ("widths.options={lowest: 0}", "unknown option of the width policy 'listed_sandwich' 'lowest'"),
+        ("widths.random=-1", "widths.random = -1: expected greater than or equal to 0"),
+        ("train.ema=0", "target 'ema_ensemble' learns from a moving average: set train.ema"),
+        ("widths.rule=random", "train listed widths (widths.rule = 'listed' or 'listed_sandwich')"),
+        (
+            "widths={rule: random, listed: {smallest: 0.5, all: 1.0}}",
+            "not listed: draw from listed widths (widths.rule = 'listed_sandwich')",
+        ),
+        ("model.name=DSResNet", "model 'DSResNet' cannot be built with"),
     ],
 )
 def test_a_mistake_is_one_line(recipe, refused, tmp_path, override, message):

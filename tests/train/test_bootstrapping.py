@@ -13,11 +13,11 @@ from test_loop import StopError, stop_after, weights
 
 from anywidth.channels.joined import joined
 from anywidth.elastic import Elastic
-from anywidth.errors import WidthError
+from anywidth.errors import StatisticsError, WidthError
 from anywidth.models import DSMBNet
 from anywidth.probe import probed_space
 from anywidth.seeds import generator
-from anywidth.train import FitConfig, fit_, listed_sandwich, sandwich
+from anywidth.train import FitConfig, evaluate, fit_, listed_sandwich, sandwich
 from anywidth.train.ema import Ema
 from anywidth.train.engine import new_engine
 
@@ -212,6 +212,14 @@ def test_widths_that_are_not_listed_cannot_teach():
         WidthError, match=r"no batch-norm statistics at width 0.6, which is not listed.*listed_sandwich"
     ):
         ema.logits(x, 0.6)
+
+
+def test_an_average_that_may_teach_is_not_evaluated_without_statistics():
+    ema = Ema(new_net(), 0.9)
+    assert ema.logits(batch(0)[0], 1).isfinite().all()
+    assert not ema.net.has_statistics(1)
+    with pytest.raises(StatisticsError, match="width 1 has no batch-norm statistics"):
+        evaluate(ema.net, [batch(0)], [1])
 
 
 # --- whole trainings
