@@ -23,7 +23,7 @@ ROWS = (
     ("selection",),
     ("empty",),
     ("elastic",),
-    ("store", "reorder", "budget"),
+    ("store", "reorder", "budget", "split"),
     ("train", "search", "prune", "dynamic", "detect", "interop", "export"),
     ("recipe",),
     ("cli",),

@@ -63,6 +63,7 @@ def test_the_recipes_are_all_here():
         | set(DS_NET)
         | {
             "digits",
+            "digits_gated",
             "digits_joslim",
             "us_resnet50",
             "convnext_tiny",

@@ -5,7 +5,7 @@ from torch import nn
 
 from anywidth.budget import Budget, ClosedForm, closed_form
 from anywidth.elastic import Elastic
-from anywidth.errors import WidthError
+from anywidth.errors import CheckpointError, WidthError
 from anywidth.models import SmallResNet
 from anywidth.search import Bayes, Random, area_under, hypervolume, run_search
 from anywidth.search.candidates import Box, at_cost, mutated, spread, within
@@ -256,10 +256,10 @@ def test_a_front_leaves_out_what_is_dominated():
 
 def test_pareto_aware_targets_are_drawn_by_area():
     bins = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
-    weights = target_weights(bins, [0.2, 0.6], [1.0, 0.5], (1.0, 0.4))
+    weights = target_weights(bins, [0.2, 0.6, 1.0], [1.0, 0.5, 0.4])
     # 0.2..0.6: 0.4 x 0.5 over two bins; 0.6..1: 0.4 x 0.1 over two bins
     np.testing.assert_allclose(weights, np.array([0, 0.1, 0.1, 0.02, 0.02]) / 0.24)
-    np.testing.assert_allclose(target_weights(bins, [1.0], [0.4], (1.0, 0.4)), 0.2)
+    np.testing.assert_allclose(target_weights(bins, [1.0], [0.4]), 0.2)
 
 
 def test_hypervolume_and_area_by_hand():
@@ -279,3 +279,17 @@ def test_random_search_asks_what_it_was_told(chain):
     assert len({t.width.kept for t in random.trials}) == 30
     assert min(min(t.width.kept) for t in random.trials) >= chain.space.uniform(0.4).kept[0]
     assert [m.error for m in front.members] == sorted((m.error for m in front.members), reverse=True)
+
+
+def test_a_log_is_recalled_without_thinking_again(chain, tmp_path, monkeypatch):
+    def search():
+        bayes = Bayes(chain, costs=Problem(0).costs, evals=14, prior_points=6)
+        return run_search(bayes, Problem(0).errors, Problem(0).costs, log=tmp_path / "log.jsonl")
+
+    front = search()
+    monkeypatch.setattr(Bayes, "_propose", lambda *a: pytest.fail("proposed again"))
+    assert search() == front
+    log = tmp_path / "log.jsonl"
+    log.write_text(log.read_text().replace('"widths": [[', '"widths": [[1, ', 1))
+    with pytest.raises(CheckpointError, match="line 2 is damaged"):
+        search()

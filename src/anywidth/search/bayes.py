@@ -53,7 +53,8 @@ class Bayes:
             and in how many bisections at most a target is met.
         sampling: targets are drawn "uniform", or "pareto": by the area between neighbours on the present front.
         ard: a length scale for each group.
-        history: trials that the model learns from: the front, the latest, and some others by chance.
+        history: trials that the model learns from, at most: the front, the latest, and some others by chance; trials that were never
+            measured come on top where they are more.
         budget: limits that are the cost targets, in turns.
         limit: largest costs of other kinds, that every width has to meet.
         seed: of all choices.
@@ -145,6 +146,10 @@ class Bayes:
         }
 
     # --- as a searcher -------------------------------------------------------------------------------------------
+
+    def recall_(self, rows: Sequence[Sequence[int]]) -> list[Width]:
+        """What was asked before, by units: a proposal depends on the trials alone, so it need not be made again."""
+        return [self.net.space.check(Width(names=self.net.space.names, kept=tuple(row))) for row in rows]
 
     def ask(self, costs: Costs) -> list[Width]:
         """The next widths, none of them asked before; nothing once there were `evals`, or no new one is found."""
@@ -362,8 +367,7 @@ class _Model:
         targets = np.linspace(reached.min(), reached.max(), self.settings["targets"])
         weights = None
         if self.settings["sampling"] == "pareto":
-            full = (1.0, float(self.errors.min()))
-            weights = target_weights(targets, list(self.costs), list(self.errors), full)
+            weights = target_weights(targets, list(self.costs), list(self.errors))
         return float(random.choice(targets, p=weights))
 
     def _by_bound(self, target: float) -> Callable[[np.ndarray], np.ndarray]:

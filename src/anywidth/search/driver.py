@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from anywidth.budget import Costs
 from anywidth.errors import CheckpointError
@@ -38,6 +38,19 @@ class Searcher(Protocol):
 
     def front(self) -> Front:
         """What it found."""
+        ...
+
+
+@runtime_checkable
+class Recalling(Searcher, Protocol):
+    """A searcher whose questions are dear to think of, and depend on the answers alone."""
+
+    def recall_(self, rows: Sequence[Sequence[int]]) -> list[Width]:
+        """The widths of a round from their units, as the log has them.
+
+        Raises:
+            WidthError: widths of another network.
+        """
         ...
 
 
@@ -85,7 +98,7 @@ def run_search(
     book = Journal(log if together.rank == 0 else None, "search", {**searcher.identity(), **about})
     records = together.from_first(book.open_)
     number = 0
-    while asked := searcher.ask(costs):
+    while asked := _asked(searcher, costs, book, records, number):
         replayed = number < len(records)
         if replayed:
             errors = _replayed(book, number, records[number], asked)
@@ -108,6 +121,18 @@ def run_search(
         raise book.damaged(number + 2)
     found = searcher.front()
     return replace(found, about={**found.about, **about})
+
+
+def _asked(
+    searcher: Searcher, costs: Costs, book: Journal, records: Sequence[dict[str, Any]], number: int
+) -> list[Width]:
+    """The next questions; those of a searcher that recalls are read from its log, where they are."""
+    if number >= len(records) or not isinstance(searcher, Recalling):
+        return searcher.ask(costs)
+    try:
+        return searcher.recall_(records[number]["widths"])
+    except (KeyError, TypeError, ValueError):
+        raise book.damaged(number + 2) from None
 
 
 def _replayed(book: Journal, number: int, record: dict[str, Any], asked: Sequence[Width]) -> list[float]:

@@ -58,22 +58,19 @@ def representatives(
     return np.array(sorted(kept))
 
 
-def target_weights(
-    bins: np.ndarray, costs: Sequence[float], errors: Sequence[float], full: tuple[float, float]
-) -> np.ndarray:
+def target_weights(bins: np.ndarray, costs: Sequence[float], errors: Sequence[float]) -> np.ndarray:
     """How often each target is drawn in Pareto-aware sampling: by the area between neighbours on the front.
 
     Args:
         bins: (B,) targets, as costs.
         costs, errors: of all trials.
-        full: cost and error of the widest network, which ends the front.
 
     Returns:
         (B,) weights with the sum 1; equal ones where the front has no area.
 
     Source: Chin et al., arXiv 2007.11752v1, Pareto-aware sampling.
     """
-    x, y = np.append(costs, full[0]), np.append(errors, full[1])
+    x, y = np.array(costs), np.array(errors)
     front = front_of(x, y)
     x, y = x[front], y[front]
     weights = np.zeros(len(bins))
