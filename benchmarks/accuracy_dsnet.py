@@ -89,7 +89,9 @@ def gated(
     """Accuracy and mean cost on test images for each target, and for a sweep of targets."""
     routes = Routes(net, [GATE], STATIC)
     held_out = list(cifar.Plain(images["held_out"], 250))
-    config = GateConfig(epochs=where.gate_epochs, lr=where.gate_lr, sparsify=where.sparsify, cost=0.0)
+    config = GateConfig(
+        epochs=where.gate_epochs, lr=where.gate_lr, sparsify=where.sparsify, entropy=where.entropy
+    )
     found = train_gates(
         routes,
         lambda epoch: cifar.Training(images["train"], 128, seed, epoch),
@@ -206,7 +208,8 @@ def main() -> None:
     parser.add_argument("--ema", type=float, default=0.99)
     parser.add_argument("--gate-epochs", type=int, default=4)
     parser.add_argument("--gate-lr", type=float, default=0.05)
-    parser.add_argument("--sparsify", type=float, default=1.0)
+    parser.add_argument("--sparsify", type=float, default=0.0)
+    parser.add_argument("--entropy", type=float, default=0.1)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)

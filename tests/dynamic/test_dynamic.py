@@ -93,7 +93,9 @@ def test_masked_sliced_and_extracted_agree(case):
 
 def test_the_expected_loss_is_that_of_an_oracle(case):
     """Four routes by hand, in float64; easy inputs are those that the narrowest gets right."""
-    config = GateConfig(target=0.8 * case.routes.macs((3,)), cost=0.7, sparsify=0.3, smoothing=0.1)
+    config = GateConfig(
+        target=0.8 * case.routes.macs((3,)), cost=0.7, sparsify=0.3, smoothing=0.1, entropy=0.2
+    )
     gates = gates_of(case)
     loss, macs = gate_loss(case.routes, list(gates), case.images, case.labels, config)
     loss.backward()
@@ -113,7 +115,8 @@ def test_the_expected_loss_is_that_of_an_oracle(case):
         [float(case.routes.macs((k,)) + weight.numel()) for k in range(4)], dtype=torch.float64
     )
     spent = (p @ costs).mean()
-    oracle = answer + 0.3 * guided + 0.7 * (spent / config.target - 1) ** 2
+    entropy = -(p * logp).sum(1).mean()
+    oracle = answer + 0.3 * guided + 0.7 * (spent / config.target - 1) ** 2 - 0.2 * entropy
     oracle.backward()
     assert loss.item() == pytest.approx(oracle.item(), rel=1e-12)
     assert macs == pytest.approx(spent.item(), rel=1e-12)
@@ -216,7 +219,7 @@ def test_training_a_gate_separates_easy_from_hard(case):
     loader = [(case.images, labels)]
     before = {k: v.clone() for k, v in case.net.state_dict().items()}
     seen = []
-    config = GateConfig(epochs=150, lr=0.5, cost=0.0)
+    config = GateConfig(epochs=150, lr=0.5, entropy=0.01)
     net = train_gates(case.routes, lambda epoch: loader, config, report=seen.append)
     routes = net.routed(case.images).routes.flatten()
     right = (net(case.images).argmax(1) == labels).double().mean()

@@ -32,6 +32,16 @@ def expected_cost(nodes: Sequence[Node], costs: Mapping[Route, float]) -> Tensor
     return torch.stack([probability[route].exp() * cost for route, cost in costs.items()]).sum(0).mean()
 
 
+def expected_entropy(nodes: Sequence[Node]) -> Tensor:
+    """Mean over the batch of the entropy of all choices, in nats; a gate after others counts as often as they lead to it."""
+    probability = log_probabilities(nodes)
+    total = torch.zeros_like(nodes[0].logits[:, 0])
+    for node in nodes:
+        each = node.logits.log_softmax(1)
+        total = total - probability[node.route].exp() * (each.exp() * each).sum(1)
+    return total.mean()
+
+
 def wanted(leaves: Sequence[Leaf], labels: Tensor, *, hard: Hard = "widest") -> Tensor:
     """(N,) True where an input should go through the widest network.
 

@@ -141,4 +141,5 @@ def published_losses(
     spent = (hard @ costs.routes.to(hard)).mean()
     excess = spent / 1e9 if config.target is None else spent / config.target - 1
     answer = F.cross_entropy(output, labels, label_smoothing=config.smoothing)
-    return answer + config.sparsify * guided + config.cost * excess.square(), float(spent.detach())
+    sparsify, weight = config.weights
+    return answer + sparsify * guided + weight * excess.square(), float(spent.detach())

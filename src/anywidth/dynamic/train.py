@@ -11,8 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from anywidth.cost import Convention
-from anywidth.dynamic.gate import new_gates
-from anywidth.dynamic.losses import Hard, expected_cost, expected_loss, sparsification_loss, wanted
+from anywidth.dynamic.gate import Gate, new_gates
+from anywidth.dynamic.losses import (
+    Hard,
+    expected_cost,
+    expected_entropy,
+    expected_loss,
+    sparsification_loss,
+    wanted,
+)
 from anywidth.dynamic.masked import published_losses
 from anywidth.dynamic.net import DynamicNet
 from anywidth.dynamic.routes import Routes
@@ -33,9 +40,12 @@ class GateConfig:
             route for each input drawn by straight-through Gumbel softmax, through the masked network.
         target: mean multiply-adds to meet; None for no target.
         epochs, lr, momentum, weight_decay: of SGD with Nesterov momentum, cosine schedule.
-        sparsify: weight of the loss that sends easy inputs through the narrowest width.
+        sparsify: weight of the loss that sends easy inputs through the narrowest width; by default 1 with "gumbel", else 0.
         cost: weight of the squared cost: of its relative distance from the target, or without a target of its share of the
-            widest route's (with "gumbel" of 10^9 multiply-adds).
+            widest route's (with "gumbel" of 10^9 multiply-adds). By default 0.5 with "gumbel", else 0, as the bias that is
+            chosen afterwards meets the target.
+        entropy: of "expected": weight of the entropy of the choices. The best logits are then minus the losses that are to be
+            expected of each route, divided by it, so that a bias proportional to the costs trades one for the other rightly.
         hard: "widest" or "narrowest": where inputs go that even the widest width gets wrong.
         smoothing: of labels.
         double_softmax: take probabilities for logits in the sparsifying loss, as the published code does.
@@ -52,8 +62,9 @@ class GateConfig:
     lr: float = 0.08
     momentum: float = 0.9
     weight_decay: float = 0.0
-    sparsify: float = 1.0
-    cost: float = 1.0
+    sparsify: float | None = None
+    cost: float | None = None
+    entropy: float = 0.1
     hard: Hard = "widest"
     smoothing: float = 0.1
     double_softmax: bool = False
@@ -68,8 +79,9 @@ class GateConfig:
             "lr": (0 < self.lr < math.inf, "a number above 0"),
             "momentum": (0 < self.momentum < 1, "0 < momentum < 1"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "a number from 0"),
-            "sparsify": (0 <= self.sparsify < math.inf, "a number from 0"),
-            "cost": (0 <= self.cost < math.inf, "a number from 0"),
+            "sparsify": (self.sparsify is None or 0 <= self.sparsify < math.inf, "a number from 0"),
+            "cost": (self.cost is None or 0 <= self.cost < math.inf, "a number from 0"),
+            "entropy": (0 <= self.entropy < math.inf, "a number from 0"),
             "smoothing": (0 <= self.smoothing < 1, "0 <= smoothing < 1"),
             "temperature": (0 < self.temperature < math.inf, "a number above 0"),
             "target": (self.target is None or self.target > 0, "a number of multiply-adds"),
@@ -77,6 +89,15 @@ class GateConfig:
         for name, (holds, expected) in ranges.items():
             if not holds:
                 raise ValueError(f"gate.{name} = {getattr(self, name)!r}: expected {expected}")
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Of the sparsifying loss and of the cost."""
+        default = (1.0, 0.5) if self.method == "gumbel" else (0.0, 0.0)
+        return (
+            default[0] if self.sparsify is None else self.sparsify,
+            default[1] if self.cost is None else self.cost,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,13 +141,19 @@ def gate_loss(
     if config.method == "gumbel":
         return published_losses(routes, gates, images, labels, config, costs, noise=noise)
     nodes, leaves = walk(routes, gates, images)
+    sparsify, weight = config.weights
     spent = expected_cost(nodes, {leaf.route: float(costs.routes[leaf.route]) for leaf in leaves})
     excess = spent / costs.reachable[1] if config.target is None else spent / config.target - 1
-    wide = wanted(leaves, labels, hard=config.hard)
-    guided = sparsification_loss(
-        nodes, wide, smoothing=config.smoothing, double_softmax=config.double_softmax
+    loss = (
+        expected_loss(nodes, leaves, labels)
+        - config.entropy * expected_entropy(nodes)
+        + weight * excess.square()
     )
-    loss = expected_loss(nodes, leaves, labels) + config.sparsify * guided + config.cost * excess.square()
+    if sparsify:
+        wide = wanted(leaves, labels, hard=config.hard)
+        loss = loss + sparsify * sparsification_loss(
+            nodes, wide, smoothing=config.smoothing, double_softmax=config.double_softmax
+        )
     return loss, float(spent.detach())
 
 
@@ -166,6 +193,7 @@ def train_gates(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         gates = new_gates(routes.features(example[0][:1].to(device)), routes.choices).to(like)
+    _prepare_(routes, list(gates), example[0].to(device), config)
     costs = costs_of(routes, _gate_macs(list(gates)), config.convention)
     if config.target is not None:
         check_target(config.target, costs)
@@ -175,6 +203,23 @@ def train_gates(
     if config.target is not None and held_out is not None:
         meet_(routes, list(gates), held_out, config.target, convention=config.convention)
     return DynamicNet(routes, list(gates))
+
+
+@torch.no_grad()
+def _prepare_(routes: Routes, gates: Sequence[nn.Module], images: Tensor, config: GateConfig) -> None:
+    """Published gates are bare; ours begin without an opinion, on standardised features."""
+    for gate in gates:
+        assert isinstance(gate, Gate)
+        if config.method == "gumbel":
+            gate.offset.requires_grad_(False)
+        else:
+            gate.weight.zero_()
+    values: Sequence[Tensor] = (images,)
+    widest = (routes.choices - 1,) * len(gates)
+    for number, gate in enumerate(gates):
+        feature, *values = routes.part(number, widest)(*values)
+        if config.method == "expected":
+            gate.standardise_(feature)  # pyright: ignore[reportCallIssue]
 
 
 def _fit_(
@@ -187,7 +232,11 @@ def _fit_(
     report: Callable[[Step], None],
 ) -> None:
     optimizer = torch.optim.SGD(
-        gates.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=True
+        [p for p in gates.parameters() if p.requires_grad],
+        config.lr,
+        config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=True,
     )
     steps = config.epochs * sum(1 for _ in batches(0))
     number = 0

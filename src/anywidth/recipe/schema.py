@@ -242,8 +242,9 @@ class GateSection(Section):
     lr: float = Field(default=0.08, gt=0)
     momentum: float = Field(default=0.9, gt=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
-    sparsify: float = Field(default=1.0, ge=0)
-    cost: float = Field(default=1.0, ge=0)
+    sparsify: float | None = Field(default=None, ge=0)
+    cost: float | None = Field(default=None, ge=0)
+    entropy: float = Field(default=0.1, ge=0)
     hard: Hard = "widest"
     smoothing: float = Field(default=0.1, ge=0, lt=1)
     double_softmax: bool = False
