@@ -87,7 +87,7 @@ def test_a_run_with_joined_groups_is_not_pruned(run, refused):
         ("widths.rule=random", "train listed widths (widths.rule = 'listed' or 'listed_sandwich')"),
         (
             "widths={rule: random, listed: {smallest: 0.5, all: 1.0}}",
-            "not listed: draw from listed widths (widths.rule = 'listed_sandwich')",
+            "not listed: add it to widths.listed, or draw from listed widths (widths.rule = 'listed_sandwich')",
         ),
         ("model.name=DSResNet", "model 'DSResNet' cannot be built with"),
     ],
