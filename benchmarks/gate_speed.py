@@ -1,0 +1,94 @@
+"""What a gate costs: DS-MBNet at 224 pixels, gated among its four narrowest widths, against static networks and against masks.
+
+    python benchmarks/gate_speed.py                     # a few minutes on a CPU core
+
+Weights are random and the gate is balanced, so that all four routes are taken. The static time of a batch is the mean of the times of the networks that
+its images are sent to. "masked" runs the widest choice for all images and cuts it by masks, "full" does so with the 640 and 1152 channels of the
+published code. All are timed in turns; the table goes to OUT/results.md, numbers to OUT/results/gate_speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from anywidth.dynamic import Cut, DynamicNet, Routes, new_gates, walk
+from anywidth.dynamic.masked import Masked
+from anywidth.elastic import Elastic
+from anywidth.interop import dsnet
+from anywidth.latency import measure_all
+from results import publish
+
+GATE = Cut(at="stages.3.0.depthwise.attention", feature="stages.3.0.depthwise.attention.squeeze")
+WIDTHS = (0, 1, 2, 3)
+
+
+def measure(batch: int, repeats: int) -> dict[str, Any]:
+    torch.manual_seed(0)
+    net = dsnet.new()
+    with torch.inference_mode():
+        return _measured(net, batch, repeats)
+
+
+def _measured(net: Elastic, batch: int, repeats: int) -> dict[str, Any]:
+    x = torch.randn(batch, 3, 224, 224)
+    net.calibrate([x[:8].repeat(-(-8 // len(x[:8])), 1, 1, 1)], widths=[*WIDTHS, 13], batches=1)
+    net.eval()
+    routes = Routes(net, [GATE], WIDTHS)
+    gates = new_gates(routes.features(x[:1]), len(WIDTHS))
+    nodes, _ = walk(routes, list(gates), x)
+    gates[0].bias -= nodes[0].logits.mean(0)  # pyright: ignore[reportOperatorIssue, reportCallIssue]
+    gated = DynamicNet(routes, list(gates))
+    taken = gated.routed(x).routes.flatten()
+    statics = {str(k): net.extract(k).eval() for k in sorted(set(taken.tolist()))}
+    full = Routes(net, [GATE], [*WIDTHS, 13])
+    calls: dict[str, Any] = {"gated": lambda: gated(x)}
+    calls |= {k: (lambda m=m: m(x)) for k, m in statics.items()}
+    calls |= {"masked": lambda: _masked(routes, taken, x), "full": lambda: _masked(full, taken, x)}
+    times = {name: t.median for name, t in measure_all(calls, repeats=repeats).items()}
+    static = sum(times[str(k)] for k in taken.tolist()) / batch
+    return {"batch": batch, "routes": taken.bincount(minlength=4).tolist(), "static": static, **times}
+
+
+def _masked(routes: Routes, taken: Tensor, x: Tensor) -> Tensor:
+    masked = Masked(routes)
+    _, *values = masked.first(x)
+    return masked(values, F.one_hot(taken, routes.choices).to(x))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        f"Seconds of a batch, medians, one CPU thread, torch {torch.__version__}.",
+        "",
+        "| batch | images on routes 0..3 | gated | static mean | gated / static | masked / gated | full / gated |",
+        "|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    for r in rows:
+        lines.append(
+            f"| {r['batch']} | {', '.join(map(str, r['routes']))} | {r['gated']:.3f} | {r['static']:.3f} | {r['gated'] / r['static']:.2f} | "
+            f"{r['masked'] / r['gated']:.2f} | {r['full'] / r['gated']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32, 256])
+    parser.add_argument("--repeats", type=int, default=5)
+    where = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [measure(batch, where.repeats) for batch in where.batches]
+    publish(where.out, "gate_speed", table(rows), {"rows": rows})
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
