@@ -1,22 +1,14 @@
 """Gates that choose a width for each input, and inference that computes only what they chose."""
 
+from anywidth.dynamic.config import GateConfig
+from anywidth.dynamic.config import Method as GateMethod
 from anywidth.dynamic.gate import Gate, new_gates
 from anywidth.dynamic.losses import Hard, wanted
 from anywidth.dynamic.net import DynamicNet, Routed
 from anywidth.dynamic.routes import Route, Routes
 from anywidth.dynamic.saved import read_gates, write_gates
 from anywidth.dynamic.target import bias_for, check_target, costs_of, set_bias_
-from anywidth.dynamic.train import (
-    GateConfig,
-    Step,
-    answers,
-    gate_loss,
-    meet_,
-    train_gates,
-)
-from anywidth.dynamic.train import (
-    Method as GateMethod,
-)
+from anywidth.dynamic.train import Step, answers, gate_loss, meet_, train_gates
 from anywidth.dynamic.tree import chosen, walk
 from anywidth.split import Cut
 

@@ -6,21 +6,19 @@ It is slow, and it is what gives the gates their gradient in the published train
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from anywidth.dynamic.config import GateConfig
 from anywidth.dynamic.losses import sparsification_loss, wanted
 from anywidth.dynamic.routes import Routes
 from anywidth.dynamic.target import Costs
 from anywidth.dynamic.tree import Leaf, Node
 from anywidth.errors import WidthError
-
-if TYPE_CHECKING:
-    from anywidth.dynamic.train import GateConfig
 
 
 def straight_through(
