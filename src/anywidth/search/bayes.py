@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -12,17 +12,17 @@ import numpy as np
 from anywidth.budget import Budget, ClosedForm, Costs, Kind, closed_form
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.search.acquisition import Acquisition, Scalarised, SeenScales, hypervolume_gain
-from anywidth.search.candidates import Box, Rows, at_cost, mutated, spread, within
+from anywidth.search.acquisition import Acquisition
+from anywidth.search.candidates import Box, Rows, spread, within
 from anywidth.search.front import Front
-from anywidth.search.history import Trial, front_of, representatives, target_weights
-from anywidth.search.surrogate import Prior, Surrogate, require_botorch
+from anywidth.search.history import Trial, representatives
+from anywidth.search.model import Model
+from anywidth.search.surrogate import require_botorch
 from anywidth.search.together import ALONE, Together
 from anywidth.search.trials import front_of_trials
 from anywidth.width import Width
 
 Sampling = Literal["uniform", "pareto"]
-_POOL, _PARENTS, _REFINEMENTS = 2048, 32, 2
 
 
 class Bayes:
@@ -239,12 +239,12 @@ class Bayes:
         random = np.random.default_rng([self.settings["seed"], len(self.trials)])
         seen = {t.width.kept for t in self.trials}
         found: list[np.ndarray] = []
-        model: _Model | None = None
+        model: Model | None = None
         for number in range(len(self.trials), len(self.trials) + count):
             if number <= self.settings["prior_points"]:
                 ranked = self._warm_up(number, random)
             else:
-                model = model or self._model(random)
+                model = model or self._model()
                 ranked = self._any(random) if model is None else model.ranked(random, number, found)
             new = next((u for u in ranked if tuple(u.tolist()) not in seen), None)
             if new is None:
@@ -278,7 +278,7 @@ class Bayes:
             shares = within(self.box, cost, shares, value)
         return shares
 
-    def _learning(self, random: np.random.Generator) -> list[Trial]:
+    def _learning(self) -> list[Trial]:
         """The trials that the model learns from."""
         if self._fresh is not None:
             return [self.trials[i] for i in self._fresh if self.trials[i].error is not None]
@@ -291,113 +291,19 @@ class Bayes:
         random = np.random.default_rng([self.settings["seed"], len(self.trials), 2])
         return [known[i] for i in representatives(costs, errors, at_most=at_most, random=random)]
 
-    def _model(self, random: np.random.Generator) -> _Model | None:
-        trials = self._learning(random)
-        return _Model(self, trials) if len(trials) >= 3 else None
-
-
-class _Model:
-    """What the trials tell about all widths, for the proposals of one batch."""
-
-    def __init__(self, bayes: Bayes, trials: Sequence[Trial]) -> None:
-        self.bayes, self.box, self.settings = bayes, bayes.box, bayes.settings
-        prior: Prior = "published" if self.settings["acquisition"] == "reference" else "scaled"
-        ard = self.settings["ard"] and prior == "scaled"
-        units = np.array([t.width.kept for t in trials])
-        self.shares = self.box.shares(units)
-        self.errors = np.array([t.error for t in trials])
-        self.surrogate = Surrogate(self.shares, self.errors, ard=ard, prior=prior)
-        costs = np.array([t.cost for t in trials])
-        self.full = bayes.full_cost if bayes.cost_of else float(costs.max())
-        self.costs = costs / self.full
-        self.latency = (
-            None if bayes.cost_of else Surrogate(self.shares, np.log(self.costs), ard=True, prior="scaled")
+    def _model(self) -> Model | None:
+        trials = self._learning()
+        if len(trials) < 3:
+            return None
+        return Model(
+            self.box,
+            trials,
+            self.settings,
+            cost_of=self.cost_of,
+            full_cost=self.full_cost,
+            budget=self.budget,
+            allowed=self._allowed,
         )
-        self.believed = 0
-
-    def cost(self, units: np.ndarray) -> np.ndarray:
-        """(N, groups) units -> shares of the widest network's cost."""
-        if self.bayes.cost_of is not None:
-            return self.bayes.cost_of(units) / self.full
-        assert self.latency is not None
-        return np.exp(self.latency.at(self.box.shares(units))[0])
-
-    def ranked(self, random: np.random.Generator, number: int, pending: Sequence[np.ndarray]) -> np.ndarray:
-        """Units of candidates, the best first."""
-        waiting = self.box.shares(np.array(pending)) if pending else np.empty((0, self.box.dims))
-        target = self._target(random, number)
-        if self.settings["acquisition"] == "ehvi":
-            order = self._by_gain(waiting, seed=int(random.integers(2**31)))
-        else:
-            if len(waiting) > self.believed:
-                self.surrogate.believe_(waiting[self.believed :])
-                self.believed = len(waiting)
-            order = self._by_bound(target)
-        pool = self._pool(random, self._parents(), target)
-        for _ in range(_REFINEMENTS):
-            units = self._distinct(pool)
-            best = order(units)[:_PARENTS]
-            pool = np.concatenate(
-                [self.box.shares(units[best]), self._pool(random, self.box.shares(units[best]), target)]
-            )
-        units = self._distinct(pool)
-        return units[order(units)]
-
-    def _parents(self) -> np.ndarray:
-        return self.shares[front_of(self.costs, self.errors)]
-
-    def _distinct(self, shares: np.ndarray) -> np.ndarray:
-        return np.unique(self.box.units(self.bayes._allowed(shares)), axis=0)
-
-    def _pool(self, random: np.random.Generator, parents: np.ndarray, target: float) -> np.ndarray:
-        """Candidates: some anywhere, the others children of the parents; and all of them moved to about the target."""
-        slow = self.latency is not None or self.settings["acquisition"] == "ehvi"
-        count = _POOL // 8 if slow else _POOL
-        anywhere = spread(random, count // 4, self.box.dims)
-        shares = np.concatenate([anywhere, mutated(random, parents, count - len(anywhere))])
-        near = at_cost(self.box, self.cost, shares, target * random.uniform(0.97, 1.03, count))
-        return np.concatenate([shares, near])
-
-    def _target(self, random: np.random.Generator, number: int) -> float:
-        """A cost to aim at, as a share of the widest network's."""
-        if self.bayes.budget is not None:
-            limits = list(self.bayes.budget.limits.values())
-            return limits[number % len(limits)] / self.full
-        reached = np.concatenate([self.costs, self.cost(np.stack([self.box.least, self.box.most]))])
-        targets = np.linspace(reached.min(), reached.max(), self.settings["targets"])
-        weights = None
-        if self.settings["sampling"] == "pareto":
-            weights = target_weights(targets, list(self.costs), list(self.errors))
-        return float(random.choice(targets, p=weights))
-
-    def _by_bound(self, target: float) -> Callable[[np.ndarray], np.ndarray]:
-        chosen = self.settings
-        scalarised = Scalarised(
-            beta=chosen["beta"],
-            sign=1.0 if chosen["acquisition"] == "reference" else -1.0,
-            reference=chosen["reference"],
-            tolerance=chosen["tolerance"],
-            rounds=chosen["rounds"],
-        )
-        seen = SeenScales.of(self.errors, self.costs)
-        return lambda units: scalarised.order(
-            self.surrogate.at(self.box.shares(units)), self.cost(units), seen, target
-        )
-
-    def _by_gain(self, waiting: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-        gain = hypervolume_gain(
-            self.surrogate,
-            lambda shares: self.cost(self._units_of(shares)),
-            self.shares,
-            self.errors,
-            pending=waiting,
-            seed=seed,
-        )
-        return lambda units: np.argsort(-gain(self.box.shares(units)), kind="stable")
-
-    def _units_of(self, shares: np.ndarray) -> np.ndarray:
-        """The inverse of `Box.shares`."""
-        return np.rint(self.box.least + shares * (self.box.most - self.box.least)).astype(int)
 
 
 def _rows(costs: Costs | None) -> Rows | None:

@@ -70,6 +70,10 @@ class Box:
         """(N, groups) units -> where they are between the narrowest, 0, and the widest, 1."""
         return (units - self.least) / np.maximum(self.most - self.least, 1)
 
+    def nearest(self, shares: np.ndarray) -> np.ndarray:
+        """The inverse of `shares`, without the rounding of groups."""
+        return np.rint(self.least + shares * (self.most - self.least)).astype(int)
+
     def width(self, units: np.ndarray) -> Width:
         """One row of units as a width."""
         return Width(names=self.space.names, kept=tuple(int(u) for u in units))
