@@ -244,3 +244,12 @@ def test_a_label_does_not_hide_a_multiplier_when_widths_are_listed():
         widths={0.5: 0.25, 1.0: 0.5, 2.0: 1.0},
     )
     assert [width.kept for width in net.widths.values()] == [(2,), (4,), (8,)]
+
+
+def test_inference_mode_hides_nothing_from_the_trace():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    with torch.inference_mode():
+        assert len(Elastic(model, torch.zeros(1, 3, 8, 8)).space.groups) == 1
+        made_inside = nn.Conv2d(3, 8, 3)
+    with pytest.raises(errors.TraceError, match="inference_mode"):
+        Elastic(made_inside, torch.zeros(1, 3, 8, 8))

@@ -6,6 +6,7 @@ Source: Universally Slimmable Networks, arXiv 1903.05134, sec. 3.2 ("post-statis
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from anywidth.norms import batch_norms
+from anywidth.trunk import Once, Trunk
+from anywidth.width import Width
 
 
 def inputs_of(batch: Any) -> Any:
@@ -28,6 +31,8 @@ def collect_(
     *,
     device: torch.device,
     total: Callable[[Tensor], Tensor] | None = None,
+    trunk: Trunk | None = None,
+    widths: Sequence[Width] = (),
 ) -> int:
     """Replace the batch-norm statistics of views by the average over batches, all views on the same ones.
 
@@ -37,6 +42,8 @@ def collect_(
         batches: at most so many of `loader`, each with equal weight.
         device: where inputs go.
         total: sums a tensor over processes, each of which saw other batches; None for one process.
+        trunk: a first part that runs once for all views that share it.
+        widths: of the views, for the trunk.
 
     Returns:
         How many batches were seen, by all processes.
@@ -48,8 +55,9 @@ def collect_(
     for batch in islice(loader, batches):
         x = inputs_of(batch)
         x = x.to(device) if isinstance(x, Tensor) else x
-        for view in views:
-            _add_(view(), x)
+        once = None if trunk is None else Once(trunk, x)
+        for index, view in enumerate(views):
+            _add_(view(), x if once is None else partial(once, width=widths[index]))
         seen += 1
     if total is not None:
         seen = total(seen)
@@ -59,7 +67,11 @@ def collect_(
 
 
 def _add_(view: nn.Module, x: Any) -> None:
-    """One more batch in the cumulative average of a view's statistics; everything else is in evaluation mode."""
+    """One more batch in the cumulative average of a view's statistics; everything else is in evaluation mode.
+
+    Args:
+        x: the batch, or what runs the view on it.
+    """
     norms = batch_norms(view)
     saved = [(m, m.training) for m in view.modules()]
     momenta = {p: m.momentum for p, m in norms.items()}
@@ -67,7 +79,7 @@ def _add_(view: nn.Module, x: Any) -> None:
         view.eval()
         for m in norms.values():
             m.training, m.momentum = True, None  # momentum None: the cumulative average
-        view(x)
+        x(view) if isinstance(x, partial) else view(x)
     finally:
         for p, m in norms.items():
             m.momentum = momenta[p]

@@ -24,6 +24,7 @@ from anywidth.norms import NormBank, NormPolicy, RequireStatistics, keep_frozen
 from anywidth.probe import probed_space
 from anywidth.selection import fed_by, reading_subsets
 from anywidth.subset import has_index
+from anywidth.trunk import Trunk
 from anywidth.view import Blueprint, compile_, link_of, standalone
 from anywidth.width import Width, unknown_name
 
@@ -340,6 +341,7 @@ class Elastic(nn.Module):
         batches: int = 8,
         *,
         total: Callable[[Tensor], Tensor] | None = None,
+        trunk: str | None = None,
     ) -> None:
         """Collect batch-norm statistics: the cumulative average over `batches` batches, all widths on the same ones.
 
@@ -348,6 +350,8 @@ class Elastic(nn.Module):
             widths: widths, labels or multipliers (default: all listed); new ones are listed.
             batches: how many batches to average over, each with equal weight.
             total: sums a tensor over processes that each see other batches; None for one process.
+            trunk: module path; what comes before its output runs once per batch for all widths that keep the same of it, to the same
+                statistics.
 
         Raises:
             StatisticsError: the loader yields nothing, or norms are frozen.
@@ -368,7 +372,9 @@ class Elastic(nn.Module):
                     self.list_width_(w if isinstance(w, Hashable) else repr(w), w)
             device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
             views = [partial(self.at, w) for w in chosen]
-            if collect_(views, loader, batches, device=device, total=total) == 0:
+            first = None if trunk is None else Trunk(self.space, self.norms.policy, trunk)
+            full = [self.width(w) for w in chosen]
+            if collect_(views, loader, batches, device=device, total=total, trunk=first, widths=full) == 0:
                 raise StatisticsError(
                     "calibration got no batch: the loader is empty. Give a loader over training images."
                 )
@@ -461,6 +467,11 @@ class Elastic(nn.Module):
 def _check_arguments(model: Any, widths: Any, divisor: Policy, minimum: Policy) -> None:
     if not isinstance(model, nn.Module):
         raise TraceError(f"model is a {type(model).__name__}; aw.Elastic takes an nn.Module.")
+    if any(t.is_inference() for t in (*model.parameters(), *model.buffers())):
+        raise TraceError(
+            f"{type(model).__name__} was made under torch.inference_mode(), so its tensors can never have gradients or views; make "
+            "it outside."
+        )
     if widths is not None and (isinstance(widths, str) or not isinstance(widths, Iterable)):
         raise WidthError(
             f"widths={widths!r}: give a list of multipliers, or a dict of label -> multiplier or Width."

@@ -161,11 +161,12 @@ def compare(net: Elastic, parameters, statistics) -> None:
 
 @pytest.mark.parametrize("target", ["ema_ensemble", "ema"])
 @pytest.mark.parametrize("dropout", [0.0, DROPOUT])
-def test_steps_of_stage_one(target, dropout):
+@pytest.mark.parametrize("trunk", [None, "stages.0"])
+def test_steps_of_stage_one(target, dropout, trunk):
     net = new_net()
     net.model.dropout.p = dropout
     oracle = Oracle(net)
-    engine = new_engine(net, settings(target=target))
+    engine = new_engine(net, settings(target=target, trunk=trunk))
     assert engine.redraws == (target == "ema_ensemble")
     for number, (widths, redrawn) in enumerate(DRAWS):
         x, y = batch(number)

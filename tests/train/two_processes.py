@@ -30,6 +30,7 @@ CASES: dict[str, Any] = {
         "dropout_on": "widest",
         "clip": 0.5,
         "label_smoothing": 0.1,
+        "trunk": "stages.0",
     },
     "sandwich-adamw": {"optimizer": "adamw", "label_smoothing": 0.1},
 }

@@ -241,6 +241,7 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
     names = {id(t): name for name, t in tensors.items()}
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(torch.inference_mode(False))  # under it nothing is dispatched to be seen
         stack.enter_context(torch.no_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(untouched(model))

@@ -60,7 +60,13 @@ class Run:
             self.splits, self.recipe.data, seed=self.recipe.seed, rank=rank, world=world
         )
         mine = len(range(rank, batches or self.recipe.calibration.batches, world))
-        net.calibrate(images, widths=widths, batches=mine, total=distributed.total if world > 1 else None)
+        net.calibrate(
+            images,
+            widths=widths,
+            batches=mine,
+            total=distributed.total if world > 1 else None,
+            trunk=self.recipe.train.trunk,
+        )
 
     def eval_batches(self, images: Any = None) -> data.Batches:
         """This process's share of the test images, or of others."""

@@ -39,6 +39,8 @@ class FitConfig:
         accumulate: micro-batches per step. Batch norms see a micro-batch and update their statistics with each; apart
             from them the step is that of the whole batch.
         dropout_on: the widths of a step in whose passes dropout acts: "all", or the "widest" alone.
+        trunk: module path; what comes before its output runs once per step for all widths that keep the same of it. The step is the
+            same, up to rounding.
         skip_zero_gradients: a parameter whose gradient of a step is exactly zero everywhere stays as it is: no weight
             decay, and its momentum waits.
         clip: largest norm of the gradient of a step, 0 for no limit.
@@ -76,6 +78,7 @@ class FitConfig:
     compile: bool = False
     accumulate: int = 1
     dropout_on: Dropout = "all"
+    trunk: str | None = None
     skip_zero_gradients: bool = False
     clip: float = 0.0
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
@@ -100,6 +103,7 @@ class FitConfig:
             "warmup_epochs": (0 <= self.warmup_epochs < self.epochs, f"from 0 to below {self.epochs} epochs"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "0 <= label_smoothing < 1"),
             "accumulate": (self.accumulate >= 1, "at least 1 micro-batch"),
+            "trunk": (self.trunk is None or not self.compile, "none where compile is true"),
             "clip": (0 <= self.clip < math.inf, "a number from 0"),
             "ema": (0 <= self.ema < 1, "0 <= ema < 1"),
             "eval_every": (self.eval_every >= 0, "a number of epochs from 0"),

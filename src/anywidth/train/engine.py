@@ -23,6 +23,7 @@ from anywidth.train.precision import autocast, scaler
 from anywidth.train.sparsity import Sparsity
 from anywidth.train.step import Pass, accumulate_, dropouts, narrowest
 from anywidth.train.targets import Target, make
+from anywidth.trunk import Trunk
 
 Batch = Sequence[Tensor]
 
@@ -37,6 +38,7 @@ class Engine:
     target: Target
     reducer: distributed.Reducer
     sparsity: Sparsity
+    trunk: Trunk | None = None
     compiled: set[int] = field(default_factory=set)
 
     @cached_property
@@ -47,6 +49,7 @@ class Engine:
             scale=lambda loss: self.parts.scaler.scale(loss / self.config.accumulate),
             view=self._compiled if self.config.compile else Elastic.at,
             teacher=None if ema is None else ema.logits,
+            trunk=self.trunk,
             dropout_on=self.config.dropout_on,
         )
 
@@ -167,6 +170,9 @@ def new_engine(net: Elastic, config: FitConfig) -> Engine:
             f"train.dropout_on = {config.dropout_on!r}: {type(net.model).__name__} has no dropout layer of torch.nn; leave the key "
             "out, or give the network one"
         )
+    trunk = None if config.trunk is None else Trunk(net.space, net.norms.policy, config.trunk)
+    if trunk is not None:
+        trunk.parts(net.at(next(iter(net.widths))))  # a wrong name shows now
     sparsity = Sparsity(net, config.sparsity)
     sparsity.init_()
     distributed.broadcast_([*net.parameters(), *net.buffers()])
@@ -192,5 +198,6 @@ def new_engine(net: Elastic, config: FitConfig) -> Engine:
         device=device,
         target=target,
         sparsity=sparsity,
+        trunk=trunk,
         reducer=distributed.Reducer(net.parameters()),
     )

@@ -13,6 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from anywidth.elastic import Elastic
 from anywidth.train.policies import Widths
 from anywidth.train.targets import Context, Target, widest
+from anywidth.trunk import Once, Trunk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,10 @@ class Pass:
         autocast: makes the context of a forward pass.
         scale: loss -> what is differentiated (a gradient scaler, the share of a micro-batch).
         view: network, width -> the module that runs.
-        before_last: is told about the last view before its backward pass.
+        before_last: is told about the last view before its backward pass; not where there is a trunk, whose own comes later.
         teacher: images, width or None for the whole network -> logits of the moving average; None where there is none.
         redrawn: widths at which the moving average teaches, besides its widest.
+        trunk: the first part of the network, which runs once for all widths that share it; None: at every width.
         dropout_on: "all", or "widest": only the first width of the step has dropout.
     """
 
@@ -35,6 +37,7 @@ class Pass:
     before_last: Callable[[nn.Module], None] = lambda view: None
     teacher: Callable[[Tensor, Any], Tensor] | None = None
     redrawn: Widths = ()
+    trunk: Trunk | None = None
     dropout_on: Literal["all", "widest"] = "all"
 
 
@@ -70,18 +73,22 @@ def accumulate_(
     losses: dict[int, Tensor] = {}
     top = None if net.width(widths[0]) == net.space.full else widths[0]
     context = Context(teacher=_once(how.teacher, images, top), redrawn=how.redrawn)
+    once = None if how.trunk is None else Once(how.trunk, images)
     for index in order:
         view = how.view(net, widths[index])
         context.narrowest = index == low
         with without_dropout(view) if how.dropout_on == "widest" and index else nullcontext():
             with how.autocast():
-                logits = _in_full(view(images))
+                out = view(images) if once is None else once(view, net.width(widths[index]))
+            logits = _in_full(out)
             loss = target(logits, labels, context)
-            if index == order[-1]:
+            if index == order[-1] and once is None:
                 how.before_last(view)
             how.scale(loss).backward()
         losses[index] = loss.detach()
         context.seen.append(logits.detach())
+    if once is not None:
+        once.backward_()
     return torch.stack([losses[index] for index in range(len(widths))])
 
 

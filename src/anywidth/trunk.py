@@ -1,0 +1,168 @@
+"""The first part of a network, which widths that keep the same of it share: it runs once for all of them.
+
+The trunk of dynamic slimmable networks is narrow (arXiv 2103.13258, section 3.3): all sub-networks but the largest share it, in
+training, in calibration and behind a gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from anywidth.channels.space import ChannelSpace
+from anywidth.errors import WidthError
+from anywidth.norms import NormPolicy, batch_norms
+from anywidth.split import Cut, Part, split
+from anywidth.view import link_of
+from anywidth.width import Width
+
+Moments = dict[str, tuple[Tensor, Tensor]]
+"""Path of a batch norm -> mean and unbiased variance of a batch."""
+
+
+class Trunk:
+    """Where the shared part of a network's views ends.
+
+    Args:
+        space: of the network.
+        norm: its policy; `switchable` norms differ from width to width, so nothing is shared.
+        at: path of the module whose output ends the trunk.
+
+    Raises:
+        WidthError: switchable norms.
+    """
+
+    def __init__(self, space: ChannelSpace, norm: NormPolicy, at: str) -> None:
+        if norm == "switchable":
+            raise WidthError(
+                f"trunk '{at}': with norm='switchable' every width has its own batch norms in it, so it cannot be shared; use "
+                "norm='shared', or no trunk"
+            )
+        self.space, self.at = space, at
+        self._cut: WeakKeyDictionary[nn.Module, dict[bool, tuple[Part, Part]]] = WeakKeyDictionary()
+        self._groups: list[int] | None = None
+
+    def parts(self, view: nn.Module) -> tuple[Part, Part]:
+        """The trunk of a view and what follows it.
+
+        Raises:
+            TraceError: no such module, or a network that torch.fx cannot trace.
+            WidthError: a trunk with dropout, which differs from pass to pass.
+        """
+        made = self._cut.setdefault(view, {})
+        if view.training not in made:
+            first, rest = split(view, [Cut(at=self.at)])
+            for path, m in first.module.named_modules():
+                if isinstance(m, _DropoutNd) and m.p > 0:
+                    raise WidthError(
+                        f"trunk '{self.at}': '{path}' in it drops other units at every pass; end the trunk before it"
+                    )
+            made[view.training] = (first, rest)
+        return made[view.training]
+
+    def kept(self, view: nn.Module, width: Width) -> Hashable:
+        """What decides whether two widths share their trunk."""
+        if self._groups is None:
+            names = self.parts(view)[0].tensors
+            axes = (axis for name in names for axis in self.space.axes.get(name, ()) if axis is not None)
+            self._groups = sorted({run.group for axis in axes for run in axis if run.group >= 0})
+        return tuple(width.kept[g] for g in self._groups)
+
+
+class Once:
+    """A batch whose trunk runs once for all views that share it.
+
+    Args:
+        trunk: of the network.
+        x: the network's input (N, ...).
+    """
+
+    def __init__(self, trunk: Trunk, x: Any) -> None:
+        self.trunk, self.x = trunk, x
+        self._made: dict[Hashable, tuple[list[Any], list[Any], Moments]] = {}
+
+    def __call__(self, view: nn.Module, width: Width) -> Any:
+        """The output of a view; batch norms of its trunk update their statistics as if they had run."""
+        first, rest = self.trunk.parts(view)
+        key = self.trunk.kept(view, width)
+        with _entered(view):
+            if key not in self._made:
+                with _moments(first.module) as moments:
+                    _, *values = first.module(self.x)
+                leaves = [_leaf(v) for v in values]
+                self._made[key] = (values, leaves, moments)
+            _, leaves, moments = self._made[key]
+            _update_(first.module, moments)
+            return rest.module(*leaves)
+
+    def backward_(self) -> None:
+        """After the backward passes of all views: that of the trunks."""
+        for values, leaves, _ in self._made.values():
+            pairs = [(v, leaf.grad) for v, leaf in zip(values, leaves, strict=True) if _has_grad(leaf)]
+            if pairs:
+                torch.autograd.backward([v for v, _ in pairs], [g for _, g in pairs])
+
+
+def _leaf(value: Any) -> Any:
+    return value.detach().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
+
+
+def _has_grad(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.grad is not None
+
+
+@contextmanager
+def _entered(view: nn.Module) -> Iterator[None]:
+    """What happens around a view's own forward."""
+    link = link_of(view)
+    if link is None:
+        yield
+        return
+    link.enter(view, ())
+    try:
+        yield
+    finally:
+        link.leave(view, (), None)
+
+
+@contextmanager
+def _moments(module: nn.Module) -> Iterator[Moments]:
+    """Statistics of the batch that runs through the norms of a module, which stay as they are."""
+    norms = {p: m for p, m in batch_norms(module).items() if m.training}
+    saved = [(m, m.running_mean, m.running_var, m.num_batches_tracked, m.momentum) for m in norms.values()]
+    found: Moments = {}
+    try:
+        for p, m in norms.items():
+            assert m.running_mean is not None
+            assert m.running_var is not None
+            found[p] = (torch.zeros_like(m.running_mean), torch.zeros_like(m.running_var))
+            m.running_mean, m.running_var = found[p]
+            m.num_batches_tracked, m.momentum = torch.zeros((), dtype=torch.long), 1.0
+        yield found
+    finally:
+        for m, mean, variance, count, momentum in saved:
+            m.running_mean, m.running_var, m.num_batches_tracked, m.momentum = mean, variance, count, momentum  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@torch.no_grad()
+def _update_(module: nn.Module, moments: Moments) -> None:
+    """What a forward pass of the norms would have done to their statistics."""
+    for path, (mean, variance) in moments.items():
+        m = module.get_submodule(path)
+        assert isinstance(m, _BatchNorm)
+        assert m.running_mean is not None
+        assert m.running_var is not None
+        factor = m.momentum
+        if m.num_batches_tracked is not None:
+            m.num_batches_tracked.add_(1)
+            factor = 1 / float(m.num_batches_tracked) if m.momentum is None else m.momentum
+        factor = 0.0 if factor is None else factor
+        m.running_mean.mul_(1 - factor).add_(mean, alpha=factor)
+        m.running_var.mul_(1 - factor).add_(variance, alpha=factor)

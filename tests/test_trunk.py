@@ -1,0 +1,73 @@
+"""A trunk that runs once for all widths leaves the numbers of running at every width."""
+
+import pytest
+import torch
+from torch import nn
+
+from anywidth.elastic import Elastic
+from anywidth.errors import TraceError, WidthError
+from anywidth.models import SmallResNet
+from anywidth.trunk import Once, Trunk
+
+
+def new_net(norm: str = "shared") -> Elastic:
+    torch.manual_seed(0)
+    model = SmallResNet(num_classes=3, channels=(4, 8)).double()
+    net = Elastic(model, torch.zeros(1, 1, 8, 8).double(), norm=norm)  # pyright: ignore[reportArgumentType]
+    for label, later in (("a", 0.25), ("b", 0.5), ("c", 1.0)):
+        net.list_width_(label, net.space.width({"stages.1*": later}))
+    net.list_width_("narrow", 0.5)
+    return net.train()
+
+
+def runs(net: Elastic) -> list[int]:
+    """How many images the first convolution saw, at each of its runs in any view."""
+    seen: list[int] = []
+    first = next(m for m in net.model.modules() if isinstance(m, nn.Conv2d))
+    first.register_forward_hook(lambda m, args, out: seen.append(len(out)))
+    return seen
+
+
+def test_calibration_runs_a_trunk_once_for_the_same_statistics():
+    batches = [torch.randn(6, 1, 8, 8).double() for _ in range(3)]
+    expected, net = new_net(), new_net()
+    expected.calibrate(batches, widths=["a", "b", "c", "narrow"])
+    seen = runs(net)
+    net.calibrate(batches, widths=["a", "b", "c", "narrow"], trunk="stages.0")
+    assert len(seen) == 2 * 3  # the narrow width has a trunk of its own
+    found = net.norm_state()
+    for name, t in expected.norm_state().items():
+        torch.testing.assert_close(found[name], t, rtol=1e-12, atol=1e-12)
+    assert all(int(t) == 3 for n, t in found.items() if n.endswith("tracked") and "1.0" not in n)
+
+
+def test_outputs_gradients_and_statistics_are_those_of_whole_passes():
+    x = torch.randn(6, 1, 8, 8).double()
+    expected, net = new_net(), new_net()
+    trunk = Trunk(net.space, "shared", "stages.0")
+    once = Once(trunk, x)
+    for label in ("a", "narrow", "b", "a", "c"):
+        want, got = expected.at(label)(x), once(net.at(label), net.width(label))
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+        want.square().sum().backward()
+        got.square().sum().backward()
+    first = dict(net.model.named_parameters())
+    assert next(iter(first.values())).grad is None  # not before the trunk's own backward pass
+    once.backward_()
+    for (name, p), q in zip(first.items(), expected.model.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+    found = net.norm_state()
+    for name, t in expected.norm_state().items():
+        torch.testing.assert_close(found[name], t, rtol=1e-12, atol=1e-12)
+
+
+def test_what_cannot_be_a_trunk():
+    with pytest.raises(WidthError, match="every width has its own batch norms"):
+        Trunk(new_net("switchable").space, "switchable", "stages.0")
+    net = new_net()
+    with pytest.raises(TraceError, match=r"stages\.9"):
+        net.calibrate([torch.randn(4, 1, 8, 8).double()], widths=["a"], trunk="stages.9")
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Dropout(0.5), nn.Conv2d(4, 3, 3))
+    small = Elastic(model, torch.zeros(1, 1, 8, 8)).train()
+    with pytest.raises(WidthError, match="end the trunk before it"):
+        Trunk(small.space, "shared", "1").parts(small.at(0.5))
