@@ -9,6 +9,7 @@ import torch
 from anywidth import recipe as recipes
 from anywidth.cli.names import build_model
 from anywidth.cli.run import made_elastic
+from anywidth.dynamic import Cut, Routes
 from anywidth.interop import dsnet
 from anywidth.models.ds_mbnet import sub_networks
 from anywidth.search import Bayes
@@ -65,6 +66,7 @@ def test_the_recipes_are_all_here():
             "digits",
             "digits_gated",
             "digits_joslim",
+            "dsnet_mobilenet_v2",
             "us_resnet50",
             "convnext_tiny",
             "cifar10_us_resnet20",
@@ -101,6 +103,9 @@ def test_a_recipe_builds_its_network_and_its_widths(path):
     targets.make(
         train.target, smoothing=train.label_smoothing, over=train.smoothing_over, options=train.target_options
     )
+    if recipe.gate is not None:
+        cuts = [Cut(at=place.at, feature=place.feature) for place in recipe.gate.places]
+        assert Routes(net, cuts, recipe.gate.widths).choices == len(recipe.gate.widths)
     rows = [row for row in PUBLISHED if row["model"] == path.stem]
     if path.stem in TEN:
         costs = [(net.macs(w, convention="slimmable"), net.params(w)) for w in net.widths]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from anywidth.dynamic import read_gates
+from anywidth.interop import dsnet
 from anywidth.models import DSMBNet, JoslimCifarResNet, MobileNetV1
 from anywidth.store import load
 from deterministic_fill import filled
@@ -43,14 +45,19 @@ def test_a_checkpoint_of_joslim(run_command, tmp_path):
     assert load(out, JoslimCifarResNet(20, 5)).params(1.0) == 275_056 - 95 * 64
 
 
-def test_a_checkpoint_of_ds_net(run_command, tmp_path):
+def test_a_checkpoint_of_ds_net(run_command, refused, tmp_path):
     path, out = tmp_path / "a.pth.tar", tmp_path / "net.safetensors"
     state = filled({n: torch.empty(s) for n, s in shapes(5).items() if s})
     torch.save({"state_dict": state, "args": Namespace(lr=0.08)}, path)
-    code, text, err = run_command("import", path, "--source", "dsnet", "--model", "ds_mbnet", "--out", out)
+    arguments = ("--source", "dsnet", "--model", "ds_mbnet", "--out", out)
+    code, text, err = run_command("import", path, *arguments, "--gate", "--no-ema")
     assert (code, err) == (0, "")
     assert "smallest" in text
     net = load(out, DSMBNet(5))
+    routes, gates = read_gates(tmp_path / "net.gates.safetensors", net)
+    assert torch.equal(gates[0].weight[:, :, None, None], dsnet.head(path))
+    assert routes.labels == tuple(map(str, range(len(gates[0].weight))))
+    assert "no moving average" in refused("import", path, *arguments, "--ema")
     assert list(net.widths) == [*range(14), "smallest", "largest"]
     assert all(net.has_statistics(label) for label in net.widths)
 
@@ -61,6 +68,7 @@ def test_a_checkpoint_of_ds_net(run_command, tmp_path):
         (("--model", "s_mobilenet_v3"), "unknown model of slimmable_networks 's_mobilenet_v3'"),
         (("--model", "s_resnet50"), "does not fit s_resnet50"),
         (("--model", "s_mobilenet_v1", "--widths", "0.5,1.0"), "holds batch norms of 4 widths, expected 2"),
+        (("--model", "s_mobilenet_v1", "--gate"), "are for the source dsnet"),
         (("--model", "resnet18", "--source", "hub"), "unknown source of checkpoints 'hub'"),
     ],
 )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import anywidth as aw
+from anywidth.dynamic import Cut, DynamicNet, Routes, gate_of
 from anywidth.errors import CheckpointError, WidthError
 from anywidth.interop import dsnet
 from deterministic_fill import filled
@@ -419,3 +420,25 @@ def test_what_does_not_fit_is_named(change, message, tmp_path):
 
 def test_tables_of_the_oracle():
     assert [list(table) for table in aw.models.ds_mbnet.CANDIDATES] == list(TABLES)
+
+
+def test_a_published_gate_routes(tmp_path):
+    path, x = save(tmp_path / "a.pth.tar"), torch.randn(6, 3, 32, 32, dtype=torch.float64)
+    net = load(path).double().eval()
+    head = dsnet.head(path)
+    routes = Routes(net, [Cut(at=dsnet.GATED, feature=f"{dsnet.GATED}.squeeze")], range(len(head)))
+    gate = gate_of(head).double()
+    seen: list[torch.Tensor] = []
+    first = net.extract(0)
+    first.stages[3][0].depthwise.attention.squeeze.register_forward_hook(lambda m, a, out: seen.append(out))
+    with torch.no_grad():
+        first(x)
+        logits = torch.einsum("kc,ncij->nk", head.double()[:, :, 0, 0], seen[0])
+        torch.testing.assert_close(gate(seen[0]), logits, rtol=1e-10, atol=1e-10)
+        gate.bias -= logits.mean(0)  # so that several labels are taken
+        found = DynamicNet(routes, [gate]).routed(x)
+    assert torch.equal(found.routes[:, 0], (logits - logits.mean(0)).argmax(1))
+    for row, label in enumerate(found.routes[:, 0].tolist()):
+        torch.testing.assert_close(found.output[row], net.at(label)(x)[row], rtol=1e-10, atol=1e-10)
+    with pytest.raises(ValueError, match=r"a head of \[4, 66, 3, 3\]"):
+        gate_of(torch.zeros(4, 66, 3, 3))

@@ -5,9 +5,10 @@ from typing import Any
 
 import typer
 
-from anywidth import interop
+from anywidth import dynamic, interop
 from anywidth.cli import names
 from anywidth.cli.console import print_table, si
+from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
 
 
@@ -24,6 +25,14 @@ def import_(
     image_size: int = typer.Option(
         None, min=1, help="Pixels of the square that costs are counted for.  [default: of the data set]"
     ),
+    ema: bool = typer.Option(
+        None,
+        "--ema/--no-ema",
+        help="dsnet: the moving average in the file, or not.  [default: where there is one]",
+    ),
+    gate: bool = typer.Option(
+        False, "--gate", help="dsnet: also write its slimming head, as NAME.gates.safetensors."
+    ),
     sort: bool = typer.Option(True, help="Ordinary networks: bring important channels to the front."),
 ) -> None:
     """Read CHECKPOINT and save it as an elastic network."""
@@ -32,8 +41,15 @@ def import_(
             f"{out}: elastic networks are saved as NAME.safetensors; give a name with that ending."
         )
     listed: list[Any] | None = None if widths is None else names.widths(widths)
-    net = interop.load(path, source, model, listed, image_size=image_size, sort=sort)
+    if source != "dsnet" and (gate or ema is not None):
+        raise CheckpointError(
+            f"--gate, --ema and --no-ema are for the source dsnet; leave them out for {source!r}"
+        )
+    options = {} if ema is None else {"ema": ema}
+    net = interop.load(path, source, model, listed, image_size=image_size, sort=sort, **options)
     out.parent.mkdir(parents=True, exist_ok=True)
+    if gate:
+        _write_gate(path, ema, net, out.with_suffix(".gates.safetensors"))
     net.save(out)
     rows = [
         {
@@ -45,3 +61,10 @@ def import_(
         for label in net.widths
     ]
     print_table(f"{out}", rows)
+
+
+def _write_gate(path: Path, ema: bool | None, net: Elastic, out: Path) -> None:
+    head = interop.dsnet.head(path, ema=ema)
+    at = interop.dsnet.GATED
+    routes = dynamic.Routes(net, [dynamic.Cut(at=at, feature=f"{at}.squeeze")], range(len(head)))
+    dynamic.write_gates(out, routes, [dynamic.gate_of(head)])

@@ -2,7 +2,7 @@
 
 from anywidth.dynamic.config import GateConfig
 from anywidth.dynamic.config import Method as GateMethod
-from anywidth.dynamic.gate import Gate, new_gates
+from anywidth.dynamic.gate import Gate, gate_of, new_gates
 from anywidth.dynamic.losses import Hard, wanted
 from anywidth.dynamic.net import DynamicNet, Routed
 from anywidth.dynamic.routes import Route, Routes
@@ -29,6 +29,7 @@ __all__ = [
     "chosen",
     "costs_of",
     "gate_loss",
+    "gate_of",
     "meet_",
     "new_gates",
     "read_gates",

@@ -56,6 +56,22 @@ class Gate(nn.Module):
         return self.weight.numel()
 
 
+def gate_of(head: Tensor) -> Gate:
+    """A gate with the weights of a published head (choices, channels) or (choices, channels, 1, 1), which has no offset.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if head.ndim not in (2, 4) or head.shape[2:] not in ((), (1, 1)):
+        raise ValueError(
+            f"gate: a head of {list(head.shape)}; expected [choices, channels] or [choices, channels, 1, 1]"
+        )
+    weight = head.detach().flatten(1)
+    gate = Gate(weight.shape[1], weight.shape[0])
+    gate.weight = nn.Parameter(weight.clone())
+    return gate.to(weight.device, weight.dtype)
+
+
 def new_gates(channels: Sequence[int], choices: int) -> nn.ModuleList:
     """One gate for each feature."""
     return nn.ModuleList(Gate(count, choices) for count in channels)

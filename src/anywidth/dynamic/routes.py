@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from anywidth.errors import WidthError
 from anywidth.split import Cut, Part, split
 from anywidth.width import Width
 
+_log = logging.getLogger(__name__)
 Route = tuple[int, ...]
 """What each gate chose, by number; shorter where later gates have not chosen yet."""
 
@@ -63,7 +65,13 @@ class Routes:
         self._touched = [self._groups_of(part.tensors) for part in parts]
         self._decided = self._first_made(parts)
         self._check()
-        self._pieces: dict[tuple[int, tuple[int, ...]], _Piece] = {}
+        self._compare_trunks(parts[0])
+        measured = net.norms.policy != "frozen"
+        self._measured = [
+            measured and any(n.endswith("running_mean") for n in part.tensors) for part in parts
+        ]
+        self._pieces: dict[tuple[int, tuple[int, ...], tuple[int, ...]], _Piece] = {}
+        self._weights: dict[tuple[int, tuple[int, ...]], nn.Module] = {}
 
     def _groups_of(self, tensors: frozenset[str]) -> list[int]:
         """Groups whose widths the shapes of a part depend on."""
@@ -95,6 +103,20 @@ class Routes:
                 raise WidthError(
                     f"the gate at '{gate.at}' chooses nothing: between it and the next all widths keep the same"
                 )
+
+    def _compare_trunks(self, first: Part) -> None:
+        """All inputs run through one trunk, that of the first width; others may have measured other statistics in it."""
+        names = [n for n in first.tensors if n.endswith(("running_mean", "running_var"))]
+        trunks = [dict(self.net.at(w).named_buffers()) for w in self.widths]
+        for label, trunk in zip(self.labels[1:], trunks[1:], strict=True):
+            for name in sorted(names):
+                if not torch.allclose(trunk[name], trunks[0][name], rtol=1e-3, atol=1e-5):
+                    _log.warning(
+                        "the gate at '%s': '%s' differs between the widths %s and %s, so a gated network is not exactly the static one of "
+                        "its route; calibrate all widths on the same batches",
+                        self.gates[0].at, name, self.labels[0], label,
+                    )  # fmt: skip
+                    return
 
     @property
     def choices(self) -> int:
@@ -130,9 +152,14 @@ class Routes:
             route: what the gates before that part chose, and maybe more.
         """
         width = self.width(route[:number])
-        key = (number, tuple(width.kept[g] for g in self._touched[number]))
+        shape = (number, tuple(width.kept[g] for g in self._touched[number]))
+        before = [g for g, part in enumerate(self._decided) if part < number]
+        # Batch norms have the statistics of what comes before them, whatever this part's own channels are.
+        key = (*shape, tuple(width.kept[g] for g in before) if self._measured[number] else ())
         if key not in self._pieces:
             parts = split(self.net.extract(width).eval().requires_grad_(False), self.gates)
+            made = parts[number].module
+            _share_parameters_(made, self._weights.setdefault(shape, made))
             self._pieces[key] = _Piece(route=route[:number], part=parts[number])
         return self._pieces[key].part.module
 
@@ -146,6 +173,17 @@ class Routes:
             feature, *values = self.part(number, widest)(*values)
             sizes.append(pooled(feature).shape[1])
         return sizes
+
+
+def _share_parameters_(made: nn.Module, first: nn.Module) -> None:
+    """Parts of the same channels hold their weights once; switchable norms differ and are kept."""
+    if made is first:
+        return
+    known = dict(first.named_parameters())
+    for name, p in list(made.named_parameters()):
+        if torch.equal(p, known[name]):
+            owner, _, leaf = name.rpartition(".")
+            setattr(made.get_submodule(owner), leaf, known[name])
 
 
 def pooled(feature: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ from anywidth.width import Width, unknown_name
 
 MODELS = ("ds_mbnet",)
 HEAD = "blocks.3.first_block.gate.gate.0.weight"
+GATED = "stages.3.0.depthwise.attention"
+"""The module whose squeezed feature the head reads, and after which widths differ."""
 _HIDDEN = 66
 _PARTS = {
     "depthwise.conv": "conv_dw",
