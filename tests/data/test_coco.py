@@ -1,5 +1,6 @@
 import json
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -280,6 +281,16 @@ def test_objects_that_are_cut_away_are_left_out(root):
     assert min(counts) < 3
 
 
+def test_a_scaled_image_is_flipped_as_any_other(root):
+    plain, noisy = (train(root, POINTS, scale=(0.5, 2.0), flip=flip) for flip in (0.0, 1.0))
+    for seed in range(20):
+        (image, target), (flipped_image, found) = plain[1, seed], noisy[1, seed]
+        expected_image, expected = mirror(image, target)
+        torch.testing.assert_close(flipped_image, torch.from_numpy(expected_image), rtol=0, atol=0)
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], torch.from_numpy(value), rtol=0, atol=1e-4)
+
+
 def test_names_of_the_mirror():
     assert mirrored(("nose", "left_eye", "right_eye", "upper_left_lip", "upper_right_lip", "left_only")) == (
         0, 2, 1, 4, 3, 5,
@@ -425,6 +436,11 @@ def test_both_parts_have_the_same_classes(root):
     )
     with pytest.raises(DataError, match="3 and 4 raw_ids for training and testing are not the same"):
         load_coco(config_of(root))
+
+
+def test_a_missing_package_names_the_extra(root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    assert message_of(root).endswith("needs the package pycocotools.coco: pip install 'anywidth[detect]'")
 
 
 def test_what_is_needed_has_a_name(root):

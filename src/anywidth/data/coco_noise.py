@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 Target = dict[str, Any]
@@ -85,7 +86,12 @@ def rescaled(
 
 def only(target: Target, which: Tensor) -> Target:
     """The objects of a mask (N,)."""
-    return {key: value[which] if key in INSTANCE else value for key, value in target.items()}
+    kept = {}
+    for key, value in target.items():
+        kept[key] = value[which] if key in INSTANCE else value
+        if isinstance(value, tv_tensors.TVTensor):  # indexing forgets that these are boxes
+            kept[key] = tv_tensors.wrap(kept[key], like=value)  # pyright: ignore[reportCallIssue]
+    return kept
 
 
 def _points(xy: Tensor, visibility: Tensor) -> Tensor:
