@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from anywidth.data import CocoConfig
+
 CATEGORIES = {1: "person", 3: "triangle", 7: "disc"}  # as in COCO, numbers are left out
 COLOURS = {1: (200, 40, 40), 3: (40, 200, 40), 7: (40, 40, 200)}
 KEYPOINTS = (
@@ -117,6 +119,11 @@ def write_keypoints(path: Path, images: list[dict], annotations: list[dict]) -> 
     ]
     person = {"id": 1, "name": "person", "keypoints": list(KEYPOINTS)}
     path.write_text(json.dumps({"images": images, "annotations": people, "categories": [person]}))
+
+
+def config_of(root: Path, **values: object) -> CocoConfig:
+    """Settings without flips, two images a batch."""
+    return CocoConfig(**{"root": str(root), "batch_size": 2, "flip": 0.0, **values})
 
 
 def edit(path: Path, change: Callable[[dict], object]) -> dict:

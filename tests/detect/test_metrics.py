@@ -8,7 +8,7 @@ import torch
 from anywidth.data import CocoConfig, coco_set
 from anywidth.detect.metrics import NAMES, coco_metrics
 from anywidth.detect.results import of_kind, to_coco
-from anywidth.errors import DataError, MeasurementError
+from anywidth.errors import DataError
 from coco_images import edit, make_coco
 
 BACKENDS = ("faster_coco_eval", "pycocotools")
@@ -167,29 +167,6 @@ def test_the_truth_is_perfect_and_results_are_plain_values(root):
     assert again == results  # not changed
 
 
-def test_results_carry_raw_ids_and_sizes():
-    masks = torch.zeros(1, 1, 6, 8)
-    masks[0, 0, 2:4, 1:5], masks[0, 0, 5, 7] = 0.51, 0.5
-    output = {
-        "boxes": torch.tensor([[1.0, 2.0, 5.0, 4.0]]),
-        "labels": torch.tensor([2]),
-        "scores": torch.tensor([0.25]),
-        "masks": masks,
-        "keypoints": torch.tensor([[[1.0, 2.0, 1.0], [3.0, 4.0, 1.0]]]),
-    }
-    (found,) = to_coco([output], torch.tensor([9]), (10, 20), ALL)
-    from pycocotools.mask import decode
-
-    assert decode(found.pop("segmentation")).tolist() == (masks[0, 0] > 0.5).int().tolist()
-    assert found == {
-        "image_id": 9,
-        "category_id": 20,
-        "score": 0.25,
-        "bbox": [1, 2, 4, 2],
-        "keypoints": [1, 2, 1, 3, 4, 1],
-    }
-
-
 def test_size_of_a_mask_is_not_that_of_its_box(root):
     """A small disc in a medium box: with boxes left in, packages take it for a medium one."""
     outputs, ids, images = outputs_of(root, ("masks",), 0.0)
@@ -252,9 +229,6 @@ def test_nothing_is_printed(root, capsys):
     assert captured.out + captured.err == ""
 
 
-# Errors
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_missing_package_names_the_extra(monkeypatch, backend):
     for name in [*sys.modules]:
@@ -298,18 +272,3 @@ def test_ground_truth_that_cannot_be_read(tmp_path):
     path.write_text("{}")
     with pytest.raises(DataError, match=r"a\.json: has no list 'images'"):
         coco_metrics(path, [])
-
-
-def test_wrong_outputs_are_named():
-    output = {"boxes": torch.rand(1, 4), "labels": torch.tensor([3]), "scores": torch.rand(1)}
-    with pytest.raises(ValueError, match="image id 8: labels from 3 to 3, but the data set has 2 classes"):
-        to_coco([output], [8], (1, 2))
-    with pytest.raises(
-        ValueError, match="image id 8: the detector gives no masks, only boxes, labels, scores"
-    ):
-        to_coco([output], [8], (1, 2, 3), ("segm",))
-    with pytest.raises(ValueError, match="1 outputs for 2 image ids"):
-        to_coco([output], [8, 9], (1, 2, 3))
-    output["boxes"][0, 1] = float("nan")
-    with pytest.raises(MeasurementError, match="image id 8: boxes of a detection are not finite"):
-        to_coco([output], [8], (1, 2, 3))

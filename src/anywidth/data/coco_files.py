@@ -82,7 +82,7 @@ def opened(folder: Path, path: Path, need: Collection[Need]) -> CocoImages:
         DataError: a file or folder is missing, is not JSON, lacks keys, or names an image, a category or a shape that
             does not exist; `pycocotools` is not installed.
     """
-    library("pycocotools.coco", "detect")
+    library("pycocotools", "detect")
     if not path.is_file():
         raise DataError(f"{path}: no such file of annotations; set data.root to the folder of the data set")
     if not folder.is_dir():

@@ -75,6 +75,7 @@ def _backend(name: str) -> tuple[Any, Any]:
             package = library("faster_coco_eval", "detect")
             return package.COCO, package.COCOeval_faster
         case "pycocotools":
+            library("pycocotools", "detect")
             coco, cocoeval = (library(f"pycocotools.{part}", "detect") for part in ("coco", "cocoeval"))
             return coco.COCO, cocoeval.COCOeval
     raise ValueError(f"backend = {name!r}: expected 'faster_coco_eval' or 'pycocotools'")
