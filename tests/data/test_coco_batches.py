@@ -50,6 +50,20 @@ def test_every_image_has_its_turn(root):
     assert seen == {1, 2, 3, *range(5, 15)}
 
 
+def test_an_image_is_flipped_in_some_epochs(root):
+    config = config_of(root, batch_size=13)  # every image in every epoch
+    pictures = [
+        image
+        for epoch in range(12)
+        for images, targets in batches(root, config, epoch=epoch)
+        for image, target in zip(images, targets, strict=True)
+        if target["image_id"] == 5
+    ]
+    flips = [not torch.equal(image, pictures[0]) for image in pictures]
+    assert len(flips) == 12
+    assert 0 < sum(flips) < 12
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("images", "batch"), [(57, 8), (16, 8), (40, 1), (9, 9), (100, 7)])
 def test_groups(images, batch, seed):
