@@ -6,11 +6,12 @@ number of reading processes, from the start or after an interruption.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from anywidth.data.config import DataConfig
 from anywidth.data.imageset import Failure, ImageSet, collate
@@ -31,21 +32,29 @@ class Batches:
         keys: of the images of each batch.
         workers: reading processes.
         mix: mixes a batch, given its number in `keys`.
+        collate: makes a batch of its items, or gives the failure of one.
     """
 
     def __init__(
-        self, images: ImageSet, keys: Sequence[Sequence[Key]], *, workers: int = 0, mix: Mix | None = None
+        self,
+        images: Dataset[Any],
+        keys: Sequence[Sequence[Key]],
+        *,
+        workers: int = 0,
+        mix: Mix | None = None,
+        collate: Callable[[Any], Any] = collate,
     ) -> None:
         self.images, self.keys, self.workers, self.mix = images, keys, workers, mix
+        self.collate = collate
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
         loader = DataLoader(
             self.images,
             batch_sampler=self.keys,  # pyright: ignore[reportArgumentType]
-            collate_fn=collate,
+            collate_fn=self.collate,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             # The loader draws a seed for its workers; not from the training's generator.

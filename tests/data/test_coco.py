@@ -1,0 +1,174 @@
+"""Reading of data in COCO's format."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from anywidth.data import coco_set, load_coco
+from coco_images import CROWD, EMPTY, KEYPOINTS, config_of, edit, make_coco
+
+MASKS, POINTS = ("boxes", "masks"), ("boxes", "masks", "keypoints")
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_coco(tmp_path / "coco")
+
+
+@pytest.fixture
+def instances(root):
+    return root / "annotations" / "instances_train2017.json"
+
+
+def train(root, need=("boxes",), **values):
+    return coco_set(config_of(root, **values), "train", need)
+
+
+def entries_of(path, image_id):
+    return [e for e in json.loads(path.read_text())["annotations"] if e["image_id"] == image_id]
+
+
+def drawn(entry, size) -> np.ndarray:
+    """A polygon by another library than pycocotools."""
+    canvas = Image.new("L", size)
+    ImageDraw.Draw(canvas).polygon(entry["segmentation"][0], fill=1)
+    return np.array(canvas)
+
+
+def overlap(a, b) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_an_item_is_what_the_files_say(root, instances):
+    images = train(root, MASKS)
+    image, target = images[0]
+    pixels = np.array(Image.open(root / "train2017" / "000000000001.png"))
+    assert image.dtype == torch.float32
+    torch.testing.assert_close(image, torch.from_numpy(pixels).permute(2, 0, 1) / 255)
+    entries = entries_of(instances, 1)
+    boxes = np.array([e["bbox"] for e in entries])
+    boxes[:, 2:] += boxes[:, :2]
+    torch.testing.assert_close(target["boxes"], torch.from_numpy(boxes).float(), rtol=0, atol=0)
+    label = {1: 1, 3: 2, 7: 3}
+    assert target["labels"].tolist() == [label[e["category_id"]] for e in entries]
+    assert target["labels"].dtype == target["iscrowd"].dtype == torch.int64
+    assert target["image_id"] == 1
+    assert target["area"].tolist() == pytest.approx([e["area"] for e in entries])
+    assert target["masks"].dtype == torch.uint8
+    for mask, entry in zip(target["masks"].numpy(), entries, strict=True):
+        assert overlap(mask, drawn(entry, (96, 64))) > 0.85
+        assert overlap(np.roll(mask, 6, 1), drawn(entry, (96, 64))) < 0.7  # the comparison can fail
+
+
+def test_labels_and_category_ids_map_both_ways(root):
+    splits = load_coco(config_of(root))
+    assert splits.raw_ids == (1, 3, 7)
+    assert splits.classes == ("person", "triangle", "disc")
+    assert splits.train.label_of == {1: 1, 3: 2, 7: 3}
+    assert all(splits.raw_ids[label - 1] == raw for raw, label in splits.test.label_of.items())
+
+
+def test_images_without_objects_are_tested_but_not_trained_on(root):
+    splits = load_coco(config_of(root), MASKS)
+    assert splits.train.ids == (1, 2, 3, 5, 6)
+    assert splits.test.ids == (101, 102, 103, 104)
+    image, target = splits.test[EMPTY]
+    assert target["boxes"].shape == (0, 4)
+    assert target["masks"].shape == (0, *image.shape[1:])
+    assert target["labels"].dtype == torch.int64
+    with_points = load_coco(config_of(root), POINTS).test[EMPTY][1]
+    assert with_points["keypoints"].shape == (0, 17, 3)
+
+
+def test_a_crowd_goes_together_with_its_mask(root, instances):
+    splits = load_coco(config_of(root), MASKS)
+    _, target = splits.train[CROWD]
+    entries = [e for e in entries_of(instances, CROWD + 1) if not e["iscrowd"]]
+    assert len(target["labels"]) == len(target["masks"]) == len(entries) == 3
+    for mask, entry in zip(target["masks"].numpy(), entries, strict=True):
+        assert overlap(mask, drawn(entry, mask.shape[::-1])) > 0.85
+    _, tested = splits.test[CROWD]
+    assert tested["iscrowd"].tolist() == [1, 0, 0, 0]
+    assert tested["masks"][0].sum() == tested["masks"][0, :, :10].numel()
+
+
+def test_small_images_are_left_out_of_training(root):
+    assert train(root, min_side=65).ids == (3,)
+
+
+def test_boxes_are_clipped_and_useless_ones_left_out_with_one_warning(root, instances, caplog):
+    def change(document):
+        boxes = [[-5, -5, 20, 20], [90, 60, 50, 50], [10, 10, 0.5, 20], [200, 10, 20, 20]]
+        first = document["annotations"][0]
+        document["annotations"] = [
+            {**first, "id": k + 1, "bbox": box, "area": 10} for k, box in enumerate(boxes)
+        ]
+        document["annotations"].append({**first, "id": 9, "area": 0})
+        document["annotations"].append({**first, "id": 10, "image_id": 2, "bbox": [300, 0, 9, 9]})
+
+    edit(instances, change)
+    with caplog.at_level(logging.WARNING):
+        images = train(root)
+    assert images.ids == (1,)
+    assert images[0][1]["boxes"].tolist() == [[0, 0, 15, 15], [90, 60, 96, 64]]
+    small, outside = (record.getMessage() for record in caplog.records)
+    assert small == (
+        f"{instances}: 2 annotations are left out because they have no area, or a side below 1 pixel; image id 1 "
+        "(000000000001.png)"
+    )
+    assert outside.endswith(
+        "they lie outside their image; image id 1 (000000000001.png), 2 (000000000002.png)"
+    )
+
+
+def test_polygons_without_an_inside_are_left_out(root, instances, caplog):
+    def change(document):
+        document["annotations"][0]["segmentation"] = [[1, 1, 5, 5]]
+        document["annotations"][1]["segmentation"].append([1, 1, 5, 5])
+
+    edit(instances, change)
+    with caplog.at_level(logging.WARNING):
+        images = train(root, MASKS)
+    assert "1 annotations are left out because they have a mask of fewer than three corners" in caplog.text
+    before, after = entries_of(instances, 1)[1], images[0][1]["masks"][0].numpy()
+    assert overlap(after, drawn(before, (96, 64))) > 0.85
+
+
+def test_what_other_makers_leave_out_is_filled_in(root, instances):
+    def change(document):
+        for k, entry in enumerate(document["annotations"]):
+            del entry["iscrowd"]
+            if k % 2:
+                del entry["area"]
+
+    edit(instances, change)
+    _, target = train(root)[0]
+    box = target["boxes"][1]
+    assert target["area"][1] == (box[2] - box[0]) * (box[3] - box[1])
+    assert target["iscrowd"].tolist() == [0, 0, 0]
+
+
+def test_keypoints_come_from_their_own_file(root):
+    splits = load_coco(config_of(root), POINTS)
+    assert splits.keypoints == KEYPOINTS
+    assert splits.classes == ("person",)
+    entry = entries_of(root / "annotations" / "person_keypoints_train2017.json", 1)[0]
+    _, target = splits.train[0]
+    assert target["keypoints"].reshape(-1).tolist() == entry["keypoints"]
+
+
+def test_images_without_a_labelled_keypoint_are_left_out_for_keypoints(root):
+    def change(document):
+        document["annotations"][0]["keypoints"] = [0] * 51
+
+    edit(root / "annotations" / "person_keypoints_train2017.json", change)
+    assert train(root, POINTS).ids == (2, 3, 5, 6)
+
+
+def test_nothing_is_printed(root, capsys):
+    load_coco(config_of(root), MASKS)
+    assert capsys.readouterr().out == ""
