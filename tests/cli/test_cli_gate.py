@@ -48,6 +48,15 @@ def test_the_saved_gates_route_images(gated):
     assert found.routes.shape == (6, 1)
 
 
+def test_gates_learn_from_held_out_images(gated, run_command):
+    before = (gated / "gate.json").read_text()
+    code, _, err = run_command("gate", gated, "gate.images=held_out", "gate.entropy=0.3")
+    assert code == 0, err
+    found = json.loads((gated / "gate.json").read_text())
+    assert found["settings"]["images"] == "held_out"
+    assert found["gate"] != json.loads(before)["gate"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

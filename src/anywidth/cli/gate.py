@@ -1,6 +1,7 @@
 """anywidth gate: gates that choose a width for each image."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import typer
 from torch import Tensor, nn
 
+from anywidth import data
 from anywidth import recipe as recipes
 from anywidth.cli.console import print_table, say, si
 from anywidth.cli.run import RECIPE, Run, example, finished_recipe, open_run, saved_net
@@ -29,11 +31,12 @@ from anywidth.errors import DataError, RecipeError, WidthError
 from anywidth.files import replacing, write_json
 from anywidth.latency import measure_all
 from anywidth.recipe import GateSection
+from anywidth.seeds import generator
 from anywidth.train import distributed
 from anywidth.train.evaluate import evaluate
 
 GATES, REPORT, PICTURE = "gates.safetensors", "gate.json", "gate.png"
-_POINTS, _UNITS = 21, {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_POINTS, _SHARED, _UNITS = 21, 31, {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
 def gate(
@@ -69,10 +72,10 @@ def gate(
         )
     routes = _routes(directory, chosen)
     config = _config(routes, chosen)
-    held_out = list(directory.eval_batches(directory.splits.held_out))
+    learning, held_out = _images(directory, chosen)
     net = train_gates(
         routes,
-        lambda epoch: directory.train_batches(epoch, 0),
+        learning,
         config,
         held_out=held_out,
         seed=settings.seed,
@@ -95,6 +98,23 @@ def gate(
     _print(run, found)
 
 
+def _images(run: Run, chosen: GateSection) -> tuple[Callable[[int], data.Batches], data.Batches]:
+    """Epoch -> batches that the gates learn from, and those on which their target is met."""
+    part, settings = run.splits.held_out, run.recipe
+    assert part is not None
+    if chosen.images == "train":
+        return (lambda epoch: run.train_batches(epoch, 0)), run.eval_batches(part)
+    order = torch.randperm(len(part), generator=generator(settings.data.seed, _SHARED))
+    ours, theirs = order[: 3 * len(part) // 4], order[3 * len(part) // 4 :].sort().values
+    noisy = run.splits.train
+    learned = data.ImageSet(part.source, part.indices[ours], noisy.transform, part.unreadable, replace=True)
+    met = data.ImageSet(part.source, part.indices[theirs], part.transform, part.unreadable, replace=False)
+    splits = replace(run.splits, train=learned)
+    return (
+        lambda epoch: data.train_batches(splits, settings.data, seed=settings.seed, epoch=epoch)
+    ), run.eval_batches(met)
+
+
 def _routes(run: Run, chosen: GateSection) -> Routes:
     """The routes of a run's network, all with statistics."""
     net = saved_net(run)
@@ -110,7 +130,7 @@ def _routes(run: Run, chosen: GateSection) -> Routes:
 
 
 def _config(routes: Routes, chosen: GateSection) -> GateConfig:
-    options = chosen.model_dump(exclude={"places", "widths", "target"})
+    options = chosen.model_dump(exclude={"places", "widths", "target", "images"})
     most = costs_of(routes).reachable[1]
     return GateConfig(**options, target=None if chosen.target is None else _number(chosen.target, most))
 
@@ -139,7 +159,7 @@ def _measured(
     routes: Routes,
     gates: Sequence[nn.Module],
     net: DynamicNet,
-    held_out: Sequence[Any],
+    held_out: data.Batches,
     config: GateConfig,
 ) -> dict[str, Any]:
     """Static widths, the gates as they are, and a sweep of their bias, all on the test images."""

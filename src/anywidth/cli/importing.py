@@ -45,7 +45,7 @@ def import_(
         raise CheckpointError(
             f"--gate, --ema and --no-ema are for the source dsnet; leave them out for {source!r}"
         )
-    options = {} if ema is None else {"ema": ema}
+    options: dict[str, Any] = {} if ema is None else {"ema": ema}
     net = interop.load(path, source, model, listed, image_size=image_size, sort=sort, **options)
     out.parent.mkdir(parents=True, exist_ok=True)
     if gate:

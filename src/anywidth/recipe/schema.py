@@ -230,13 +230,15 @@ class GateSection(Section):
     """What `anywidth gate` does with a run of this recipe: gates that choose one of `widths` for each image.
 
     `widths` are labels or ratios, the narrowest first, that differ after the first gate only. `target` is the mean cost to
-    meet: a share of the widest of them, like "60%", or multiply-adds, like "0.33G". The other keys are those of
+    meet: a share of the widest of them, like "60%", or multiply-adds, like "0.33G". Gates learn from the training `images`, or, as
+    networks are right too often on images that they were trained with, from three quarters of those held out. The other keys are those of
     `anywidth.dynamic.GateConfig`.
     """
 
     places: tuple[GatePlace, ...] = Field(min_length=1)
     widths: tuple[Label, ...] = Field(min_length=2)
     target: str | None = None
+    images: Literal["train", "held_out"] = "train"
     method: GateMethod = "expected"
     epochs: int = Field(default=10, ge=1)
     lr: float = Field(default=0.08, gt=0)
