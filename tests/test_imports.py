@@ -18,7 +18,7 @@ ROWS = (
     ("channels",),
     ("view",),
     ("norms", "cost", "latency"),
-    ("calibration",),
+    ("calibration", "still"),
     ("probe",),
     ("selection",),
     ("empty",),

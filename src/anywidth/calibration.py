@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from anywidth.norms import batch_norms
 
@@ -47,7 +48,7 @@ def collect_(
     seen = torch.zeros((), dtype=torch.float64, device=device)
     for batch in islice(loader, batches):
         x = inputs_of(batch)
-        x = x.to(device) if isinstance(x, Tensor) else x
+        x = tree_map_only(Tensor, lambda t: t.to(device), x)
         for view in views:
             _add_(view(), x)
         seen += 1
