@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,26 @@ import torch
 
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, WidthError
-from anywidth.interop import dsnet, joslim, network_slimming, slimmable_networks
+from anywidth.interop import detectors, dsnet, joslim, network_slimming, slimmable_networks
 from anywidth.interop.files import Report
 from anywidth.interop.wide import load_wide_
 from anywidth.width import unknown_name
 
-SOURCES = ("slimmable_networks", "network-slimming", "joslim", "dsnet", "torchvision", "timm")
-_READERS = {"network-slimming": network_slimming.load, "joslim": joslim.load, "dsnet": dsnet.load}
+SOURCES = (
+    "slimmable_networks",
+    "slimmable_networks-detection",
+    "network-slimming",
+    "joslim",
+    "dsnet",
+    "torchvision",
+    "timm",
+)
+_READERS: dict[str, Callable[..., Elastic]] = {
+    "slimmable_networks-detection": detectors.load,
+    "network-slimming": network_slimming.load,
+    "joslim": joslim.load,
+    "dsnet": dsnet.load,
+}
 
 
 def load(
@@ -36,7 +49,7 @@ def load(
     Args:
         path: the file.
         source: "slimmable_networks": the reference code of slimmable networks, universally slimmable networks and
-            AutoSlim; "network-slimming": that of Network Slimming, whose pruned networks are read as they are;
+            AutoSlim; "slimmable_networks-detection": its detectors; "network-slimming": that of Network Slimming, whose pruned networks are read as they are;
             "joslim": that of Joslim; "dsnet": that of DS-Net; "torchvision" or "timm": an ordinary network, which
             becomes the widest.
         model: the name there: "us_mobilenet_v1", "resnet164", "slim_resnet20", "resnet50", ...
@@ -97,6 +110,7 @@ def _ordinary(source: str, model: str, options: dict[str, Any]) -> torch.nn.Modu
 __all__ = [
     "SOURCES",
     "Report",
+    "detectors",
     "dsnet",
     "joslim",
     "load",
