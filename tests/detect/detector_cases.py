@@ -92,7 +92,7 @@ def targets(name: str, count: int = 1) -> list[dict[str, Tensor]]:
     centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
     steps = torch.linspace(-0.2, 0.2, 17, dtype=torch.float64)[None, :, None] * side
     keypoints = torch.cat([centres + steps, torch.ones(2, 17, 1, dtype=torch.float64)], 2)
-    one = {"boxes": boxes, "labels": torch.tensor([1, 1]), "masks": masks, "keypoints": keypoints}
+    one = {"boxes": boxes, "labels": torch.tensor([1, 1]), "masks": masks, "keypoints": keypoints.float()}
     return [one] * count
 
 
@@ -100,7 +100,8 @@ def losses(model: nn.Module, name: str) -> dict[str, Tensor]:
     """Training losses; regions are sampled with the same random numbers at every call."""
     model.train()
     torch.manual_seed(11)
-    found = model(images(name), targets(name))
+    count = 2 if name.startswith("ssd") else 1  # norms that learn need more than one value per channel
+    found = model(images(name, count), targets(name, count))
     assert all(torch.isfinite(t) and t > 0 for t in found.values()), found
     return found
 

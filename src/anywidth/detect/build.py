@@ -17,6 +17,7 @@ from anywidth.detect.backbone import load_backbone_
 from anywidth.detect.parts import (
     PARTS,
     check_detector,
+    check_names,
     check_parts,
     fixed_parts,
     groups_of,
@@ -90,19 +91,19 @@ def elastic_detector(
     model = _model(detector, preset, num_classes, options)
     shape = (size, size) if isinstance(size, int) else tuple(size)
     labels = dict(widths) if isinstance(widths, Mapping) else {w: w for w in widths}
-    given = {**(_REFERENCE if preset == "reference" else {}), **(parts or {})}
+    given = {**(_REFERENCE if preset == "reference" else {}), **check_names(parts)}
     shares = shares_of(given, labels)
     policies = {"divisor": divisor, "minimum": minimum}
     space, frozen = _space(model, shape, given, fixed_parts(shares.values()), tuple(freeze), policies)
     net = Elastic(
         model,
-        ([detectors.example_image(shape)],),
+        detectors.example_images(model, shape),
         norm=norm,
         widths={label: part_width(space, **_elastic(space, row)) for label, row in shares.items()},
         freeze=frozen,
         space=space,
     )
-    if trainable_layers is None and (backbone is not None or preset == "reference") and _staged(model):
+    if trainable_layers is None and (backbone is not None or preset == "reference") and detectors.has_stages(model):
         trainable_layers = 3
     if trainable_layers is not None:
         detectors.freeze_stages_(model, trainable_layers)
@@ -127,10 +128,6 @@ def _model(
     return detector
 
 
-def _staged(model: nn.Module) -> bool:
-    return hasattr(getattr(model.backbone, "body", None), "layer4")
-
-
 @torch.no_grad()
 def with_norms_(model: nn.Module) -> None:
     """Put batch norms, which do not learn, in place of `FrozenBatchNorm2d`: the same numbers in evaluation mode."""
@@ -152,7 +149,7 @@ def _space(
     policies: Mapping[str, Policy],
 ) -> tuple[ChannelSpace, tuple[str, ...]]:
     """The channel space without the parts that stay, and everything that was frozen for it."""
-    example = ([detectors.example_image(shape)],)
+    example = detectors.example_images(model, shape)
     with detectors.short_run(model, shape):
         everything = build(trace(model, example), [])
         check_parts(given, everything)

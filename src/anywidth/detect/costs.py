@@ -12,7 +12,7 @@ from anywidth.channels.trace import trace
 from anywidth.cost import CostModel, kept_rows
 from anywidth.detect.parts import part_of
 from anywidth.elastic import Elastic
-from anywidth.models.detectors import example_image, short_run
+from anywidth.models.detectors import example_images, short_run
 
 _BOXES = "box"  # the head that sees every proposal; other heads on regions see detections
 
@@ -82,9 +82,8 @@ def _regions(terms: Sequence[Term]) -> int | None:
 
 def _space_at(net: Elastic, size: Sequence[int]) -> ChannelSpace:
     """The channel space with the costs of another image size."""
-    example = ([example_image(size).to(next(net.model.parameters()))],)
     with short_run(net.model, size):
-        walk = trace(net.model, example)
+        walk = trace(net.model, example_images(net.model, size))
     found = build(walk, frozen_by_name(walk, net.model, net._policies["freeze"]))
     assert found.names == net.space.names, "the same network has the same channel groups at every image size"
     return replace(net.space, terms=found.terms)

@@ -13,7 +13,7 @@ from torch import nn
 from anywidth.detect.parts import check_detector
 from anywidth.errors import AnywidthError
 from anywidth.files import replacing
-from anywidth.models.detectors import example_image
+from anywidth.models.detectors import example_images
 
 _OPSET = 17
 
@@ -40,7 +40,6 @@ def export_onnx(module: nn.Module, path: str | Path, *, size: int | Sequence[int
     if importlib.util.find_spec("onnx") is None:
         raise AnywidthError("ONNX export needs onnx: pip install 'anywidth[export]'")
     shape = (size, size) if isinstance(size, int) else tuple(size)
-    image = example_image(shape).to(next(module.parameters()))
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
     try:
@@ -48,7 +47,7 @@ def export_onnx(module: nn.Module, path: str | Path, *, size: int | Sequence[int
             warnings.simplefilter("ignore")  # of the exporter about itself, and about sizes that become constants
             torch.onnx.export(
                 module,
-                ([image],),
+                example_images(module, shape),
                 str(temporary),
                 dynamo=False,
                 opset_version=_OPSET,

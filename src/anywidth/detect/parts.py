@@ -51,16 +51,30 @@ def check_detector(model: nn.Module) -> None:
         )
 
 
+def check_names(parts: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """`parts`, where None is none of them.
+
+    Raises:
+        WidthError: not a mapping, or parts that no detector has.
+    """
+    if parts is None:
+        return {}
+    if not isinstance(parts, Mapping):
+        raise WidthError(f"parts={parts!r}: give a dict of part -> share, like {{'heads': 1.0}}")
+    for part in parts:
+        if part not in PARTS:
+            raise WidthError(unknown_name("part of a detector", part, PARTS))
+    return parts
+
+
 def check_parts(parts: Mapping[str, Any], space: ChannelSpace) -> None:
     """
     Raises:
         WidthError: parts that do not exist, or have no channels that could go.
     """
     groups = groups_of(space)
-    for part, share in parts.items():
-        if part not in PARTS:
-            raise WidthError(unknown_name("part of a detector", part, PARTS))
-        if not groups[part] and share != 1.0:
+    for part, share in check_names(parts).items():
+        if not groups[part] and share != 1.0:  # type: ignore[index]
             known = ", ".join(p for p in PARTS if groups[p])
             raise WidthError(
                 f"this detector has no elastic channels of its own in its {part} (it has in: {known}); leave '{part}' out"
@@ -85,7 +99,7 @@ def part_width(net: Elastic | ChannelSpace, **shares: float) -> Width:
 
 
 def shares_of(
-    parts: Mapping[str, Any] | None, labels: Mapping[Hashable, float]
+    parts: Mapping[str, Any], labels: Mapping[Hashable, float]
 ) -> dict[Hashable, dict[str, float]]:
     """Label -> share of every part.
 
@@ -95,14 +109,8 @@ def shares_of(
         labels: label -> multiplier.
 
     Raises:
-        WidthError: an unknown part, or numbers that do not fit the labels.
+        WidthError: numbers that do not fit the labels.
     """
-    parts = {} if parts is None else parts
-    if not isinstance(parts, Mapping):
-        raise WidthError(f"parts={parts!r}: give a dict of part -> share, like {{'heads': 1.0}}")
-    for part in parts:
-        if part not in PARTS:
-            raise WidthError(unknown_name("part of a detector", part, PARTS))
     columns = {part: _column(part, parts.get(part), labels) for part in PARTS}
     return {label: {part: column[i] for part, column in columns.items()} for i, label in enumerate(labels)}
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
 from anywidth.interop.files import compare, read_state
-from anywidth.models.detectors import detector, example_image, freeze_stages_, short_run
+from anywidth.models.detectors import detector, example_images, freeze_stages_, short_run
 from anywidth.norms import batch_norms
 from anywidth.width import unknown_name
 
@@ -93,9 +93,9 @@ def load(
     state = read_state(Path(path))
     labels = list(WIDTHS if widths is None else widths)
     _check_entries(path, state, len(labels))
-    example = ([example_image((image_size or 320, image_size or 320))],)
-    with short_run(made, example[0][0].shape[1:]):
-        net = Elastic(made, example, norm="switchable", widths=labels, freeze=_SHARED)
+    size = (image_size or 320, image_size or 320)
+    with short_run(made, size):
+        net = Elastic(made, example_images(made, size), norm="switchable", widths=labels, freeze=_SHARED)
     freeze_stages_(made, 3)
     wanted = dict(_wanted(net, labels))
     report = compare(state, wanted)

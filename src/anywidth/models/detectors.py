@@ -61,6 +61,12 @@ def detector(name: str, num_classes: int | None = None, **options: Any) -> nn.Mo
     return builder(classes if num_classes is None else num_classes, **options)
 
 
+def has_stages(model: nn.Module) -> bool:
+    """Whether the backbone is a ResNet of torchvision: a stem and four stages."""
+    body = getattr(getattr(model, "backbone", None), "body", None)
+    return all(hasattr(body, stage) for stage in _STAGES)
+
+
 def freeze_stages_(model: nn.Module, learning: int) -> None:
     """Keep the first layers of a ResNet backbone from learning.
 
@@ -71,25 +77,24 @@ def freeze_stages_(model: nn.Module, learning: int) -> None:
     Raises:
         ValueError: another number than 0 to 5, or a backbone of other stages.
     """
-    body = getattr(getattr(model, "backbone", None), "body", None)
     if not 0 <= learning <= len(_STAGES):
         raise ValueError(
             f"trainable_layers={learning}: a ResNet has a stem and four stages, so give a number from 0 to 5"
         )
-    if body is None or any(not hasattr(body, stage) for stage in _STAGES):
+    if not has_stages(model):
         raise ValueError(
             f"trainable_layers={learning}: the backbone of this {type(model).__name__} has no stem and stages of a ResNet; "
             "leave it out"
         )
     frozen = [*_STAGES[learning:], *(["bn1"] if learning < len(_STAGES) else [])]
     for stage in frozen:
-        body.get_submodule(stage).requires_grad_(False)
+        model.get_submodule(f"backbone.body.{stage}").requires_grad_(False)
 
 
-def example_image(size: Sequence[int]) -> Tensor:
-    """(3, H, W), the same noise every time."""
+def example_images(model: nn.Module, size: Sequence[int]) -> tuple[list[Tensor]]:
+    """The arguments of a detector for one image (3, H, W) of its device and type: the same noise every time."""
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(3, *size, generator=generator)
+    return ([torch.rand(3, *size, generator=generator).to(next(model.parameters()))],)
 
 
 @contextmanager
