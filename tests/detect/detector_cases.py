@@ -16,7 +16,7 @@ RCNN = tuple(name for name in DETECTORS if "rcnn" in name)
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 SIZE = 96
 TIGHT = {"rtol": 1e-8, "atol": 1e-9}
-_FEW = {"training": 16, "testing": 16}
+_PREDICTORS = ("cls_logits", "bbox_pred", "bbox_reg", "ctrness", "cls_score", "lowres", "fcn_logits", "module_list")
 
 
 def options(name: str) -> dict[str, Any]:
@@ -64,12 +64,14 @@ def shaken_(net: Elastic, seed: int = 0) -> Elastic:
             if name.endswith("num_batches_tracked"):
                 t.fill_(3)
             elif name.endswith(("weight", "running_var")):
-                random(t, 0.4, 0.8) if name.endswith("weight") else random(t, 0.7, 1.3)
+                random(t, 0.5, 1.0) if name.endswith("weight") else random(t, 0.7, 1.3)
             else:
                 random(t, -0.2, 0.2)
     for name, p in net.model.named_parameters():
-        if any(word in name for word in ("cls_logits", "bbox_pred", "bbox_reg", "cls_score", "lowres", "fcn_logits")):
-            p.copy_(torch.randn(p.shape, generator=generator, dtype=torch.float64) * 0.05)
+        if p.ndim > 1 and not name.startswith(("backbone.body", "backbone.features")):  # torchvision's are next to zero
+            fan = p[0].numel() if "conv5_mask" not in name and "lowres" not in name else p.shape[0] * 4
+            scale = 0.5 if any(word in name for word in _PREDICTORS) else 1.0
+            p.copy_(torch.randn(p.shape, generator=generator, dtype=torch.float64) * scale * (2 / fan) ** 0.5)
     net.drop_views_()
     return net
 
