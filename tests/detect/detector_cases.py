@@ -75,6 +75,7 @@ def shaken_(net: Elastic, seed: int = 0) -> Elastic:
     if hasattr(net.model, "backbone"):
         for w in net.widths:
             _measured_(net.at(w).get_submodule("backbone"), generator)
+    net.drop_views_()  # their norms were left in evaluation mode
     return net
 
 
@@ -117,8 +118,10 @@ def losses(model: nn.Module, name: str) -> dict[str, Tensor]:
     model.train()
     torch.manual_seed(11)
     count = 2 if name.startswith("ssd") else 1  # norms that learn need more than one value per channel
-    x = [image.to(next(model.parameters())) for image in images(name, count)]
-    found = model(x, targets(name, count))
+    like = next(model.parameters())
+    x = [image.to(like) for image in images(name, count)]
+    y = [{k: t.to(like) if t.dtype == torch.float64 else t for k, t in one.items()} for one in targets(name, count)]
+    found = model(x, y)
     assert all(torch.isfinite(t) and t > 0 for t in found.values()), found
     return found
 
