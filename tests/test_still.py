@@ -33,7 +33,8 @@ def test_constants_change_neither_in_training_nor_by_gradients(norm):
         y.sum().backward()
     made(X)  # the wide network itself
     assert all(torch.equal(v, before[k]) for k, v in made.state_dict().items())
-    assert made.model[1].weight.grad is None and all(p.grad is None for p in made.norms.parameters())
+    assert made.model[1].weight.grad is None
+    assert all(p.grad is None for p in made.norms.parameters())
     assert made.model[0].weight.grad is not None
 
 
@@ -44,12 +45,16 @@ def test_widths_without_statistics_get_slices():
     with pytest.raises(StatisticsError):
         made.eval().at(0.5)(X)
     made.norms.freeze_()
-    assert torch.equal(made.norms.overrides(made.widths[0.5])["1.running_mean"], made.model[1].running_mean[:4])
+    assert torch.equal(
+        made.norms.overrides(made.widths[0.5])["1.running_mean"], made.model[1].running_mean[:4]
+    )
     made.at(0.5)(X)
     with pytest.raises(StatisticsError, match="has no batch-norm statistics"):
         made.at(0.25)(X)  # it is not listed
     made.list_width_("thin", 0.25)
-    assert torch.equal(made.norms.overrides(made.widths["thin"])["1.running_mean"], made.model[1].running_mean[:2])
+    assert torch.equal(
+        made.norms.overrides(made.widths["thin"])["1.running_mean"], made.model[1].running_mean[:2]
+    )
     made.at("thin")(X)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -57,7 +58,11 @@ def shaken_(net: Elastic, seed: int = 0) -> Elastic:
     def random(t: Tensor, low: float, high: float) -> None:
         t.copy_(torch.rand(t.shape, generator=generator, dtype=torch.float64) * (high - low) + low)
 
-    wide = {f"{p}.{n}": t for p, m in batch_norms(net.model).items() for n, t in m.state_dict(keep_vars=True).items()}
+    wide = {
+        f"{p}.{n}": t
+        for p, m in batch_norms(net.model).items()
+        for n, t in m.state_dict(keep_vars=True).items()
+    }
     for state in (wide, *(net.norms.overrides(w) for w in net.widths.values())):
         for name, t in state.items():
             if name.endswith("num_batches_tracked"):
@@ -67,7 +72,9 @@ def shaken_(net: Elastic, seed: int = 0) -> Elastic:
             else:
                 random(t, -0.2, 0.2)
     for name, p in net.model.named_parameters():
-        if p.ndim > 1 and not name.startswith(("backbone.body", "backbone.features")):  # torchvision's are next to zero
+        if p.ndim > 1 and not name.startswith(
+            ("backbone.body", "backbone.features")
+        ):  # torchvision's are next to zero
             fan = p[0].numel() if "conv5_mask" not in name and "lowres" not in name else p.shape[0] * 4
             scale = next((s for word, s in _PREDICTORS.items() if word in name), 0.7)
             p.copy_(torch.randn(p.shape, generator=generator, dtype=torch.float64) * scale * (2 / fan) ** 0.5)
@@ -86,7 +93,9 @@ def _measured_(backbone: nn.Module, generator: torch.Generator) -> None:
     for m in norms:
         m.reset_running_stats()
         m.training, m.momentum = True, None
-    backbone(torch.rand(2, 3, 128, 128, generator=generator, dtype=torch.float64).to(next(backbone.parameters())))
+    backbone(
+        torch.rand(2, 3, 128, 128, generator=generator, dtype=torch.float64).to(next(backbone.parameters()))
+    )
     for m, momentum in zip(norms, momenta, strict=True):
         m.training, m.momentum = False, momentum
 
@@ -120,10 +129,18 @@ def losses(model: nn.Module, name: str) -> dict[str, Tensor]:
     count = 2 if name.startswith("ssd") else 1  # norms that learn need more than one value per channel
     like = next(model.parameters())
     x = [image.to(like) for image in images(name, count)]
-    y = [{k: t.to(like) if t.dtype == torch.float64 else t for k, t in one.items()} for one in targets(name, count)]
+    y = [
+        {k: t.to(like) if t.dtype == torch.float64 else t for k, t in one.items()}
+        for one in targets(name, count)
+    ]
     found = model(x, y)
     assert all(torch.isfinite(t) and t > 0 for t in found.values()), found
     return found
+
+
+def total(found: Mapping[str, Tensor]) -> Tensor:
+    """The sum of all losses."""
+    return torch.stack(list(found.values())).sum()
 
 
 @torch.no_grad()
@@ -142,7 +159,8 @@ def detections_of_nothing(model: nn.Module, name: str) -> dict[str, Tensor]:
 
 
 def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    assert a.keys() == b.keys() and len(a) > 0
+    assert a.keys() == b.keys()
+    assert len(a) > 0
     for key in a:
         allowed = LOOSE if a[key].dtype == torch.float32 else TIGHT
         assert_close(a[key], b[key], **allowed, msg=lambda text, key=key: f"{key}: {text}")

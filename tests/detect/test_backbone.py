@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detector_cases import WIDTHS, shaken_
 from torch import nn
 from torchvision import models as tv
 from torchvision.models import detection
@@ -12,17 +13,17 @@ from anywidth.errors import CheckpointError
 from anywidth.interop import slimmable_networks
 from anywidth.models import ResNet
 from anywidth.models.detectors import detector
-from detector_cases import WIDTHS, shaken_
+from anywidth.norms import NormPolicy, batch_norms
 
 X = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
-def classifier(norm="switchable", widths=WIDTHS):
+def classifier(norm: NormPolicy = "switchable", widths=WIDTHS):
     net = aw.Elastic(ResNet(50), torch.zeros(1, 3, 64, 64), norm=norm, widths=widths).double()
     return shaken_(net)
 
 
-def torchvision_classifier(norm="switchable", widths=WIDTHS):
+def torchvision_classifier(norm: NormPolicy = "switchable", widths=WIDTHS):
     net = aw.Elastic(tv.resnet50(), torch.zeros(1, 3, 64, 64), norm=norm, widths=widths).double()
     return shaken_(net)
 
@@ -56,7 +57,9 @@ def test_features_are_those_of_the_classifier_at_every_width(source):
     for w in WIDTHS:
         expected = last_feature(given, w)
         torch.testing.assert_close(c5(net, w), expected, rtol=1e-9, atol=1e-10)
-        torch.testing.assert_close(net.eval().at(w).get_submodule("backbone.body")(X)["3"], expected, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(
+            net.eval().at(w).get_submodule("backbone.body")(X)["3"], expected, rtol=1e-9, atol=1e-10
+        )
     assert report.widths == {w: w for w in WIDTHS}
     assert set(report.unused) == ({"fc.weight", "fc.bias"} if source is torchvision_classifier else {"classifier.0.weight", "classifier.0.bias"})  # fmt: skip
     norms = 53
@@ -87,7 +90,7 @@ def test_calibrated_norms_become_constants():
 def test_a_published_classifier_through_its_file(tmp_path):
     given = shaken_(slimmable_networks.new("s_resnet50"))
     state = {}
-    norms = aw.norms.batch_norms(given.model)
+    norms = batch_norms(given.model)
     for name, t in given.model.state_dict().items():
         path, _, kind = name.rpartition(".")
         if path not in norms:
@@ -107,7 +110,9 @@ def test_widths_of_the_detector_that_the_classifier_lacks():
     with pytest.raises(CheckpointError, match=r"lists no width with the channels of 0.25 .* it has 0.5, 1.0"):
         faster(backbone=classifier(widths=(0.5, 1.0)))
     given = aw.Elastic(ResNet(50), torch.zeros(1, 3, 64, 64), norm="shared", widths=WIDTHS)
-    with pytest.raises(CheckpointError, match=r"no batch-norm statistics at width 0.25; call classifier.calibrate"):
+    with pytest.raises(
+        CheckpointError, match=r"no batch-norm statistics at width 0.25; call classifier.calibrate"
+    ):
         faster(backbone=given)
 
 
@@ -131,4 +136,6 @@ def test_a_mobile_classifier_in_ssdlite():
     given = aw.Elastic(tv.mobilenet_v3_large(), torch.zeros(1, 3, 64, 64), norm="switchable", widths=WIDTHS)
     with pytest.raises(CheckpointError, match="does not fit the backbone"):
         elastic_detector("ssdlite320_mobilenet_v3_large", backbone=given)
-    assert isinstance(detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None), detection.ssd.SSD)
+    assert isinstance(
+        detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None), detection.ssd.SSD
+    )

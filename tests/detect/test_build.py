@@ -7,15 +7,26 @@ import sys
 
 import pytest
 import torch
+from detector_cases import (
+    WIDTHS,
+    assert_same,
+    detections,
+    detections_of_nothing,
+    images,
+    losses,
+    options,
+    small,
+    total,
+)
 from torch import nn
 from torchvision.models import detection
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
 from anywidth.detect import DETECTORS, elastic_detector, groups_of, list_parts_
 from anywidth.errors import OrdinaryWeightsWarning, WidthError
 from anywidth.models.detectors import detector
 from anywidth.norms import batch_norms
-from detector_cases import WIDTHS, assert_same, detections, detections_of_nothing, images, losses, options, small
 
 PRESETS = ("full", "reference")
 RESNETS = DETECTORS[:-1]
@@ -41,8 +52,10 @@ def test_a_view_is_its_extracted_copy(name, preset):
                 assert_same(losses(net.at(w), name), expected)
         net.eval()
         assert_same(detections(net.at(w), name), found := detections(copy, name))
-        assert not torch.equal(found["scores"], detections_of_nothing(copy, name)["scores"])  # it looks at the image
-        seen.append(sum(expected.values()).item())
+        assert not torch.equal(
+            found["scores"], detections_of_nothing(copy, name)["scores"]
+        )  # it looks at the image
+        seen.append(total(expected).item())
         assert type(copy) is type(net.model)
         assert sum(p.numel() for p in copy.parameters()) <= net.params(w)
     assert len(set(seen)) == len(WIDTHS)  # widths are different networks
@@ -59,7 +72,10 @@ def test_the_comparison_notices_another_network():
         with pytest.raises(AssertionError, match="loss"):
             assert_same(right, wrong)
         with pytest.raises(AssertionError):
-            assert_same(detections(net.at(0.5), "fasterrcnn_resnet50_fpn"), detections(copy, "fasterrcnn_resnet50_fpn"))
+            assert_same(
+                detections(net.at(0.5), "fasterrcnn_resnet50_fpn"),
+                detections(copy, "fasterrcnn_resnet50_fpn"),
+            )
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -86,7 +102,8 @@ def test_every_weight_with_two_channel_axes_narrows_in_the_preset_full(name):
 @pytest.mark.parametrize("name", DETECTORS)
 def test_the_preset_reference_narrows_the_backbone_alone(name):
     net = elastic_detector(name, preset="reference", size=320 if "ssd" in name else 64)
-    assert not groups_of(net.space)["neck"] and not groups_of(net.space)["heads"]
+    assert not groups_of(net.space)["neck"]
+    assert not groups_of(net.space)["heads"]
     view = net.at(0.25)
     if name in RESNETS:
         lateral = view.get_submodule("backbone.fpn.inner_blocks.0.0")
@@ -108,7 +125,9 @@ def test_group_norms_keep_eight_channels_each():
         view = net.at(w if w in net.widths else list_parts_(net, "thin heads", heads=w))
         m = view.get_submodule("head.classification_head.conv.1")
         assert (m.num_groups, m.num_channels) == (groups, 8 * groups)
-    with pytest.raises(WidthError, match=r"'head.classification_head.conv.0' cannot have 100 channels.*multiples of 8"):
+    with pytest.raises(
+        WidthError, match=r"'head.classification_head.conv.0' cannot have 100 channels.*multiples of 8"
+    ):
         net.space.width({"head.classification_head.conv.0": 100})
 
 
@@ -118,11 +137,12 @@ def test_constant_norms_do_not_change_in_training():
     before = {n: t.clone() for n, t in net.state_dict().items()}
     net.train()
     for w in WIDTHS:
-        sum(losses(net.at(w), name).values()).backward()
+        total(losses(net.at(w), name)).backward()
     after = net.state_dict()
     assert all(torch.equal(after[n], t) for n, t in before.items())
     for path, m in batch_norms(net.model).items():
-        assert m.weight.grad is None and m.bias.grad is None, path
+        assert m.weight.grad is None, path
+        assert m.bias.grad is None, path
     assert all(p.grad is None for p in net.norms.parameters())
     frozen = ("backbone.body.conv1", "backbone.body.layer1")
     for n, p in net.model.named_parameters():
@@ -147,7 +167,9 @@ def test_norms_of_ssdlite_learn():
     assert not net.norms.constant
     net.train()
     model, x = net.at(0.5), images(name, 2)
-    sum(model(x, [{"boxes": torch.tensor([[10.0, 20, 200, 220]]), "labels": torch.tensor([1])}] * 2).values()).backward()
+    total(
+        model(x, [{"boxes": torch.tensor([[10.0, 20, 200, 220]]), "labels": torch.tensor([1])}] * 2)
+    ).backward()
     assert any(p.grad is not None for p in net.norms.parameters())
     assert int(net.norms.overrides(net.widths[0.5])["backbone.features.0.0.1.num_batches_tracked"]) == 2
 
@@ -176,7 +198,10 @@ def test_norms_that_are_frozen_in_the_model_get_a_state_for_every_width():
         for m in batch_norms(model).values():
             m.running_mean.uniform_(-0.1, 0.1)
     frozen = detection.FasterRCNN(
-        detection.backbone_utils.resnet_fpn_backbone(backbone_name="resnet50", weights=None), 3, min_size=64, max_size=64
+        resnet_fpn_backbone(backbone_name="resnet50", weights=None),
+        3,
+        min_size=64,
+        max_size=64,
     ).double()
     frozen.load_state_dict({k: v for k, v in model.state_dict().items() if "tracked" not in k})
     x = [torch.rand(3, 64, 64).double()]
@@ -227,7 +252,8 @@ def test_saved_detectors_come_back(tmp_path):
     net = small(name)
     net.save(tmp_path / "net.safetensors")
     back = aw.load(tmp_path / "net.safetensors", detector(name, 4, **options(name)).double())
-    assert back.norms.constant and list(back.widths) == list(WIDTHS)
+    assert back.norms.constant
+    assert list(back.widths) == list(WIDTHS)
     assert_same(detections(back.at(0.25), name), detections(net.at(0.25), name))
     assert not any(m.weight.requires_grad for m in batch_norms(back.model).values())
 
@@ -244,7 +270,9 @@ def test_views_of_a_detector_are_no_larger_when_pickled():
 
 
 def test_unknown_detectors_and_presets_are_named():
-    with pytest.raises(ValueError, match="unknown detector 'yolo'; known are fasterrcnn_resnet50_fpn, maskrcnn"):
+    with pytest.raises(
+        ValueError, match="unknown detector 'yolo'; known are fasterrcnn_resnet50_fpn, maskrcnn"
+    ):
         elastic_detector("yolo")
     with pytest.raises(ValueError, match="preset='slim' is unknown; known are full, reference"):
         elastic_detector("fasterrcnn_resnet50_fpn", preset="slim")  # type: ignore[arg-type]
@@ -264,7 +292,9 @@ def test_impossible_stages_are_named():
 def test_parts_that_do_not_exist_are_named():
     with pytest.raises(WidthError, match="unknown part of a detector 'head'; did you mean 'heads'"):
         tiny(parts={"head": 0.5})
-    with pytest.raises(WidthError, match=r"no elastic channels of its own in its heads \(it has in: backbone, neck\)"):
+    with pytest.raises(
+        WidthError, match=r"no elastic channels of its own in its heads \(it has in: backbone, neck\)"
+    ):
         elastic_detector("ssdlite320_mobilenet_v3_large", parts={"heads": 0.5})
     with pytest.raises(WidthError, match="'neck' has 2 shares for 4 widths"):
         tiny(parts={"neck": [0.5, 1.0]})
@@ -281,7 +311,10 @@ def test_parts_that_do_not_exist_are_named():
 
 
 def test_shares_of_parts():
-    net = tiny(parts={"backbone": [0.25, 0.5], "neck": {"s": 0.5, "l": 1.0}, "heads": 0.75}, widths={"s": 0.25, "l": 1.0})
+    net = tiny(
+        parts={"backbone": [0.25, 0.5], "neck": {"s": 0.5, "l": 1.0}, "heads": 0.75},
+        widths={"s": 0.25, "l": 1.0},
+    )
     found = {label: dict(w) for label, w in net.widths.items()}
     names = ("backbone.body.conv1", "backbone.fpn.inner_blocks.3.0", "roi_heads.box_head.fc6")
     assert [[found[label][n] for n in names] for label in ("s", "l")] == [[16, 128, 768], [32, 256, 768]]

@@ -1,5 +1,7 @@
 """Multiply-adds of parts against the published table of measurements, and laws."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -54,7 +56,7 @@ def test_the_preset_reference_costs_what_its_row_says():
 def test_parts_add_up_and_grow_with_the_width(name):
     net = elastic_detector(name, size=320 if "ssd" in name else 64)
     rows = [part_macs(net, w) for w in (0.25, 0.5, 0.75, 1.0)]
-    assert all(a[k] < b[k] for a, b in zip(rows, rows[1:], strict=False) for k in a)
+    assert all(a[k] < b[k] for a, b in itertools.pairwise(rows) for k in a)
     if "rcnn" not in name:  # no heads on regions: what `net.macs` counts
         assert [r["total"] for r in rows] == net.macs([0.25, 0.5, 0.75, 1.0]).tolist()
 
@@ -71,8 +73,16 @@ def test_heads_on_regions_cost_as_many_regions(nets):
 def test_counting_changes_nothing(nets):
     net = nets["keypoint"]
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    settings = (net.model.transform.min_size, net.model.rpn.post_nms_top_n(), net.model.roi_heads.score_thresh)
+    settings = (
+        net.model.transform.min_size,
+        net.model.rpn.post_nms_top_n(),
+        net.model.roi_heads.score_thresh,
+    )
     part_macs(net, 1.0, size=(96, 64))
-    assert (net.model.transform.min_size, net.model.rpn.post_nms_top_n(), net.model.roi_heads.score_thresh) == settings
+    assert (
+        net.model.transform.min_size,
+        net.model.rpn.post_nms_top_n(),
+        net.model.roi_heads.score_thresh,
+    ) == settings
     after = net.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())

@@ -6,6 +6,7 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
+from detector_cases import WIDTHS, assert_same, detections, images, losses, shaken_, small, total
 from torch import nn
 from torch.testing import assert_close
 from torchvision.models.detection import MaskRCNN
@@ -16,7 +17,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RPNHead
 
 from anywidth.detect import elastic_detector
-from detector_cases import WIDTHS, assert_same, detections, images, losses, shaken_, small
+from anywidth.detect.build import Preset
 from oracles import assert_same_grads, expected_grads, fill_
 
 NAME = "maskrcnn"  # images and targets of 96 pixels
@@ -39,9 +40,7 @@ def tiny(share: float = 1.0, *, neck: float | None = None, heads: float | None =
     n = int(NECK * (share if neck is None else neck))
     h, hidden = (int(c * (share if heads is None else heads)) for c in (HEAD, HIDDEN))
     channels = [int(c * share) for c in BODY]
-    backbone = BackboneWithFPN(
-        body(channels), {f"layer{i}": str(i - 1) for i in range(1, 5)}, channels, n
-    )
+    backbone = BackboneWithFPN(body(channels), {f"layer{i}": str(i - 1) for i in range(1, 5)}, channels, n)
     rpn_head = RPNHead(n, 3)
     rpn_head.conv = nn.Sequential(nn.Sequential(nn.Conv2d(n, h, 3, padding=1), nn.ReLU()))
     rpn_head.cls_logits, rpn_head.bbox_pred = nn.Conv2d(h, 3, 1), nn.Conv2d(h, 12, 1)
@@ -83,12 +82,12 @@ def _train_but_norms(model: nn.Module, mode: bool) -> nn.Module:
 
 
 @cache
-def elastic(preset: str):
+def elastic(preset: Preset):
     torch.manual_seed(0)
     return shaken_(elastic_detector(tiny(), preset=preset, size=96))
 
 
-SHARES = {"full": {}, "reference": {"neck": 1.0, "heads": 1.0}}
+SHARES: dict[Preset, dict[str, float]] = {"full": {}, "reference": {"neck": 1.0, "heads": 1.0}}
 
 
 @pytest.mark.parametrize("preset", SHARES)
@@ -101,8 +100,8 @@ def test_losses_boxes_and_gradients_are_those_of_a_compact_detector(preset, w):
     by_hand.zero_grad()
     mine, theirs = losses(net.at(w), NAME), losses(by_hand, NAME)
     assert_same(mine, theirs)
-    sum(mine.values()).backward()
-    sum(theirs.values()).backward()
+    total(mine).backward()
+    total(theirs).backward()
     assert_same_grads(net.model, expected_grads(net.model, by_hand, {}))
     net.eval()
     assert_same(detections(net.at(w), NAME), detections(by_hand, NAME))
@@ -124,22 +123,24 @@ def test_a_step_of_four_widths_is_the_sum_of_four_compact_detectors(preset):
     net.zero_grad()
     expected: dict[str, torch.Tensor] = {}
     for w in WIDTHS:
-        sum(losses(net.at(w), NAME).values()).backward()
+        total(losses(net.at(w), NAME)).backward()
         by_hand = compact(net, w, **SHARES[preset])
-        sum(losses(by_hand, NAME).values()).backward()
+        total(losses(by_hand, NAME)).backward()
         for name, g in expected_grads(net.model, by_hand, {}).items():
             expected[name] = expected.get(name, 0) + g
     assert_same_grads(net.model, expected)
 
 
 @pytest.mark.parametrize("preset", SHARES)
-@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "fcos_resnet50_fpn", "ssdlite320_mobilenet_v3_large"])
+@pytest.mark.parametrize(
+    "name", ["fasterrcnn_resnet50_fpn", "fcos_resnet50_fpn", "ssdlite320_mobilenet_v3_large"]
+)
 def test_gradients_are_finite_and_exactly_zero_outside_the_prefix(name, preset):
     net = small(name, preset=preset)
     net.train()
     for w in (0.25, 0.75):
         net.zero_grad()
-        sum(losses(net.at(w), name).values()).backward()
+        total(losses(net.at(w), name)).backward()
         narrow = dict(net.extract(w).named_parameters())
         touched = 0
         for path, p in net.model.named_parameters():
@@ -164,7 +165,9 @@ def test_padding_the_features_is_slicing_the_laterals():
             view = net.at(w)
             features = view.get_submodule("backbone.body")(x)
             sliced = net.extract(w).get_submodule("backbone.fpn")(features)
-            full = [c.in_channels for c in fpn.modules() if isinstance(c, nn.Conv2d) and c.kernel_size == (1, 1)]
+            full = [
+                c.in_channels for c in fpn.modules() if isinstance(c, nn.Conv2d) and c.kernel_size == (1, 1)
+            ]
             padded = OrderedDict(
                 (key, F.pad(t, (0, 0, 0, 0, 0, n - t.shape[1])))
                 for (key, t), n in zip(features.items(), full, strict=True)

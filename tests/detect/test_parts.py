@@ -1,9 +1,9 @@
 import pytest
+from detector_cases import assert_same, detections, small
 
 from anywidth.channels.space import ChannelSpace
 from anywidth.detect import elastic_detector, groups_of, list_parts_, part_of, part_width
 from anywidth.errors import WidthError
-from detector_cases import assert_same, detections, small
 
 NAME = "fasterrcnn_resnet50_fpn"
 
@@ -26,7 +26,11 @@ def test_groups_are_parted_without_rest(net):
 
 def test_part_width_of_each_part(net):
     w = part_width(net, backbone=0.25, neck=0.5, heads=0.75)
-    assert (w["backbone.body.conv1"], w["backbone.fpn.layer_blocks.3.0"], w["roi_heads.box_head.fc7"]) == (16, 128, 768)
+    assert (w["backbone.body.conv1"], w["backbone.fpn.layer_blocks.3.0"], w["roi_heads.box_head.fc7"]) == (
+        16,
+        128,
+        768,
+    )
     assert part_width(net.space) == net.space.full
     assert isinstance(net.space, ChannelSpace)
     with pytest.raises(WidthError, match="unknown part of a detector 'body'"):

@@ -52,7 +52,9 @@ def layout(mask: bool) -> dict[str, tuple[int, ...]]:
     if mask:
         for i in range(4):
             found |= layer(f"mask_head.convs.{i}.conv", (256, 256, 3, 3))
-        found |= layer("mask_head.upsample", (256, 256, 2, 2)) | layer("mask_head.conv_logits", (81, 256, 1, 1))
+        found |= layer("mask_head.upsample", (256, 256, 2, 2)) | layer(
+            "mask_head.conv_logits", (81, 256, 1, 1)
+        )
     return found
 
 
@@ -119,16 +121,20 @@ def outputs(model: nn.Module) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", detectors.MODELS)
 def test_every_key_is_taken_and_outputs_are_a_plain_models(name, states, tmp_path):
     wrapped = {f"module.{k}": t for k, t in states[name].items()}
-    counters = {k.replace("running_mean", "num_batches_tracked"): torch.tensor(7) for k in wrapped if "mean" in k}
+    counters = {
+        k.replace("running_mean", "num_batches_tracked"): torch.tensor(7) for k in wrapped if "mean" in k
+    }
     meta = {"epoch": 12, "iter": 87960, "mmcv_version": "0.2.0", "time": "Sat Jan 12 2019"}
     torch.save({"meta": meta, "state_dict": {**wrapped, **counters}}, tmp_path / "file.pth")
     net = aw.interop.load(tmp_path / "file.pth", source=SOURCE, model=name, image_size=128)
     assert len(states[name]) == (943 if name.startswith("mask") else 931)
-    assert list(net.widths) == list(WIDTHS) and net.norms.constant
+    assert list(net.widths) == list(WIDTHS)
+    assert net.norms.constant
     expected = outputs(plain(name, states[name], 3))
     for model in (net.model, net.extract(1.0)):
         found = outputs(model)
-        assert found.keys() == expected.keys() and len(found["boxes"]) > 1
+        assert found.keys() == expected.keys()
+        assert len(found["boxes"]) > 1
         for key, t in expected.items():
             torch.testing.assert_close(found[key], t, rtol=1e-3, atol=1e-3)
     half = net.extract(0.5)
@@ -149,7 +155,8 @@ def test_anchors_stand_in_the_middle_of_cells_and_go_with_copies():
         assert torch.equal(a, b + stride / 2)
         centre = (a[:, :2] + a[:, 2:]) / 2
         assert torch.equal(centre, torch.full_like(centre, stride / 2))
-    assert model.rpn.pre_nms_top_n() == 2000 and model.eval().rpn.post_nms_top_n() == 2000
+    assert model.rpn.pre_nms_top_n() == 2000
+    assert model.eval().rpn.post_nms_top_n() == 2000
     assert model.transform.size_divisible == 64
     with short_run(model, (64, 64)):
         net = aw.Elastic(model, ([torch.rand(3, 64, 64)],), norm="frozen", widths=[0.5])
@@ -171,9 +178,13 @@ def test_files_that_do_not_fit_are_named(states, tmp_path):
         load(state, "maskrcnn_resnet50_fpn")
     with pytest.raises(CheckpointError, match=r"12 unexpected \(mask_head"):
         load(states["maskrcnn_resnet50_fpn"])
-    with pytest.raises(CheckpointError, match=r"bbox_head.fc_cls.weight is \[91, 1024\] in the file, \[81, 1024\] here"):
+    with pytest.raises(
+        CheckpointError, match=r"bbox_head.fc_cls.weight is \[91, 1024\] in the file, \[81, 1024\] here"
+    ):
         load({**state, "bbox_head.fc_cls.weight": torch.zeros(91, 1024)})
-    with pytest.raises(CheckpointError, match="batch norms of 4 widths, expected 2; give the widths of the file"):
+    with pytest.raises(
+        CheckpointError, match="batch norms of 4 widths, expected 2; give the widths of the file"
+    ):
         load(state, widths=[0.5, 1.0])
     with pytest.raises(CheckpointError, match="batch norms of 0 widths, expected 4; an ordinary detector"):
         load({k: t for k, t in state.items() if ".bn." not in k})

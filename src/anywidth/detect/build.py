@@ -103,7 +103,11 @@ def elastic_detector(
         freeze=frozen,
         space=space,
     )
-    if trainable_layers is None and (backbone is not None or preset == "reference") and detectors.has_stages(model):
+    if (
+        trainable_layers is None
+        and (backbone is not None or preset == "reference")
+        and detectors.has_stages(model)
+    ):
         trainable_layers = 3
     if trainable_layers is not None:
         detectors.freeze_stages_(model, trainable_layers)
@@ -133,7 +137,8 @@ def with_norms_(model: nn.Module) -> None:
     """Put batch norms, which do not learn, in place of `FrozenBatchNorm2d`: the same numbers in evaluation mode."""
     for path, m in list(model.named_modules()):
         if isinstance(m, FrozenBatchNorm2d):
-            made = nn.BatchNorm2d(m.weight.numel(), eps=m.eps).to(m.weight)
+            weight = m.get_buffer("weight")
+            made = nn.BatchNorm2d(weight.numel(), eps=m.eps).to(weight)
             for name, t in m.named_buffers():
                 getattr(made, name).copy_(t)
             made.train(m.training).requires_grad_(False)

@@ -44,7 +44,9 @@ def export_onnx(module: nn.Module, path: str | Path, *, size: int | Sequence[int
     module.eval()
     try:
         with warnings.catch_warnings(), replacing(Path(path)) as temporary:
-            warnings.simplefilter("ignore")  # of the exporter about itself, and about sizes that become constants
+            warnings.simplefilter(
+                "ignore"
+            )  # of the exporter about itself, and about sizes that become constants
             torch.onnx.export(
                 module,
                 example_images(module, shape),

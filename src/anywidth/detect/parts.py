@@ -16,7 +16,10 @@ from anywidth.width import Width, unknown_name
 
 Part = Literal["backbone", "neck", "heads"]
 PARTS: tuple[Part, ...] = get_args(Part)
-_NECKS = ("fpn", "extra")  # what detectors of torchvision call the part of their backbone that no classifier has
+_NECKS = (
+    "fpn",
+    "extra",
+)  # what detectors of torchvision call the part of their backbone that no classifier has
 
 
 def part_of(path: str) -> Part:
@@ -44,7 +47,9 @@ def check_detector(model: nn.Module) -> None:
     Raises:
         ValueError: not a detector in the manner of torchvision.
     """
-    if not isinstance(model, nn.Module) or not all(hasattr(model, name) for name in ("backbone", "transform")):
+    if not isinstance(model, nn.Module) or not all(
+        hasattr(model, name) for name in ("backbone", "transform")
+    ):
         raise ValueError(
             f"{type(model).__name__} is no detector of torchvision, which has a backbone and a transform; make other models "
             "elastic with aw.Elastic(model, example_inputs)"
@@ -98,9 +103,7 @@ def part_width(net: Elastic | ChannelSpace, **shares: float) -> Width:
     return space.width(chosen)
 
 
-def shares_of(
-    parts: Mapping[str, Any], labels: Mapping[Hashable, float]
-) -> dict[Hashable, dict[str, float]]:
+def shares_of(parts: Mapping[str, Any], labels: Mapping[Hashable, float]) -> dict[Hashable, dict[str, float]]:
     """Label -> share of every part.
 
     Args:

@@ -49,14 +49,14 @@ def load(
     Args:
         path: the file.
         source: "slimmable_networks": the reference code of slimmable networks, universally slimmable networks and
-            AutoSlim; "slimmable_networks-detection": its detectors; "network-slimming": that of Network Slimming, whose pruned networks are read as they are;
-            "joslim": that of Joslim; "dsnet": that of DS-Net; "torchvision" or "timm": an ordinary network, which
+            AutoSlim; "slimmable_networks-detection": its detectors; "network-slimming": that of Network Slimming, whose
+            pruned networks are read as they are; "joslim": that of Joslim; "dsnet": that of DS-Net; "torchvision" or "timm": an ordinary network, which
             becomes the widest.
         model: the name there: "us_mobilenet_v1", "resnet164", "slim_resnet20", "resnet50", ...
         widths: listed widths. For "slimmable_networks" those of the file, in its order (AutoSlim: the channel lists);
             by default the published ones.
-        image_size: pixels of the square for which costs are counted; by default 224, for "network-slimming" and
-            "joslim" those of the data set.
+        image_size: pixels of the square for which costs are counted; by default 224, for detectors 320, for
+            "network-slimming" and "joslim" those of the data set.
         sort: "torchvision" and "timm": bring the important channels to the front.
         model_options: "torchvision" and "timm": arguments of the model, like {"num_classes": 10}.
         options: further arguments of `Elastic`; not for "slimmable_networks".

@@ -1,7 +1,7 @@
 """Checkpoints of the reference code's slimmable detectors (Faster and Mask R-CNN, written with mmdetection 0.5).
 
 Their backbones hold one batch norm for each width (`backbone.bn1.bn.3.weight`); necks and heads are shared by all widths.
-See `docs/import.md`.
+See `docs/detection.md`.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ def reference_detector(model: str, **options: Any) -> nn.Module:
         raise CheckpointError(unknown_name("detector of slimmable_networks-detection", model, MODELS))
     counts = {"rpn_pre_nms_top_n_test": _PROPOSALS, "rpn_post_nms_top_n_test": _PROPOSALS}
     made = detector(model, _CLASSES, **{**counts, **options})
-    made.get_submodule("transform").size_divisible = _STRIDES[-1]
-    anchors = made.get_submodule("rpn.anchor_generator")
+    transform: Any = made.get_submodule("transform")
+    anchors: Any = made.get_submodule("rpn.anchor_generator")
+    transform.size_divisible = _STRIDES[-1]
     anchors.cell_anchors = [
         cell + stride / 2 for cell, stride in zip(anchors.cell_anchors, _STRIDES, strict=True)
     ]
@@ -131,8 +132,8 @@ def _wanted(net: Elastic, labels: Sequence[float]) -> Iterator[tuple[str, Tensor
             yield _foreign(name), tensor
             continue
         for number, label in enumerate(labels):
-            own = net.norms.overrides(net.widths[label])
-            yield f"{_foreign(f'{path}.')}bn.{number}.{kind}", own.get(name, tensor)
+            own = net.norms.overrides(net.widths[label]).get(name)
+            yield f"{_foreign(f'{path}.')}bn.{number}.{kind}", tensor if own is None else own
 
 
 def _foreign(name: str) -> str:
