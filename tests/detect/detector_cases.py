@@ -29,12 +29,13 @@ def options(name: str) -> dict[str, Any]:
     if name not in RCNN:
         return {**found, "topk_candidates": 10, "detections_per_img": 8, "score_thresh": 0.0}
     counts = {f"rpn_{when}_nms_top_n_{mode}": 16 for when in ("pre", "post") for mode in ("train", "test")}
+    few = name.startswith("keypoint")  # whose head costs 3.5 G multiply-adds for one region
     return {
         **found,
         **counts,
-        "box_batch_size_per_image": 12,
+        "box_batch_size_per_image": 4 if few else 12,
         "rpn_batch_size_per_image": 32,
-        "box_detections_per_img": 4,
+        "box_detections_per_img": 1 if few else 4,
         "box_score_thresh": 0.0,
     }
 
