@@ -291,34 +291,3 @@ def test_impossible_stages_are_named():
         tiny(trainable_layers=7)
     with pytest.raises(ValueError, match="backbone of this SSD has no stem"):
         elastic_detector("ssdlite320_mobilenet_v3_large", trainable_layers=3)
-
-
-def test_parts_that_do_not_exist_are_named():
-    with pytest.raises(WidthError, match="unknown part of a detector 'head'; did you mean 'heads'"):
-        tiny(parts={"head": 0.5})
-    with pytest.raises(
-        WidthError, match=r"no elastic channels of its own in its heads \(it has in: backbone, neck\)"
-    ):
-        elastic_detector("ssdlite320_mobilenet_v3_large", parts={"heads": 0.5})
-    with pytest.raises(WidthError, match="'neck' has 2 shares for 4 widths"):
-        tiny(parts={"neck": [0.5, 1.0]})
-    with pytest.raises(WidthError, match="'neck' has shares of 1, but the widths are"):
-        tiny(parts={"neck": {1: 0.5}})
-    with pytest.raises(WidthError, match="'neck' = 'all'; give a share"):
-        tiny(parts={"neck": "all"})
-    with pytest.raises(WidthError, match="give a dict of part -> share"):
-        tiny(parts=[1.0])
-    with pytest.raises(WidthError, match="nothing is elastic"):
-        tiny(parts={"backbone": 1.0, "neck": 1.0, "heads": 1.0})
-    with pytest.raises(WidthError, match=r"width multiplier 1.5 is outside \(0, 1\]"):
-        tiny(parts={"backbone": 1.5})
-
-
-def test_shares_of_parts():
-    net = tiny(
-        parts={"backbone": [0.25, 0.5], "neck": {"s": 0.5, "l": 1.0}, "heads": 0.75},
-        widths={"s": 0.25, "l": 1.0},
-    )
-    found = {label: dict(w) for label, w in net.widths.items()}
-    names = ("backbone.body.conv1", "backbone.fpn.inner_blocks.3.0", "roi_heads.box_head.fc6")
-    assert [[found[label][n] for n in names] for label in ("s", "l")] == [[16, 128, 768], [32, 256, 768]]
