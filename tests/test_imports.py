@@ -20,7 +20,7 @@ ROWS = (
     ("norms", "cost", "latency"),
     ("split",),
     ("trunk",),
-    ("calibration",),
+    ("calibration", "still"),
     ("probe",),
     ("selection",),
     ("empty",),

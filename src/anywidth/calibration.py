@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from anywidth.norms import batch_norms
 from anywidth.trunk import Once, Trunk
@@ -54,7 +55,7 @@ def collect_(
     seen = torch.zeros((), dtype=torch.float64, device=device)
     for batch in islice(loader, batches):
         x = inputs_of(batch)
-        x = x.to(device) if isinstance(x, Tensor) else x
+        x = tree_map_only(Tensor, lambda t: t.to(device), x)
         once = None if trunk is None else Once(trunk, x)
         for index, view in enumerate(views):
             _add_(view(), x if once is None else partial(once, width=widths[index]))

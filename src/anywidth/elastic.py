@@ -20,9 +20,10 @@ from anywidth.channels.space import ChannelSpace
 from anywidth.cost import Convention, CostModel, kept_rows, parameter_shapes
 from anywidth.empty import check_empty, empty_groups, silence_, with_silent
 from anywidth.errors import StatisticsError, TraceError, WidthError
-from anywidth.norms import NormBank, NormPolicy, RequireStatistics, keep_frozen
+from anywidth.norms import NormBank, NormPolicy
 from anywidth.probe import probed_space
 from anywidth.selection import fed_by, reading_subsets
+from anywidth.still import RequireStatistics, as_constants_, keep_frozen
 from anywidth.subset import has_index
 from anywidth.trunk import Trunk
 from anywidth.view import Blueprint, compile_, link_of, standalone
@@ -150,7 +151,7 @@ class Elastic(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The wide network."""
-        if self.norms.policy == "frozen":
+        if self.norms.still:
             keep_frozen(self.model)
         return self.model(*args, **kwargs)
 
@@ -222,7 +223,7 @@ class Elastic(nn.Module):
 
         Widths need not be prefixes here, and groups may be empty: layers that then do nothing are replaced by their constant
         output (`anywidth.empty`). A width without statistics gets slices of the wide network's, as pruning does: calibrate
-        or fine-tune it.
+        or fine-tune it. Norms that were made constants are `FrozenBatchNorm2d` in the copy.
         """
         if (other := self.owner(w)) is not self:
             return other.extract(w)
@@ -244,7 +245,7 @@ class Elastic(nn.Module):
             mine.training = wide.training
         made = standalone(view)
         silence_(made, self.space, width)
-        return made
+        return as_constants_(made) if self.norms.constant else made
 
     def selection(self, example_inputs: Any = None, *, freeze: Sequence[str] = ()) -> Elastic:
         """This network with streams that keep their width: batch norms that read them choose a subset (`anywidth.selection`).
@@ -346,7 +347,8 @@ class Elastic(nn.Module):
         """Collect batch-norm statistics: the cumulative average over `batches` batches, all widths on the same ones.
 
         Args:
-            loader: yields inputs, or tuples whose first entry is the input (N, C, ...); use training images.
+            loader: yields inputs, or tuples whose first entry is the input: (N, C, ...), or what else the model takes, like
+                the list of images of a detector; use training images.
             widths: widths, labels or multipliers (default: all listed); new ones are listed.
             batches: how many batches to average over, each with equal weight.
             total: sums a tensor over processes that each see other batches; None for one process.
@@ -374,7 +376,9 @@ class Elastic(nn.Module):
             views = [partial(self.at, w) for w in chosen]
             first = None if trunk is None else Trunk(self.space, self.norms.policy, trunk)
             full = [self.width(w) for w in chosen]
-            if collect_(views, loader, batches, device=device, total=total, trunk=first, widths=full) == 0:
+            with self.norms.measuring():
+                seen = collect_(views, loader, batches, device=device, total=total, trunk=first, widths=full)
+            if seen == 0:
                 raise StatisticsError(
                     "calibration got no batch: the loader is empty. Give a loader over training images."
                 )

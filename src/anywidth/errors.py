@@ -35,3 +35,7 @@ class RecipeError(AnywidthError, ValueError):
 
 class DataError(AnywidthError, ValueError):
     """Images that are missing, unreadable, or not what the recipe says."""
+
+
+class OrdinaryWeightsWarning(UserWarning):
+    """Weights that were not trained at several widths became elastic: narrow widths predict next to nothing yet."""

@@ -4,13 +4,17 @@
   (Universally Slimmable Networks, arXiv 1903.05134, sec. 3.2, "post-statistics of BN".)
 - `switchable`: every listed width has its own affine pair and statistics. (Slimmable Networks, arXiv 1812.08928, sec. 3.)
 - `frozen`: the wide network's statistics, sliced, never updated (detection).
+
+Beside the policy, `freeze_` makes the state of every listed width a constant, as detectors have it: norms evaluate with
+their statistics in training too, and neither statistics nor affine pairs change.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -51,6 +55,7 @@ class NormBank(nn.Module):
             raise ValueError(f"norm={policy!r} is no norm policy: use 'shared', 'switchable' or 'frozen'.")
         self.policy: NormPolicy = policy
         self.lenient = False  # whether listed widths may be evaluated before they have statistics
+        self.constant = False  # whether nothing of any norm changes in training (`freeze_`)
         self.space = space
         self.statistics: dict[Width, dict[str, Tensor]] = {}
         self.affine = nn.ParameterDict()
@@ -82,6 +87,8 @@ class NormBank(nn.Module):
                         part = cut(self.space, f"{path}.{name}", width)
                         own = (p if part is None else part.of(p)).detach().clone()
                         self.affine[_slot(key, path, name)] = nn.Parameter(own, requires_grad=p.requires_grad)
+        if self.constant:
+            self._slice_(width)
 
     @torch.inference_mode(False)
     def _fresh(self, width: Width) -> dict[str, Tensor]:
@@ -104,6 +111,39 @@ class NormBank(nn.Module):
             assert m.running_mean is not None
             found[path] = (m.running_mean, None if axis is None else AxisPlan.of(axis))
         return found
+
+    def freeze_(self) -> None:
+        """Make all norms constants: no gradients, and evaluation mode whatever the mode of the network.
+
+        Listed widths without statistics of their own get slices of the wide network's.
+        """
+        for width in self.statistics:
+            if not self.ready(width):
+                self._slice_(width)
+        self.constant = True
+        for m in batch_norms(self.model).values():
+            for p in m.parameters(recurse=False):
+                p.requires_grad_(False)
+        for p in self.affine.parameters():
+            p.requires_grad_(False)
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Statistics may be collected inside, also those of constant norms."""
+        constant, self.constant = self.constant, False
+        try:
+            yield
+        finally:
+            self.constant = constant
+
+    @torch.no_grad()
+    def _slice_(self, width: Width) -> None:
+        """State of a width from the same slices of the wide network's."""
+        wide = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        for name, t in self.overrides(width).items():
+            part = cut(self.space, name, width)
+            if name in wide and not name.endswith("num_batches_tracked"):
+                t.copy_(wide[name] if part is None else part.of(wide[name]))
 
     def renew_(self) -> None:
         """Look at the model again (its tensors were moved, cast or replaced); statistics follow it."""
@@ -142,16 +182,23 @@ class NormBank(nn.Module):
         if width == self.space.full or self.policy == "frozen" or not self._plans:
             return True
         known = self.statistics.get(width)
+        if self.constant and known is not None:
+            return True
         # Not all: norms of auxiliary heads that run in training only are never reached in evaluation.
         return known is not None and any(
             int(t) > 0 for n, t in known.items() if n.endswith("num_batches_tracked")
         )
 
+    @property
+    def still(self) -> bool:
+        """Whether norms stay in evaluation mode while the network trains."""
+        return self.constant or self.policy == "frozen"
+
     def needs_check(self, width: Width) -> bool:
         """Whether a view of this width must be watched before it runs."""
-        if self.lenient and width in self.statistics:
+        if self.lenient and width in self.statistics and not self.constant:
             return False
-        return self.policy == "frozen" or (width != self.space.full and bool(self._plans))
+        return self.still or (width != self.space.full and bool(self._plans))
 
     def snapshot(self) -> dict[str, Any]:
         """All statistics, the wide network's too, to go back to."""
@@ -224,32 +271,3 @@ class NormBank(nn.Module):
 
 def _slot(key: str, path: str, name: str) -> str:
     return f"{key}/{path}/{name}".replace(".", ":")
-
-
-def keep_frozen(model: nn.Module) -> None:
-    """Batch norms in evaluation mode, whatever the mode of the network."""
-    for m in batch_norms(model).values():
-        m.training = False
-
-
-class RequireStatistics:
-    """Checks, before a view's forward, that batch norms in evaluation mode have statistics."""
-
-    def __init__(self, bank: NormBank, width: Width, label: str) -> None:
-        self.bank, self.width, self.label, self.done = bank, width, label, False
-
-    def __call__(self, view: nn.Module) -> None:
-        if self.bank.policy == "frozen":
-            keep_frozen(view)
-            return
-        if self.done:
-            return
-        norms = [p for p, m in batch_norms(view).items() if not m.training]
-        if not norms:
-            return
-        if not self.bank.ready(self.width):
-            raise StatisticsError(
-                f"width {self.label} has no batch-norm statistics ('{norms[0]}' and {len(norms) - 1} more would normalise with "
-                f"numbers that were never measured). Call net.calibrate(loader, widths=[{self.label}]) first, or train at this width."
-            )
-        self.done = True

@@ -63,6 +63,7 @@ def save(net: Elastic, path: str | Path) -> None:
         "id": tag,
         "model": type(net.model).__name__,
         "norm": net.norms.policy,
+        "constant": net.norms.constant,
         "widths": widths,
     }
     text = json.dumps({**header, "space": json.loads(net.space.to_json())}) + "\n"
@@ -98,6 +99,8 @@ def load(path: str | Path, model: nn.Module) -> Elastic:
     model.load_state_dict(weights)
     net.load_norm_state_(state)
     net.norms.affine.load_state_dict({k: state[f"affine/{k}"] for k in net.norms.affine})
+    if header.get("constant", False):
+        net.norms.freeze_()
     return net
 
 

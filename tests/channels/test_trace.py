@@ -517,3 +517,37 @@ def test_a_transform_that_changes_the_number_of_channels_is_not_lost_silently():
     net = Elastic(randomized(Through(lambda y: torch.fft.irfft(torch.fft.rfft(y), n=8))), rand(4, 5, 3))
     assert groups(net) == {}
     assert any("mixed along the channels" in f.reason for f in net.space.frozen if f.tensor == "a.weight")
+
+
+@pytest.mark.parametrize("rows", [[1], [0, 2], [0]])
+def test_rows_written_by_number_keep_their_channels(rows):
+    """Assigning one row takes its leading size of 1 away before it arrives."""
+
+    def scattered(y: Tensor) -> Tensor:
+        out = torch.zeros((len(y), *y.shape[1:]), dtype=y.dtype)
+        index = torch.tensor(rows)
+        out[index] = y[index]
+        return out
+
+    net = Elastic(randomized(Through(scattered)), rand(4, 5, 3))
+    assert groups(net)["a"] == (8, 1)
+    full = torch.zeros(4, 5, 8, dtype=torch.float64)
+    x = rand(4, 5, 3)
+    full[rows] = net.model.a(x)[rows]
+    torch.testing.assert_close(
+        net.extract(0.5)(x), F.linear(full[..., :4], net.model.b.weight[:, :4], net.model.b.bias)
+    )
+
+
+def test_many_picks_from_one_table_are_noted_once():
+    class Picked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            table = self.conv(x).view(len(x), 4, 3, -1).permute(0, 3, 1, 2).reshape(len(x), -1, 3)
+            return sum((table[..., k] for k in range(3)), torch.zeros(()))
+
+    walk = trace(Picked(), torch.zeros(1, 3, 16, 16))
+    assert sum(a.size for a, _ in walk.ledger.pairs) < 2 * 3 * 1024 + 200

@@ -75,6 +75,7 @@ class Ledger:
     ordered: list[np.ndarray] = field(default_factory=list)
     summed: list[np.ndarray] = field(default_factory=list)
     _dead: np.ndarray = field(default_factory=lambda: np.ones(1, bool))
+    _stiff: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     def alive(self, shadow: Tensor) -> bool:
         """Whether any label is not yet frozen outright."""
@@ -109,8 +110,9 @@ class Ledger:
 
     def rigid(self, shadow: Tensor, dim: int, reason: str, where: str) -> None:
         """Dimension `dim` keeps its size: its channels are frozen, or go with those beside them."""
-        if shadow.shape[dim] == 1:
+        if shadow.shape[dim] == 1 or (id(shadow), dim) in self._stiff:
             return
+        self._stiff[id(shadow), dim] = shadow  # kept, so that no other shadow gets its id
         if len(varying(shadow)) == 1:
             self.freeze(shadow, reason, where)
         else:

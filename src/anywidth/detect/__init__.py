@@ -1,1 +1,18 @@
-"""Object detection at any width."""
+"""Elastic detectors on `torchvision.models.detection`."""
+
+from anywidth.detect.backbone import BackboneReport, load_backbone_
+from anywidth.detect.build import elastic_detector
+from anywidth.detect.parts import PARTS, groups_of, list_parts_, part_of, part_width
+from anywidth.models.detectors import DETECTORS
+
+__all__ = [
+    "DETECTORS",
+    "PARTS",
+    "BackboneReport",
+    "elastic_detector",
+    "groups_of",
+    "list_parts_",
+    "load_backbone_",
+    "part_of",
+    "part_width",
+]

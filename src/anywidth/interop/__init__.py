@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,26 @@ import torch
 
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, WidthError
-from anywidth.interop import dsnet, joslim, network_slimming, slimmable_networks
+from anywidth.interop import detectors, dsnet, joslim, network_slimming, slimmable_networks
 from anywidth.interop.files import Report
 from anywidth.interop.wide import load_wide_
 from anywidth.width import unknown_name
 
-SOURCES = ("slimmable_networks", "network-slimming", "joslim", "dsnet", "torchvision", "timm")
-_READERS = {"network-slimming": network_slimming.load, "joslim": joslim.load, "dsnet": dsnet.load}
+SOURCES = (
+    "slimmable_networks",
+    "slimmable_networks-detection",
+    "network-slimming",
+    "joslim",
+    "dsnet",
+    "torchvision",
+    "timm",
+)
+_READERS: dict[str, Callable[..., Elastic]] = {
+    "slimmable_networks-detection": detectors.load,
+    "network-slimming": network_slimming.load,
+    "joslim": joslim.load,
+    "dsnet": dsnet.load,
+}
 
 
 def load(
@@ -36,14 +49,14 @@ def load(
     Args:
         path: the file.
         source: "slimmable_networks": the reference code of slimmable networks, universally slimmable networks and
-            AutoSlim; "network-slimming": that of Network Slimming, whose pruned networks are read as they are;
-            "joslim": that of Joslim; "dsnet": that of DS-Net; "torchvision" or "timm": an ordinary network, which
+            AutoSlim; "slimmable_networks-detection": its detectors; "network-slimming": that of Network Slimming, whose
+            pruned networks are read as they are; "joslim": that of Joslim; "dsnet": that of DS-Net; "torchvision" or "timm": an ordinary network, which
             becomes the widest.
         model: the name there: "us_mobilenet_v1", "resnet164", "slim_resnet20", "resnet50", ...
         widths: listed widths. For "slimmable_networks" those of the file, in its order (AutoSlim: the channel lists);
             by default the published ones.
-        image_size: pixels of the square for which costs are counted; by default 224, for "network-slimming" and
-            "joslim" those of the data set.
+        image_size: pixels of the square for which costs are counted; by default 224, for detectors 320, for
+            "network-slimming" and "joslim" those of the data set.
         sort: "torchvision" and "timm": bring the important channels to the front.
         model_options: "torchvision" and "timm": arguments of the model, like {"num_classes": 10}.
         options: further arguments of `Elastic`; not for "slimmable_networks".
@@ -97,6 +110,7 @@ def _ordinary(source: str, model: str, options: dict[str, Any]) -> torch.nn.Modu
 __all__ = [
     "SOURCES",
     "Report",
+    "detectors",
     "dsnet",
     "joslim",
     "load",

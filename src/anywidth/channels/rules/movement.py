@@ -300,16 +300,19 @@ def index_put(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any]
     """Rows written by number; the other dimensions of target and values are the same channels."""
     target, indices, values = args[:3]
     rows = len(indices)
-    if any(i is None for i in indices) or values.ndim != target.ndim - rows + 1:
+    missing = target.ndim - rows + 1 - values.ndim  # torch takes leading sizes of 1 off what is assigned
+    if any(i is None for i in indices) or missing < 0:
         walk.freeze([*walk.shadows(target), *walk.shadows(values)], "written by number in several dimensions")
         return
     for s in walk.shadows(target):
         for d in range(rows):
             walk.ledger.rigid(s, d, "channels are written by number", walk.where)
     lead = [1] * rows
+    shape = [1] * missing + list(values.shape)
+    given = [s.reshape([1] * missing + list(s.shape)) for s in walk.shadows(values)]
     mine = [s for s in walk.shadows(target) if not any(s.shape[d] > 1 for d in range(rows))]
-    theirs = [s.reshape(lead + list(s.shape[1:])) for s in walk.shadows(values) if s.shape[0] == 1]
+    theirs = [s.reshape(lead + list(s.shape[1:])) for s in given if s.shape[0] == 1]
     if not mine and walk.is_blank(target):
         walk.set(out, theirs)
         return
-    walk.set(out, walk.together(mine, (*lead, *target.shape[rows:]), theirs, (*lead, *values.shape[1:])))
+    walk.set(out, walk.together(mine, (*lead, *target.shape[rows:]), theirs, (*lead, *shape[1:])))

@@ -1,0 +1,125 @@
+"""Detectors of torchvision by name, without downloads, and a short run that shows all of their layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+_STAGES = ("layer4", "layer3", "layer2", "layer1", "conv1")
+_ROIS, _DETECTIONS = 24, 6
+_EVERY_SCORE, _NO_SCORE = -1.0, 2.0  # thresholds that all, and none, pass
+
+
+def _pyramid(**options: Any) -> nn.Module:
+    return resnet_fpn_backbone(
+        backbone_name="resnet50", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5, **options
+    )
+
+
+def _one_stage_pyramid() -> nn.Module:
+    return _pyramid(returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
+
+
+def _ssdlite(num_classes: int, **options: Any) -> nn.Module:
+    return detection.ssdlite320_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=num_classes, **options
+    )
+
+
+_BUILDERS: dict[str, tuple[Callable[..., nn.Module], int]] = {
+    "fasterrcnn_resnet50_fpn": (lambda n, **o: detection.FasterRCNN(_pyramid(), n, **o), 91),
+    "maskrcnn_resnet50_fpn": (lambda n, **o: detection.MaskRCNN(_pyramid(), n, **o), 91),
+    "keypointrcnn_resnet50_fpn": (lambda n, **o: detection.KeypointRCNN(_pyramid(), n, **o), 2),
+    "retinanet_resnet50_fpn": (lambda n, **o: detection.RetinaNet(_one_stage_pyramid(), n, **o), 91),
+    "fcos_resnet50_fpn": (lambda n, **o: detection.FCOS(_one_stage_pyramid(), n, **o), 91),
+    "ssdlite320_mobilenet_v3_large": (_ssdlite, 91),
+}
+DETECTORS = tuple(_BUILDERS)
+
+
+def detector(name: str, num_classes: int | None = None, **options: Any) -> nn.Module:
+    """A detector of torchvision with random weights and ordinary batch norms, all of whose layers learn.
+
+    Args:
+        name: one of `DETECTORS`.
+        num_classes: with the background; by default 91, for keypoints 2.
+        options: further arguments of its class, like `min_size`.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in _BUILDERS:
+        raise ValueError(f"unknown detector {name!r}; known are {', '.join(DETECTORS)}")
+    builder, classes = _BUILDERS[name]
+    return builder(classes if num_classes is None else num_classes, **options)
+
+
+def has_stages(model: nn.Module) -> bool:
+    """Whether the backbone is a ResNet of torchvision: a stem and four stages."""
+    body = getattr(getattr(model, "backbone", None), "body", None)
+    return all(hasattr(body, stage) for stage in _STAGES)
+
+
+def freeze_stages_(model: nn.Module, learning: int) -> None:
+    """Keep the first layers of a ResNet backbone from learning.
+
+    Args:
+        model: a detector with `backbone.body`; changed in place.
+        learning: how many of the stem and the four stages learn, counted from the last: 3 leaves out stem and stage 1.
+
+    Raises:
+        ValueError: another number than 0 to 5, or a backbone of other stages.
+    """
+    if not 0 <= learning <= len(_STAGES):
+        raise ValueError(
+            f"trainable_layers={learning}: a ResNet has a stem and four stages, so give a number from 0 to 5"
+        )
+    if not has_stages(model):
+        raise ValueError(
+            f"trainable_layers={learning}: the backbone of this {type(model).__name__} has no stem and stages of a ResNet; "
+            "leave it out"
+        )
+    frozen = [*_STAGES[learning:], *(["bn1"] if learning < len(_STAGES) else [])]
+    for stage in frozen:
+        model.get_submodule(f"backbone.body.{stage}").requires_grad_(False)
+
+
+def example_images(model: nn.Module, size: Sequence[int]) -> tuple[list[Tensor]]:
+    """The arguments of a detector for one image (3, H, W) of its device and type: the same noise every time."""
+    generator = torch.Generator().manual_seed(0)
+    return ([torch.rand(3, *size, generator=generator).to(next(model.parameters()))],)
+
+
+@contextmanager
+def short_run(model: nn.Module, size: Sequence[int]) -> Iterator[None]:
+    """Settings under which a forward runs through every layer and takes little time.
+
+    Images of `size` (H, W) are not resized; heads on regions get a few of them, whatever their scores; detectors without
+    such heads return none.
+    """
+    few = {"training": _ROIS, "testing": _ROIS}
+    settings: dict[str, dict[str, Any]] = {
+        "transform": {"min_size": (min(size),), "max_size": max(size), "fixed_size": (size[1], size[0])},
+        "rpn": {"_pre_nms_top_n": few, "_post_nms_top_n": few},
+        "roi_heads": {"score_thresh": _EVERY_SCORE, "detections_per_img": _DETECTIONS},
+        "": {"score_thresh": _NO_SCORE, "topk_candidates": _DETECTIONS},
+    }
+    saved: list[tuple[nn.Module, str, Any]] = []
+    try:
+        for place, values in settings.items():
+            m = getattr(model, place, None) if place else model
+            for key, value in values.items():
+                if m is not None and vars(m).get(key) is not None:
+                    saved.append((m, key, vars(m)[key]))
+                    vars(m)[key] = value
+        yield
+    finally:
+        for m, key, value in saved:
+            vars(m)[key] = value

@@ -1,0 +1,82 @@
+"""Norms that stay as they are: evaluation mode in training, constants in copies; and the check that statistics exist."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from anywidth.errors import StatisticsError, WidthError
+from anywidth.norms import NormBank, batch_norms
+from anywidth.width import Width
+
+
+@torch.no_grad()
+def copy_state_(bank: NormBank, source: Width, target: Width) -> None:
+    """Give a listed width the norms of another listed one.
+
+    Raises:
+        WidthError: its norms have other channels.
+    """
+    have, want = bank.overrides(source), bank.overrides(target)
+    wide = dict(bank.model.named_parameters()) | dict(bank.model.named_buffers())
+    for name, t in want.items():
+        given = have.get(name, wide[name])
+        if given.shape != t.shape:
+            raise WidthError(
+                f"norms of the two widths differ in '{name}': {given.numel()} channels in one, {t.numel()} in the other; "
+                "calibrate the new width, or load norms for it."
+            )
+    for name, t in want.items():
+        t.copy_(have.get(name, wide[name]))
+
+
+def keep_frozen(model: nn.Module) -> None:
+    """Batch norms in evaluation mode, whatever the mode of the network."""
+    for m in batch_norms(model).values():
+        m.training = False
+
+
+@torch.no_grad()
+def as_constants_(model: nn.Module) -> nn.Module:
+    """Put `FrozenBatchNorm2d` in place of every two-dimensional batch norm; the same numbers in evaluation mode.
+
+    Returns:
+        `model`, or the norm in its place if it is one.
+    """
+    for path, m in batch_norms(model).items():
+        if isinstance(m, nn.BatchNorm2d):
+            made = FrozenBatchNorm2d(m.num_features, eps=m.eps).to(m.running_mean)
+            for name, t in made.named_buffers():
+                given = getattr(m, name)
+                if given is not None:  # without an affine pair: scale 1, shift 0
+                    t.copy_(given)
+            made.training = m.training
+            if not path:
+                return made
+            model.set_submodule(path, made)
+    return model
+
+
+class RequireStatistics:
+    """Checks, before a view's forward, that batch norms in evaluation mode have statistics."""
+
+    def __init__(self, bank: NormBank, width: Width, label: str) -> None:
+        self.bank, self.width, self.label, self.done = bank, width, label, False
+
+    def __call__(self, view: nn.Module) -> None:
+        if self.bank.still:
+            keep_frozen(view)
+        if self.bank.policy == "frozen":
+            return
+        if self.done:
+            return
+        norms = [p for p, m in batch_norms(view).items() if not m.training]
+        if not norms:
+            return
+        if not self.bank.ready(self.width):
+            raise StatisticsError(
+                f"width {self.label} has no batch-norm statistics ('{norms[0]}' and {len(norms) - 1} more would normalise with "
+                f"numbers that were never measured). Call net.calibrate(loader, widths=[{self.label}]) first, or train at this width."
+            )
+        self.done = True
