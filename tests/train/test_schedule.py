@@ -40,3 +40,8 @@ def test_the_rate_falls_and_stays_positive(schedule):
 def test_a_step_outside_the_training_is_refused(step):
     with pytest.raises(ValueError, match=f"step {step} is outside a training of 6 steps"):
         lr_factor(step, steps=6, warmup=0, schedule="linear")
+
+
+def test_a_warm_up_from_a_part_of_the_peak():
+    rises = [lr_factor(s, steps=10, warmup=3, schedule="constant", warmup_from=0.4) for s in range(4)]
+    assert rises == pytest.approx([0.6, 0.8, 1.0, 1.0])

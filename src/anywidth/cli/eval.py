@@ -8,9 +8,11 @@ import typer
 
 from anywidth.cli import names
 from anywidth.cli.console import print_table, say
+from anywidth.cli.detection import evaluate_detector
 from anywidth.cli.pareto import curves, report_
 from anywidth.cli.results import rows_as_text
-from anywidth.cli.run import EVALUATION, FRONT, Run, example, finished_run, saved_net
+from anywidth.cli.run import EVALUATION, FRONT, Run, example, finished_run, holds_detector, saved_net
+from anywidth.detect.metrics import Backend
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.files import write_json
@@ -28,9 +30,22 @@ def evaluate(
         help="The front of the run's search (or of --front) beside uniform widths, with a picture.",
     ),
     latency: bool = typer.Option(False, "--latency", help="Measure the latency of one image too."),
+    metrics: str = typer.Option(
+        None, help="Detectors: some of bbox,segm,keypoints.  [default: all that the detector gives]"
+    ),
+    backend: Backend = typer.Option(
+        "faster_coco_eval", help="Detectors: the package that measures, or pycocotools."
+    ),
     json: Path = typer.Option(None, help="File for the results.  [default: RUN/eval.json]"),
 ) -> None:
     """Evaluate a finished RUN in one pass over the test images; a width without batch-norm statistics is calibrated first."""
+    if holds_detector(run):
+        if front is not None or pareto:
+            raise WidthError("anywidth eval: fronts are of classifiers; a detector takes --widths")
+        evaluate_detector(run, widths, metrics, backend, latency=latency, json=json)
+        return
+    if metrics is not None or backend != "faster_coco_eval":
+        raise WidthError("anywidth eval: --metrics and --backend are for detectors")
     if widths is None and front is None and not pareto:
         raise WidthError(
             "anywidth eval: say which widths: --widths 0.25,0.5,1.0, --widths listed, --front FILE, or --pareto"

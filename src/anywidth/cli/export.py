@@ -12,7 +12,8 @@ from torch import nn
 from anywidth import prune
 from anywidth.cli import names
 from anywidth.cli.console import say
-from anywidth.cli.run import RECIPE, Run, example, finished_run, saved_net
+from anywidth.cli.detection import export_detector
+from anywidth.cli.run import RECIPE, Run, example, finished_run, holds_detector, saved_net
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.export import export_onnx, export_program, export_weights
@@ -33,6 +34,11 @@ def export(
     """Write one width of a finished RUN as safetensors, a torch program and a description."""
     if (run / prune.ABOUT).exists() and not (run / RECIPE).exists():
         _export_pruned(run, out or run / "export", onnx=onnx)
+        return
+    if holds_detector(run):
+        if front is not None:
+            raise WidthError("anywidth export: fronts are of classifiers; a detector takes --width")
+        export_detector(run, width, out, onnx=onnx)
         return
     directory = finished_run(run)
     net = saved_net(directory)

@@ -7,8 +7,9 @@ from typing import Any
 import typer
 
 from anywidth.cli.console import print_table, si
+from anywidth.cli.detection import report_detector
 from anywidth.cli.results import rows_as_text
-from anywidth.cli.run import EVALUATION, RESULTS, finished_recipe, read_results
+from anywidth.cli.run import EVALUATION, RESULTS, finished_recipe, holds_detector, read_results
 from anywidth.files import replacing, write_json
 
 FIGURE, REPORT, SCALES = "report.png", "report.json", "scales.png"
@@ -16,6 +17,9 @@ FIGURE, REPORT, SCALES = "report.png", "report.json", "scales.png"
 
 def report(run: Path = typer.Argument(metavar="RUN", help="Run directory.")) -> None:
     """Report on a finished RUN: its listed widths and those of its last `anywidth eval`."""
+    if holds_detector(run):
+        report_detector(run)
+        return
     finished_recipe(run)
     results = read_results(run / RESULTS)
     rows = {str(row["width"]): row for row in results["rows"]}

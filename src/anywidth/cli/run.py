@@ -180,7 +180,16 @@ def finished_recipe(path: Path) -> Recipe:
                 "the training is not finished" if (path / RECIPE).exists() else "it is not a run directory"
             )
             raise RecipeError(f"{path} has no {name}: {state}; use `anywidth train RECIPE --run {path}`")
+    if recipes.is_detection(path / RECIPE):
+        raise RecipeError(
+            f"{path} holds the run of a detector, which this verb does not know; it has train, eval, report and export"
+        )
     return recipes.load(path / RECIPE)
+
+
+def holds_detector(path: Path) -> bool:
+    """Whether this is the run of a detector."""
+    return (path / RECIPE).exists() and recipes.is_detection(path / RECIPE)
 
 
 def finished_run(path: Path) -> Run:

@@ -14,6 +14,7 @@ from anywidth import recipe as recipes
 from anywidth import train as training
 from anywidth.cli import names
 from anywidth.cli.console import print_table, say, si, training_progress
+from anywidth.cli.detection import train_detector
 from anywidth.cli.joint import joslim
 from anywidth.cli.pruning import PRUNED, prune_
 from anywidth.cli.results import rows_as_text
@@ -51,6 +52,9 @@ def train(
     ),
 ) -> None:
     """Train RECIPE; the same command again goes on after an interruption."""
+    if recipes.is_detection(recipe):
+        train_detector(recipe, overrides or (), run)
+        return
     settings = recipes.load(recipe, overrides or ())
     path = run or Path("runs") / recipe.stem
     check_free(path, settings)

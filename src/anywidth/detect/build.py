@@ -90,7 +90,8 @@ def elastic_detector(
     """
     model = _model(detector, preset, num_classes, options)
     shape = (size, size) if isinstance(size, int) else tuple(size)
-    labels = dict(widths) if isinstance(widths, Mapping) else {w: w for w in widths}
+    listed = widths.items() if isinstance(widths, Mapping) else ((w, w) for w in widths)
+    labels: dict[Hashable, float] = {label: float(share) for label, share in listed}
     given = {**(_REFERENCE if preset == "reference" else {}), **check_names(parts)}
     shares = shares_of(given, labels)
     policies = {"divisor": divisor, "minimum": minimum}

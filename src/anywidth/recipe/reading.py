@@ -4,15 +4,31 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from anywidth.errors import RecipeError
+from anywidth.recipe.detection import DetectionRecipe
 from anywidth.recipe.schema import BRANCHES, Recipe, Section
 
+Schema = TypeVar("Schema", bound=Section)
 Keys = tuple[str | int, ...]
+
+
+def is_detection(path: Path) -> bool:
+    """Whether a file is a recipe of a detector: it has a section `detector`.
+
+    Raises:
+        RecipeError, OSError: as `load`.
+    """
+    return "detector" in _read(path)[0]
+
+
+def load_detection(path: Path, overrides: Sequence[str] = ()) -> DetectionRecipe:
+    """`load` for a recipe of a detector."""
+    return _load(DetectionRecipe, path, overrides)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -27,22 +43,26 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             wrong type or range, with the file and line, the key, the value and what was expected.
         OSError: if the file cannot be read.
     """
+    return _load(Recipe, path, overrides)
+
+
+def _load(schema: type[Schema], path: Path, overrides: Sequence[str]) -> Schema:
     values, sources = _read(path)
     for override in overrides:
         _override_(values, sources, override)
     try:
-        return Recipe.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(_describe(error, path, sources)) from None
+        raise RecipeError(_describe(schema, error, path, sources)) from None
 
 
-def dump(recipe: Recipe) -> str:
+def dump(recipe: Section) -> str:
     """The recipe as YAML with every default written out; `load` reads it back."""
     values = recipe.model_dump()  # not as JSON, where labels that are numbers become text
     return yaml.safe_dump(values, sort_keys=False)
 
 
-def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+def differences(old: Section, new: Section) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> (old value, new value) wherever two recipes differ."""
     before, after = (_flat(recipe.model_dump(mode="json")) for recipe in (old, new))
     keys = [*before, *(key for key in after if key not in before)]
@@ -109,7 +129,7 @@ def _override_(values: dict[str, Any], sources: dict[Keys, str], override: str) 
     sources[keys] = f"override {override!r}"
 
 
-def _describe(error: ValidationError, path: Path, sources: dict[Keys, str]) -> str:
+def _describe(schema: type[Section], error: ValidationError, path: Path, sources: dict[Keys, str]) -> str:
     details = sorted(
         error.errors(), key=lambda d: d["type"] == "missing"
     )  # a misspelt key is missing under its own name
@@ -117,14 +137,14 @@ def _describe(error: ValidationError, path: Path, sources: dict[Keys, str]) -> s
     keys = tuple(first["loc"])
     where = next((sources[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in sources), str(path))
     rest = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return f"{where}: {_problem(first, keys)}{rest}"
+    return f"{where}: {_problem(schema, first, keys)}{rest}"
 
 
-def _problem(detail: Any, keys: Keys) -> str:
+def _problem(schema: type[Section], detail: Any, keys: Keys) -> str:
     key, message = _dotted(keys), str(detail["msg"])
     match detail["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
-            return f"unknown key {key!r}; {_nearest(key)}"
+            return f"unknown key {key!r}; {_nearest(schema, key)}"
         case "missing":
             return f"the key {key!r} is missing"
         case "value_error":
@@ -137,9 +157,9 @@ def _dotted(keys: Keys) -> str:
     return ".".join(str(key) for key in keys if key not in BRANCHES)
 
 
-def _nearest(key: str) -> str:
+def _nearest(schema: type[Section], key: str) -> str:
     section, _, name = key.rpartition(".")
-    known = _known_keys(Recipe)
+    known = _known_keys(schema)
     siblings = [other for other in known if other.rpartition(".")[0] == section]
     for candidates in (siblings, known):
         by_name = {other.rpartition(".")[2]: other for other in reversed(candidates)}

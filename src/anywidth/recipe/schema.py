@@ -15,7 +15,7 @@ from anywidth.train import FitConfig
 Ratio = Annotated[float, Field(gt=0, le=1, strict=False)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Label = int | float | str
-_RATIOS, _LABELS, _FILE = (
+RATIOS, LABELS, _FILE = (
     "list of ratios",
     "labels",
     "file of a front",
@@ -23,7 +23,7 @@ _RATIOS, _LABELS, _FILE = (
 _RATIO, _LIST, _GROUPS = "ratio", "channels", "groups"  # and what a label may stand for
 
 
-def _is_a(mapping: str, sequence: str, other: str) -> Discriminator:
+def is_a(mapping: str, sequence: str, other: str) -> Discriminator:
     return Discriminator(
         lambda value: (
             mapping if isinstance(value, dict) else sequence if isinstance(value, list | tuple) else other
@@ -32,7 +32,7 @@ def _is_a(mapping: str, sequence: str, other: str) -> Discriminator:
 
 
 _COUNT, _SHARE = "number", "share"
-BRANCHES = (_RATIOS, _LABELS, _FILE, _RATIO, _LIST, _GROUPS, _COUNT, _SHARE)
+BRANCHES = (RATIOS, LABELS, _FILE, _RATIO, _LIST, _GROUPS, _COUNT, _SHARE)
 """Parts of an error's place that are no keys."""
 Amount = Annotated[
     Annotated[Count, Tag(_COUNT)] | Annotated[Ratio, Tag(_SHARE)],
@@ -42,7 +42,7 @@ Listed = Annotated[
     Annotated[Ratio, Tag(_RATIO)]
     | Annotated[tuple[Count, ...], Tag(_LIST)]
     | Annotated[dict[str, Amount], Tag(_GROUPS)],
-    _is_a(_GROUPS, _LIST, _RATIO),
+    is_a(_GROUPS, _LIST, _RATIO),
 ]
 
 
@@ -158,10 +158,10 @@ class WidthsSection(Section):
     """
 
     listed: Annotated[
-        Annotated[tuple[Ratio, ...], Tag(_RATIOS)]
-        | Annotated[dict[Label, Listed], Tag(_LABELS)]
+        Annotated[tuple[Ratio, ...], Tag(RATIOS)]
+        | Annotated[dict[Label, Listed], Tag(LABELS)]
         | Annotated[str, Tag(_FILE)],
-        _is_a(_LABELS, _RATIOS, _FILE),
+        is_a(LABELS, RATIOS, _FILE),
     ]
     rule: str = "sandwich"
     min: Ratio = 0.25

@@ -29,6 +29,7 @@ class FitConfig:
         schedule: how the learning rate falls after the warm-up; `milestones` (epochs) and `gamma` belong to
             "multistep", `gamma` to "exponential" (per epoch).
         warmup_epochs: epochs of linear warm-up; may be a fraction.
+        warmup_from: part of the peak learning rate from which the warm-up rises.
         target: what each width learns from: "widest" (in-place distillation), "next_wider", "ema", "ema_ensemble",
             "alpha", "labels", or "package.module:function"; `target_options` are its further arguments.
         label_smoothing: of the losses that use labels, spread over "all" classes or the "others"
@@ -69,6 +70,7 @@ class FitConfig:
     milestones: tuple[float, ...] = ()
     gamma: float = 0.1
     warmup_epochs: float = 0.0
+    warmup_from: float = 0.0
     target: str = "widest"
     target_options: dict[str, Any] = field(default_factory=dict)
     label_smoothing: float = 0.0
@@ -101,6 +103,7 @@ class FitConfig:
             "milestones": (rising and bool(self.milestones) == (self.schedule == "multistep"), "rising epochs for the schedule 'multistep', none for others"),
             "gamma": (0 < self.gamma <= 1, "0 < gamma <= 1"),
             "warmup_epochs": (0 <= self.warmup_epochs < self.epochs, f"from 0 to below {self.epochs} epochs"),
+            "warmup_from": (0 <= self.warmup_from < 1, "0 <= warmup_from < 1"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "0 <= label_smoothing < 1"),
             "accumulate": (self.accumulate >= 1, "at least 1 micro-batch"),
             "trunk": (self.trunk is None or not self.compile, "none where compile is true"),

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
@@ -25,7 +26,15 @@ from anywidth.train.step import Pass, accumulate_, dropouts, narrowest
 from anywidth.train.targets import Target, make
 from anywidth.trunk import Trunk
 
-Batch = Sequence[Tensor]
+Batch = Sequence[Any]
+
+
+class Task(Protocol):
+    """What a step learns where it is not the classes of images."""
+
+    def __call__(self, net: Elastic, batch: Any, widths: Widths, how: Pass) -> Tensor:
+        """Run every width forward and backward on a micro-batch; (len(widths),) losses, detached."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +48,7 @@ class Engine:
     reducer: distributed.Reducer
     sparsity: Sparsity
     trunk: Trunk | None = None
+    task: Task | None = None
     compiled: set[int] = field(default_factory=set)
 
     @cached_property
@@ -74,7 +84,7 @@ class Engine:
         """Change the weights once.
 
         Args:
-            batches: micro-batches (images, labels) of this process.
+            batches: micro-batches (images, labels), or what the task takes, of this process.
             widths: of this step.
             lr: learning rate.
             epoch: how far the training is, for what begins or ends on the way.
@@ -91,10 +101,14 @@ class Engine:
         parts.optimizer.zero_grad()
         by_micro, net = [], parts.net
         common = replace(self.how, redrawn=between_ends(net, redrawn))
-        for index, (images, labels) in enumerate(batches):
+        for index, batch in enumerate(batches):
             last = index == len(batches) - 1
             how = replace(common, before_last=self._watch) if last and distributed.world() > 1 else common
-            x, y = self._moved(images), labels.to(self.device, non_blocking=True)
+            if self.task is not None:
+                moved = tree_map_only(Tensor, lambda t: t.to(self.device, non_blocking=True), tuple(batch))
+                by_micro.append(self.task(net, moved, widths, how))
+                continue
+            x, y = self._moved(batch[0]), batch[1].to(self.device, non_blocking=True)
             by_micro.append(accumulate_(net, x, y, widths, target=self.target, how=how))
         self.reducer.finish_()
         losses = distributed.mean(torch.stack(by_micro).mean(0))
@@ -147,7 +161,7 @@ def drop_zero_gradients_(parameters: Iterable[nn.Parameter]) -> None:
             p.grad = None
 
 
-def new_engine(net: Elastic, config: FitConfig) -> Engine:
+def new_engine(net: Elastic, config: FitConfig, task: Task | None = None) -> Engine:
     """The engine of a training from its first step; `net` gets the memory format of the settings.
 
     Raises:
@@ -199,5 +213,6 @@ def new_engine(net: Elastic, config: FitConfig) -> Engine:
         target=target,
         sparsity=sparsity,
         trunk=trunk,
+        task=task,
         reducer=distributed.Reducer(net.parameters()),
     )

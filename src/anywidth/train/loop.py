@@ -19,7 +19,7 @@ from anywidth.seeds import generator
 from anywidth.train import checkpoint, distributed
 from anywidth.train.best import Best, Scores
 from anywidth.train.config import FitConfig, Progress
-from anywidth.train.engine import Engine, new_engine
+from anywidth.train.engine import Engine, Task, new_engine
 from anywidth.train.log import Log
 from anywidth.train.policies import Adaptive, Draw, Widths
 from anywidth.train.schedule import lr_factor
@@ -92,6 +92,7 @@ class _Fit:
             epoch_steps=self.epoch_steps,
             milestones=config.milestones,
             gamma=config.gamma,
+            warmup_from=config.warmup_from,
         )
 
 
@@ -204,6 +205,7 @@ def fit_(
     run: Path,
     report: Callable[[Progress], None] = lambda progress: None,
     scores: Scores | None = None,
+    task: Task | None = None,
 ) -> float:
     """Train `net` at many widths, on the device it is on; go on if a training was interrupted in `run`.
 
@@ -223,6 +225,7 @@ def fit_(
         run: existing directory for `log.jsonl` and `checkpoint.pt`.
         report: is told about every step.
         scores: network -> label of each listed width and its accuracy; for `config.eval_every`.
+        task: what a step learns where it is not the classes of images; `batches` yield what it takes.
 
     Returns:
         Seconds of training, those before an interruption included.
@@ -232,7 +235,7 @@ def fit_(
         CheckpointError: if `run` holds a damaged checkpoint, or one of other settings.
         RecipeError: a name in the settings that does not exist.
     """
-    engine = new_engine(net, config)
+    engine = new_engine(net, config, task)
     fit = _Fit(
         engine=engine,
         draw=draw,

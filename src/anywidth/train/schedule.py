@@ -19,10 +19,11 @@ def lr_factor(
     epoch_steps: int = 1,
     milestones: Sequence[float] = (),
     gamma: float = 0.1,
+    warmup_from: float = 0.0,
 ) -> float:
     """Learning rate of one iteration as a part of the peak; positive at every iteration.
 
-    Rises linearly, (step + 1) / warmup, during the warm-up. Then, with t from 0 towards 1 over the remaining
+    Rises linearly during the warm-up, from `warmup_from` to 1: without it (step + 1) / warmup. Then, with t from 0 towards 1 over the remaining
     iterations: "cosine" (1 + cos(pi t)) / 2, "linear" 1 - t, "constant" 1; "multistep" gamma to the number of
     milestones passed and "exponential" gamma to the number of whole epochs passed, counted from the start.
 
@@ -33,6 +34,7 @@ def lr_factor(
         schedule: how it falls.
         epoch_steps: iterations of one epoch.
         milestones: epochs, increasing, for "multistep".
+        warmup_from: part of the peak before the first iteration.
         gamma: factor of "multistep" and "exponential".
 
     Raises:
@@ -41,7 +43,7 @@ def lr_factor(
     if not 0 <= step < steps:
         raise ValueError(f"learning rate: step {step} is outside a training of {steps} steps")
     if step < warmup:
-        return (step + 1) / warmup
+        return warmup_from + (1 - warmup_from) * (step + 1) / warmup
     t = (step - warmup) / (steps - warmup)
     match schedule:
         case "cosine":

@@ -1,0 +1,133 @@
+"""What a detector learns in a step: its own losses at every width, summed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from anywidth.elastic import Elastic
+
+Proposals = Literal["own", "widest"]
+Reduction = Literal["sum", "mean"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionLoss:
+    """The losses of a step over all widths.
+
+    Attributes:
+        proposals: "own": each width draws its own regions, as published; "widest": all learn from those of the widest (detectors
+            with a region proposal network).
+        distill: weight of the squared distance between a width's features and the first channels of the widest's, mean over
+            elements and levels; 0 for none. Published experience with it is poor (docs/detection.md).
+        reduction: the gradient is the "sum" over widths, as published, or their "mean".
+
+    Raises:
+        ValueError: a value that is not offered.
+
+    Source: Slimmable Networks, arXiv 1812.08928, appendix B, and its detection code.
+    """
+
+    proposals: Proposals = "own"
+    distill: float = 0.0
+    reduction: Reduction = "sum"
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("proposals", Proposals), ("reduction", Reduction)):
+            if getattr(self, name) not in get_args(kinds):
+                raise ValueError(
+                    f"{name} = {getattr(self, name)!r}: expected {' or '.join(map(repr, get_args(kinds)))}"
+                )
+        if not 0 <= self.distill < float("inf"):
+            raise ValueError(f"distill = {self.distill!r}: expected a number from 0")
+
+    def check(self, net: Elastic) -> None:
+        """
+        Raises:
+            ValueError: shared proposals of a detector that makes none.
+        """
+        if self.proposals == "widest" and not hasattr(net.model, "rpn"):
+            raise ValueError(
+                f"proposals = 'widest': {type(net.model).__name__} has no region proposal network; use 'own'"
+            )
+
+    def __call__(
+        self, net: Elastic, batch: tuple[list[Tensor], list[dict[str, Any]]], widths: Sequence[Any], how: Any
+    ) -> Tensor:
+        """Run every width forward and backward; the gradients add up in the parameters of `net`.
+
+        Args:
+            net: in training mode.
+            batch: images (3, H, W) and targets, as torchvision's detectors take them.
+            widths: the widest first.
+            how: autocast, scale, view and before_last, as of `anywidth.train.step.Pass`.
+
+        Returns:
+            (len(widths),) losses, detached.
+        """
+        images, targets = batch
+        share = 1 / len(widths) if self.reduction == "mean" else 1.0
+        losses, widest = [], _Seen()
+        for index, width in enumerate(widths):
+            view = how.view(net, width)
+            first = index == 0
+            seen = widest if first else _Seen()
+            given = None if first or self.proposals == "own" else widest.proposals
+            with _watched(view, seen, given, features=self.distill > 0), how.autocast():
+                found = view(images, targets)
+            loss = torch.stack([v.float() if v.dtype != torch.float64 else v for v in found.values()]).sum()
+            if first:
+                widest.detach_()
+            elif self.distill:
+                loss = loss + self.distill * _distance(seen.features, widest.features)
+            if index == len(widths) - 1:
+                how.before_last(view)
+            how.scale(share * loss).backward()
+            losses.append(loss.detach())
+        return torch.stack(losses)
+
+
+class _Seen:
+    """What a pass made on its way."""
+
+    def __init__(self) -> None:
+        self.proposals: list[Tensor] | None = None
+        self.features: list[Tensor] = []
+
+    def detach_(self) -> None:
+        self.features = [f.detach() for f in self.features]
+
+
+@contextmanager
+def _watched(
+    view: nn.Module, seen: _Seen, proposals: list[Tensor] | None, *, features: bool
+) -> Iterator[None]:
+    """Keep proposals and features of a pass; with `proposals`, later heads see these."""
+    hooks = []
+
+    def regions(module: nn.Module, args: Any, out: Any) -> Any:
+        seen.proposals = [p.detach() for p in out[0]]
+        return None if proposals is None else (proposals, out[1])
+
+    def pyramid(module: nn.Module, args: Any, out: Any) -> None:
+        seen.features = list(out.values()) if isinstance(out, Mapping) else [out]
+
+    if isinstance(rpn := getattr(view, "rpn", None), nn.Module):
+        hooks.append(rpn.register_forward_hook(regions))
+    if features:
+        hooks.append(view.get_submodule("backbone").register_forward_hook(pyramid))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _distance(mine: Sequence[Tensor], wide: Sequence[Tensor]) -> Tensor:
+    levels = [(a - b[:, : a.shape[1]].to(a)).square().mean() for a, b in zip(mine, wide, strict=True)]
+    return torch.stack(levels).mean()

@@ -1,0 +1,144 @@
+"""The schema of a recipe for detectors."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, Tag, field_validator, model_validator
+
+from anywidth.data import CocoConfig
+from anywidth.detect import DETECTORS, PARTS, DetectionLoss
+from anywidth.recipe.schema import (
+    LABELS,
+    RATIOS,
+    CalibrationSection,
+    Label,
+    Ratio,
+    Section,
+    is_a,
+)
+from anywidth.train import FitConfig
+
+
+class BackboneSection(Section):
+    """A slimmable classifier: the file that `net.save` or `anywidth import` wrote, and its network.
+
+    `name` and `kwargs` are those of a recipe's model: a class of `anywidth.models`, "torchvision:NAME" or "timm:NAME".
+    """
+
+    weights: str
+    name: str = "ResNet"
+    kwargs: dict[str, Any] = Field(default={"depth": 50})
+
+
+class DetectorSection(Section):
+    """Which detector, and what of it is elastic: the arguments of `anywidth.detect.elastic_detector`.
+
+    `weights` is an ordinary checkpoint of this detector, which becomes its widest; `backbone` a slimmable classifier. Images are
+    scaled to a shorter side of `min_size`, and a longer one of at most `max_size`; `size` is that of the square for which
+    costs are counted. `num_classes`, with the background, is by default that of the data. Further arguments of torchvision's class
+    are `kwargs`.
+    """
+
+    name: str
+    preset: Literal["full", "reference"] = "full"
+    parts: dict[str, Any] = Field(default={})
+    norm: Literal["switchable", "shared", "frozen"] = "switchable"
+    constant_norms: bool | None = None
+    weights: str | None = None
+    backbone: BackboneSection | None = None
+    trainable_layers: int | None = Field(default=None, ge=0, le=5)
+    min_size: int = Field(default=800, ge=1)
+    max_size: int = Field(default=1333, ge=1)
+    size: int = Field(default=320, ge=32)
+    num_classes: int | None = Field(default=None, ge=2)
+    divisor: int = Field(default=1, ge=1)
+    minimum: int = Field(default=1, ge=1)
+    freeze: tuple[str, ...] = ()
+    kwargs: dict[str, Any] = Field(default={})
+
+    @model_validator(mode="after")
+    def _known(self) -> DetectorSection:
+        if self.name not in DETECTORS:
+            raise ValueError(f"detector.name = {self.name!r} is unknown; known are {', '.join(DETECTORS)}")
+        for part in self.parts:
+            if part not in PARTS:
+                raise ValueError(
+                    f"detector.parts: {part!r} is no part of a detector; these are {', '.join(PARTS)}"
+                )
+        if self.weights is not None and self.backbone is not None:
+            raise ValueError(
+                "detector.weights and detector.backbone both say where the weights come from: set one of them"
+            )
+        if self.min_size > self.max_size:
+            raise ValueError(
+                f"detector.min_size = {self.min_size} is above detector.max_size = {self.max_size}"
+            )
+        return self
+
+
+class DetectionWidthsSection(Section):
+    """Which widths are trained and listed: ratios, or label -> ratio. What they are of each part, `detector.parts` says.
+
+    The rules are those of classifiers: "listed" trains all at each step, as published; the others are in `anywidth train`'s page.
+    """
+
+    listed: Annotated[
+        Annotated[tuple[Ratio, ...], Tag(RATIOS)] | Annotated[dict[Label, Ratio], Tag(LABELS)],
+        is_a(LABELS, RATIOS, RATIOS),
+    ] = (0.25, 0.5, 0.75, 1.0)
+    rule: str = "listed"
+    min: Ratio = 0.25
+    max: Ratio = 1.0
+    random: int = Field(default=2, ge=0)
+    grid: Ratio | None = None
+    options: dict[str, Any] = Field(default={})
+
+    @field_validator("listed")
+    @classmethod
+    def _some(cls, listed: Any) -> Any:
+        if not listed:
+            raise ValueError("widths.listed is empty: name at least one width")
+        return listed
+
+
+_UNUSED = (
+    "target", "target_options", "label_smoothing", "smoothing_over", "dropout_on", "trunk", "compile", "channels_last", "sparsity",
+)  # fmt: skip
+"""Settings of a training that mean nothing to detectors."""
+
+
+class DetectionRecipe(Section):
+    """Everything that fixes a run of a detector. `device` and `threads` are as in a `Recipe`; `losses` are those of `DetectionLoss`."""
+
+    detector: DetectorSection
+    data: CocoConfig
+    widths: DetectionWidthsSection = DetectionWidthsSection()
+    train: FitConfig
+    losses: DetectionLoss = DetectionLoss()
+    calibration: CalibrationSection = CalibrationSection()
+    seed: int = Field(default=0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _rule_fits(self) -> DetectionRecipe:
+        if self.detector.norm == "switchable" and self.widths.rule not in ("listed", "listed_sandwich"):
+            raise ValueError(
+                "detector.norm = 'switchable' keeps batch norms for each listed width only: expected widths.rule = 'listed' or "
+                f"'listed_sandwich', got {self.widths.rule!r}; detector.norm = 'shared' has any width"
+            )
+        if self.widths.rule == "joslim":
+            raise ValueError("widths.rule = 'joslim' is for classifiers")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> DetectionRecipe:
+        defaults = {f.name: f for f in dataclasses.fields(FitConfig)}
+        for name in _UNUSED:
+            field = defaults[name]
+            made = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+            if getattr(self.train, name) != made:
+                raise ValueError(f"train.{name} is a setting of classifiers; leave it out")
+        return self
