@@ -36,6 +36,7 @@ from anywidth.export import export_weights
 from anywidth.files import replacing, write_json
 from anywidth.latency import measure_all
 from anywidth.models.detectors import example_images
+from anywidth.norms import batch_norms
 from anywidth.train import distributed, policies
 
 FIGURE, REPORT = "report.png", "report.json"
@@ -82,7 +83,7 @@ def _train(run: DetectorRun) -> dict[str, Any]:
             scores=(lambda wide: _scores(run, wide)) if settings.eval_every else None,
             task=run.recipe.losses,
         )
-    if net.norms.policy == "shared" and not net.norms.constant:
+    if _norms_learn(net):  # averages of a training lag behind its weights
         run.calibrate_(net, list(net.widths))
     rows = run.rows(net, list(net.widths), list(net.widths), detect.kinds_of(net.model))
     if distributed.rank() == 0:
@@ -100,11 +101,15 @@ def _train(run: DetectorRun) -> dict[str, Any]:
     }
 
 
+def _norms_learn(net: Elastic) -> bool:
+    return net.norms.policy != "frozen" and not net.norms.constant and bool(batch_norms(net.model))
+
+
 def _scores(run: DetectorRun, net: Elastic) -> dict[str, float]:
     """Label -> AP of boxes on the test images, for choosing an epoch."""
     snapshot = net.norms.snapshot()
     try:
-        if net.norms.policy == "shared" and not net.norms.constant:
+        if _norms_learn(net):
             run.calibrate_(net, list(net.widths))
         rows = run.rows(net, list(net.widths), (), ("bbox",))
     finally:

@@ -131,6 +131,12 @@ def open_detector(path: Path, recipe: DetectionRecipe) -> DetectorRun:
     needs: list[Need] = [_NEEDS[kind] for kind in detect.kinds_of(blank)]
     run = DetectorRun(path=path, recipe=recipe, splits=data.load_coco(recipe.data, needs), device=device)
     run.train_batches(0, 0)
+    share = recipe.data.batch_size // (distributed.world() * recipe.train.accumulate)
+    if share < 2 and recipe.detector.name.startswith("ssdlite320") and not recipe.detector.constant_norms:
+        raise RecipeError(
+            "data.batch_size: batch norms of SSDlite see single pixels, so each process and micro-batch needs two images or more; "
+            f"now {share}"
+        )
     return run
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from anywidth.detect.results import Kind, Result, to_coco
 from anywidth.elastic import Elastic
@@ -53,12 +53,17 @@ def detections(
             here = [image.to(device) for image in images]
             ids = [int(target["image_id"]) for target in targets]
             for row, width in enumerate(widths):
-                found[row] += to_coco(net.at(width)(here), ids, raw_ids, kinds)
+                found[row] += to_coco(_objects(net.at(width)(here)), ids, raw_ids, kinds)
             done += len(ids)
             report(done)
     finally:
         net.train(training)
     return found
+
+
+def _objects(outputs: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Detections of classes; one-stage detectors of torchvision have a score for label 0 too, which nothing is ever labelled with."""
+    return [{name: t[output["labels"] > 0] for name, t in output.items()} for output in outputs]
 
 
 def kinds_of(model: nn.Module) -> tuple[Kind, ...]:
