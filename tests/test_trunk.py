@@ -1,5 +1,7 @@
 """A trunk that runs once for all widths leaves the numbers of running at every width."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -53,6 +55,26 @@ def test_outputs_gradients_and_statistics_are_those_of_whole_passes():
     found = net.norm_state()
     for name, t in expected.norm_state().items():
         torch.testing.assert_close(found[name], t, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("policy", [nn.ReLU, nn.Hardswish, nn.SiLU])
+def test_an_activation_in_place_may_follow_a_trunk(policy):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), policy(inplace=True), nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 3, 1)]  # fmt: skip
+    net = Elastic(nn.Sequential(*layers).double(), torch.zeros(1, 1, 8, 8).double()).train()
+    expected, x = copy.deepcopy(net), torch.randn(5, 1, 8, 8).double()
+    widths = [net.space.width({"3": share}) for share in (1.0, 0.5)]
+    once = Once(Trunk(net.space, "shared", "1"), x)
+    for width in widths:
+        expected.at(width)(x).square().sum().backward()
+        once(net.at(width), width).square().sum().backward()
+    once.backward_()
+    for p, q in zip(net.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-9, atol=1e-9)
+    expected.calibrate([x], widths=widths)
+    net.calibrate([x], widths=widths, trunk="1")
+    for name, t in expected.norm_state().items():
+        torch.testing.assert_close(net.norm_state()[name], t, rtol=1e-12, atol=1e-12)
 
 
 def test_what_cannot_be_a_trunk():
