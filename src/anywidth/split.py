@@ -135,9 +135,9 @@ def _counted(node: fx.Node) -> fx.Node | None:
     source: Any = node.args[0] if node.args else None
     if node.target == "size" and node.args[1:] == (0,) and not node.kwargs:
         found = source
-    elif _name(node) == "getitem" and node.args[1] == 0 and isinstance(source, fx.Node):
+    elif _name(node) == "getitem" and node.args[1:] == (0,) and isinstance(source, fx.Node):
         shape = source.target == "size" and len(source.args) == 1 and not source.kwargs
-        shape = shape or (source.target is getattr and source.args[1] == "shape")
+        shape = shape or (source.target is getattr and source.args[1:] == ("shape",))
         found = source.args[0] if shape else None
     else:
         return None

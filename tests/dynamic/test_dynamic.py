@@ -247,6 +247,23 @@ def test_the_target_of_a_training_is_met_on_held_out_images(case):
         train_gates(case.routes, lambda epoch: loader, GateConfig(target=10.0), held_out=loader)
 
 
+def test_a_target_is_met_where_a_gate_has_its_cheapest_choice_last():
+    torch.manual_seed(0)
+    net = Elastic(torchvision.models.resnet18(num_classes=5).double(), torch.zeros(1, 3, 32, 32).double())
+    widths = [net.space.width({"layer3*": a, "layer4*": b}) for a, b in ((0.25, 1.0), (1.0, 0.25))]
+    cuts, images = [Cut(at="layer2"), Cut(at="layer3")], torch.randn(40, 3, 32, 32).double()
+    routes = Routes(net, cuts, widths)
+    net.calibrate([images], widths=[routes.width(r) for r in routes.all()], batches=1)
+    costs, loader = costs_of(routes), [(images, torch.randint(0, 5, (40,)))]
+    assert [share.tolist() for share in costs.shares] == [[0, 1], [1, 0]]
+    low, high = costs.reachable
+    for share in (0.2, 0.5, 0.8):
+        target = low + share * (high - low)
+        net_ = train_gates(routes, lambda e: loader, GateConfig(epochs=1, target=target), held_out=loader)
+        spent = costs_of(routes, sum(g.macs for g in net_.gates)).of(net_.routed(images).routes).mean()  # pyright: ignore[reportArgumentType, reportCallIssue]
+        assert float(spent) == pytest.approx(target, rel=0.03)
+
+
 def test_hard_inputs_go_where_they_are_sent(case):
     _, leaves = walk(case.routes, list(gates_of(case)), case.images)
     narrow = leaves[0].output.argmax(1) == case.labels
