@@ -264,6 +264,21 @@ def test_a_target_is_met_where_a_gate_has_its_cheapest_choice_last():
         assert float(spent) == pytest.approx(target, rel=0.03)
 
 
+def test_masks_that_do_not_fit_are_refused():
+    """Batch norms after a concatenation have no prefix; a group convolution narrows each of its groups."""
+    images, labels = torch.randn(4, 3, 32, 32), torch.zeros(4, dtype=torch.long)
+    for model, cut, late in (
+        (torchvision.models.densenet121(num_classes=5), "features.transition2", ("features.denseblock3*",)),
+        (torchvision.models.resnext50_32x4d(num_classes=5), "layer3", ("layer4*",)),
+    ):
+        net = Elastic(model, torch.zeros(1, 3, 32, 32))
+        widths = [net.space.width(dict.fromkeys(late, 0.5)), net.space.full]
+        net.calibrate([images], widths=widths, batches=1)
+        routes = Routes(net.eval(), [Cut(at=cut)], widths)
+        with pytest.raises(WidthError, match="some layer mixes channels or does not keep the first ones"):
+            train_gates(routes, lambda e: [(images, labels)], GateConfig(method="gumbel", epochs=1))
+
+
 def test_hard_inputs_go_where_they_are_sent(case):
     _, leaves = walk(case.routes, list(gates_of(case)), case.images)
     narrow = leaves[0].output.argmax(1) == case.labels

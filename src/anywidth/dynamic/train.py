@@ -19,7 +19,7 @@ from anywidth.dynamic.losses import (
     sparsification_loss,
     wanted,
 )
-from anywidth.dynamic.masked import published_losses
+from anywidth.dynamic.masked import Masked, published_losses
 from anywidth.dynamic.net import DynamicNet
 from anywidth.dynamic.routes import Routes
 from anywidth.dynamic.target import bias_for, check_target, costs_of, joined, set_bias_
@@ -111,7 +111,7 @@ def train_gates(
         The network with its gates, in evaluation mode.
 
     Raises:
-        WidthError: a target out of reach, with the range.
+        WidthError: a target out of reach, with the range, or a network that the masks of `method="gumbel"` do not fit.
         ValueError: a target without held-out images, or no images.
     """
     like = next(routes.net.parameters())
@@ -149,6 +149,8 @@ def _prepare_(routes: Routes, gates: Sequence[nn.Module], images: Tensor, config
         feature, *values = routes.part(number, widest)(*values)
         if config.method == "expected":
             gate.standardise_(feature)  # pyright: ignore[reportCallIssue]
+        else:
+            Masked(routes).check(values)
 
 
 def _fit_(
