@@ -279,6 +279,22 @@ def test_masks_that_do_not_fit_are_refused():
             train_gates(routes, lambda e: [(images, labels)], GateConfig(method="gumbel", epochs=1))
 
 
+def test_a_loader_that_knows_its_length_is_not_read_to_count_it(case):
+    class Loader(list):
+        read = 0
+
+        def __iter__(self):
+            for item in super().__iter__():
+                Loader.read += 1
+                yield item
+
+    loader = Loader([(case.images, case.labels)] * 3)
+    train_gates(case.routes, lambda epoch: loader, GateConfig(epochs=2))
+    assert Loader.read == 1 + 2 * 3  # the first batch says what features look like
+    with pytest.raises(ValueError, match="the first batch, which has 1 image"):
+        train_gates(case.routes, lambda epoch: [(case.images[:1], case.labels[:1])], GateConfig())
+
+
 def test_hard_inputs_go_where_they_are_sent(case):
     _, leaves = walk(case.routes, list(gates_of(case)), case.images)
     narrow = leaves[0].output.argmax(1) == case.labels

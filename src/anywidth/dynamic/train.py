@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 
 import torch
@@ -112,13 +112,17 @@ def train_gates(
 
     Raises:
         WidthError: a target out of reach, with the range, or a network that the masks of `method="gumbel"` do not fit.
-        ValueError: a target without held-out images, or no images.
+        ValueError: a target without held-out images, or no images, or fewer than two in the first batch.
     """
     like = next(routes.net.parameters())
     device = device or like.device
     example = next(iter(batches(0)), None)
     if example is None:
         raise ValueError("gate: the loader yields no images")
+    if len(example[0]) < 2 and config.method == "expected":
+        raise ValueError(
+            f"gate: features are standardised over the first batch, which has {len(example[0])} image; give batches of 2 or more"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         gates = new_gates(routes.features(example[0][:1].to(device)), routes.choices).to(like)
@@ -169,7 +173,7 @@ def _fit_(
         weight_decay=config.weight_decay,
         nesterov=True,
     )
-    steps = config.epochs * sum(1 for _ in batches(0))
+    steps = config.epochs * _length(batches(0))
     number = 0
     for epoch in range(config.epochs):
         for images, labels in batches(epoch):
@@ -188,6 +192,10 @@ def _fit_(
             optimizer.step()
             number += 1
             report(Step(step=number, steps=steps, loss=float(loss.detach()), macs=macs))
+
+
+def _length(batches: Iterable[Sequence[Tensor]]) -> int:
+    return len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
 
 
 def _gate_macs(gates: Sequence[nn.Module]) -> int:
