@@ -62,6 +62,11 @@ def test_gates_learn_from_held_out_images(gated, run_command):
     [
         (("--target", "1%"), "is out of reach: these widths cost"),
         (("--target", "many"), "expected a share like 60%, or multiply-adds like 0.33G"),
+        (("--target", ""), "gate.target = '': expected a share like 60%"),
+        (("--target", "nan"), "gate.target = 'nan': expected a share like 60%"),
+        (("--target", "-5%"), "gate.target = '-5%': expected a share like 60%"),
+        (("--target", "60"), "a target of 60 multiply-adds is out of reach"),
+        (("data.batch_size=1",), "the first batch, which has 1 image; give batches of 2 or more"),
         (("gate.places=[{at: stages.9}]",), "unknown module to cut at 'stages.9'"),
         (("gate.places=[{at: stages.1}]",), "comes before the gate at 'stages.1', so all inputs share it"),
         (("gate.widths=[XL, S]",), "the narrowest first"),

@@ -29,7 +29,7 @@ from anywidth.dynamic.losses import wanted
 from anywidth.dynamic.masked import Masked, straight_through
 from anywidth.dynamic.onnx import export_onnx, export_parts
 from anywidth.elastic import Elastic
-from anywidth.errors import CheckpointError, TraceError, WidthError
+from anywidth.errors import AnywidthError, CheckpointError, TraceError, WidthError
 from anywidth.split import run, split
 
 
@@ -294,6 +294,13 @@ def test_a_loader_that_knows_its_length_is_not_read_to_count_it(case):
     assert Loader.read == 1 + 2 * 3  # the first batch says what features look like
     with pytest.raises(ValueError, match="the first batch, which has 1 image"):
         train_gates(case.routes, lambda epoch: [(case.images[:1], case.labels[:1])], GateConfig())
+
+
+def test_a_loss_that_is_not_finite_is_one_of_our_errors(case):
+    loader = [(torch.full_like(case.images, math.nan), case.labels)]
+    with pytest.raises(FloatingPointError, match=r"the loss of step 1 is nan; lower gate.lr") as caught:
+        train_gates(case.routes, lambda epoch: loader, GateConfig())
+    assert isinstance(caught.value, AnywidthError)
 
 
 def test_hard_inputs_go_where_they_are_sent(case):

@@ -1,5 +1,7 @@
 """anywidth gate: gates that choose a width for each image."""
 
+import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +54,7 @@ def gate(
 ) -> None:
     """Train gates on a finished RUN, and compare them with its static widths on the test images."""
     finished_recipe(run)
-    changes = list(overrides or ()) + ([f"gate.target={target}"] if target is not None else [])
+    changes = list(overrides or ()) + ([f"gate.target={json.dumps(target)}"] if target is not None else [])
     settings = recipes.load(run / RECIPE, changes)
     chosen = settings.gate
     if chosen is None:
@@ -138,15 +140,18 @@ def _config(routes: Routes, chosen: GateSection) -> GateConfig:
 def _number(text: str, most: float) -> float:
     """Multiply-adds from "60%" or "0.33G"."""
     text = text.strip()
+    unit = text[-1:] if text[-1:] in _UNITS else ""
     try:
-        if text.endswith("%"):
-            return float(text[:-1]) / 100 * most
-        unit = text[-1] if text[-1:] in _UNITS else ""
-        return float(text.removesuffix(unit)) * _UNITS[unit]
+        found = (
+            float(text[:-1]) / 100 * most
+            if text.endswith("%")
+            else float(text.removesuffix(unit)) * _UNITS[unit]
+        )
     except ValueError:
-        raise WidthError(
-            f"gate.target = {text!r}: expected a share like 60%, or multiply-adds like 0.33G"
-        ) from None
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise WidthError(f"gate.target = {text!r}: expected a share like 60%, or multiply-adds like 0.33G")
+    return found
 
 
 def _say(step: Step) -> None:

@@ -24,9 +24,14 @@ from anywidth.dynamic.net import DynamicNet
 from anywidth.dynamic.routes import Routes
 from anywidth.dynamic.target import bias_for, check_target, costs_of, joined, set_bias_
 from anywidth.dynamic.tree import Node, walk
+from anywidth.errors import AnywidthError, DataError
 from anywidth.seeds import generator
 
 _NOISE = 30
+
+
+class GateDivergenceError(AnywidthError, FloatingPointError):
+    """The loss of a gate is not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,15 +117,17 @@ def train_gates(
 
     Raises:
         WidthError: a target out of reach, with the range, or a network that the masks of `method="gumbel"` do not fit.
-        ValueError: a target without held-out images, or no images, or fewer than two in the first batch.
+        ValueError: a target without held-out images.
+        DataError: no images, or fewer than two in the first batch.
+        GateDivergenceError: a loss that is not finite.
     """
     like = next(routes.net.parameters())
     device = device or like.device
     example = next(iter(batches(0)), None)
     if example is None:
-        raise ValueError("gate: the loader yields no images")
+        raise DataError("gate: the loader yields no images")
     if len(example[0]) < 2 and config.method == "expected":
-        raise ValueError(
+        raise DataError(
             f"gate: features are standardised over the first batch, which has {len(example[0])} image; give batches of 2 or more"
         )
     with torch.random.fork_rng(devices=[]):
@@ -185,8 +192,8 @@ def _fit_(
                 routes, list(gates), images.to(device), labels.to(device), config, noise=noise
             )
             if not loss.isfinite():
-                raise FloatingPointError(
-                    f"gate: the loss of step {number + 1} is {float(loss)}; lower gate.lr (now {config.lr:g})"
+                raise GateDivergenceError(
+                    f"gate: the loss of step {number + 1} is {float(loss.detach())}; lower gate.lr (now {config.lr:g})"
                 )
             loss.backward()
             optimizer.step()
@@ -229,7 +236,7 @@ def answers(
         for gate, bias in zip(gates, saved, strict=True):
             gate.bias.copy_(bias)  # pyright: ignore[reportCallIssue, reportArgumentType]
     if not found:
-        raise ValueError("gate: the loader yields no images")
+        raise DataError("gate: the loader yields no images")
     return joined(found), torch.cat(right)
 
 
