@@ -474,3 +474,18 @@ def test_an_exported_network_routes_as_this_one(case, two_gates, tmp_path, which
                 torch.testing.assert_close(
                     branch(*(v[mine] for v in values)), expected.output[mine], rtol=1e-4, atol=1e-5
                 )
+
+
+def test_an_exported_network_has_the_type_of_its_input(case, tmp_path):
+    """onnxruntime has no float64 convolutions: by the reference implementation."""
+    reference = pytest.importorskip("onnx.reference")
+    dynamic = DynamicNet(case.routes, list(gates_of(case)))
+    export_onnx(dynamic, case.images[:1], tmp_path / "gated.onnx")
+    session = reference.ReferenceEvaluator(str(tmp_path / "gated.onnx"))
+    assert session.input_types[0].tensor_type.elem_type == 11  # DOUBLE
+    assert session.output_types[0].tensor_type.elem_type == 11
+    expected = dynamic.routed(case.images)
+    for i in range(2):
+        output, route = session.run(None, {"input": case.images[i : i + 1].numpy()})
+        assert route.tolist() == expected.routes[i].tolist()
+        torch.testing.assert_close(torch.from_numpy(output)[0], expected.output[i], rtol=1e-9, atol=1e-9)
