@@ -489,3 +489,17 @@ def test_an_exported_network_has_the_type_of_its_input(case, tmp_path):
         output, route = session.run(None, {"input": case.images[i : i + 1].numpy()})
         assert route.tolist() == expected.routes[i].tolist()
         torch.testing.assert_close(torch.from_numpy(output)[0], expected.output[i], rtol=1e-9, atol=1e-9)
+
+
+def test_gates_of_other_routes_are_refused(case):
+    gates = list(gates_of(case))
+    for routes, given, message in (
+        (case.routes, gates * 2, "have 1 gates with 4 choices; got 2 gates"),
+        (
+            Routes(case.net, case.routes.gates, [0, 1, 2]),
+            gates,
+            r"1 gates with 3 choices; got 1 gates with \[4\]",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DynamicNet(routes, given)
