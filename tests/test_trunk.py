@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
 
 from anywidth.elastic import Elastic
@@ -21,6 +22,20 @@ def new_net(norm: str = "shared") -> Elastic:
         net.list_width_(label, net.space.width({"stages.1*": later}))
     net.list_width_("narrow", 0.5)
     return net.train()
+
+
+class Functional(nn.Module):
+    def __init__(self, p):
+        super().__init__()
+        self.p, self.first, self.second, self.last = (
+            p,
+            nn.Conv2d(1, 4, 3),
+            nn.Conv2d(4, 6, 3),
+            nn.Conv2d(6, 3, 1),
+        )
+
+    def forward(self, x):
+        return self.last(self.second(F.dropout(self.first(x), self.p, self.training)))
 
 
 def test_calibration_runs_a_trunk_once_for_the_same_statistics(monkeypatch):
@@ -83,6 +98,18 @@ def test_what_cannot_be_a_trunk():
     net = new_net()
     with pytest.raises(TraceError, match=r"stages\.9"):
         net.calibrate([torch.randn(4, 1, 8, 8).double()], widths=["a"], trunk="stages.9")
+    for p in (0.5, 0.0):
+        small = Elastic(Functional(p), torch.zeros(1, 1, 8, 8))
+        Trunk(small.space, "shared", "second").parts(small.eval().at(0.5))  # as in calibration
+        if p:
+            with pytest.raises(WidthError, match="'dropout' in it draws random numbers at every pass"):
+                Trunk(small.space, "shared", "second").parts(small.train().at(0.5))
+        else:
+            Trunk(small.space, "shared", "second").parts(small.train().at(0.5))
+    convnext = Elastic(torchvision.models.convnext_tiny(num_classes=2), torch.zeros(1, 3, 32, 32)).train()
+    with pytest.raises(WidthError, match="'stochastic_depth' in it draws random numbers at every pass"):
+        Trunk(convnext.space, "shared", "features.3").parts(convnext.at(0.5))
+    Trunk(convnext.space, "shared", "features.0").parts(convnext.at(0.5))
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Dropout(0.5), nn.Conv2d(4, 3, 3))
     small = Elastic(model, torch.zeros(1, 1, 8, 8)).train()
     with pytest.raises(WidthError, match="end the trunk before it"):
