@@ -73,6 +73,11 @@ def test_gates_learn_from_held_out_images(gated, run_command):
         (("gate.widths=[S, Q]",), "unknown width label 'Q'"),
         (("gate.widths=[S]",), "gate.widths"),
         (("gate.method=luck",), "gate.method = 'luck'"),
+        (
+            ("data.held_out=100",),
+            "data.held_out = 100 would hold out other images than the training did, with 256",
+        ),
+        (("data.seed=5",), "data.seed = 5 would hold out other images"),
         (("gate.lrr=1",), "unknown key 'gate.lrr'; did you mean 'gate.lr'?"),
         (("gate=null",), "the recipe has no section gate"),
     ],

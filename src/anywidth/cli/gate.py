@@ -53,9 +53,10 @@ def gate(
     onnx: bool = typer.Option(False, "--onnx", help="Also write gated.onnx, which runs only what is chosen."),
 ) -> None:
     """Train gates on a finished RUN, and compare them with its static widths on the test images."""
-    finished_recipe(run)
+    trained = finished_recipe(run)
     changes = list(overrides or ()) + ([f"gate.target={json.dumps(target)}"] if target is not None else [])
     settings = recipes.load(run / RECIPE, changes)
+    _same_images(trained.data, settings.data)
     chosen = settings.gate
     if chosen is None:
         raise RecipeError(
@@ -98,6 +99,16 @@ def gate(
 
         export_onnx(net.cpu(), example(directory).cpu(), run / "gated.onnx")
     _print(run, found)
+
+
+def _same_images(trained: data.DataConfig, ours: data.DataConfig) -> None:
+    """Refuse overrides with which images of the training would be held out, or tested on."""
+    for key in ("held_out", "seed", "test_fraction"):
+        before, now = getattr(trained, key), getattr(ours, key)
+        if now != before:
+            raise RecipeError(
+                f"gate: data.{key} = {now} would hold out other images than the training did, with {before}; leave the key as it is"
+            )
 
 
 def _images(run: Run, chosen: GateSection) -> tuple[Callable[[int], data.Batches], data.Batches]:
