@@ -38,7 +38,7 @@ class DynamicNet(nn.Module):
     Args:
         routes: parts of all widths; compact copies, which hold their own tensors.
         gates: one for each gate of `routes`.
-        chunk: most inputs that a part sees at once, a memory and speed setting that changes no output. Default: 8 on a CPU, whose caches
+        chunk: most inputs that a part sees at once, a memory and speed setting that changes outputs by rounding only. Default: 8 on a CPU, whose caches
             and allocator suffer from large activations, all on other devices.
 
     Raises:
