@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from anywidth.errors import TraceError
 from anywidth.width import unknown_name
+
+_VIEWS = frozenset({"view", "reshape", "flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "expand",
+                    "contiguous", "chunk", "split", "unbind", "narrow", "getitem"})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,8 @@ class Part:
 
     Attributes:
         module: takes what the part before hands on (the first one: the inputs); returns (feature, *what the next part
-            needs), the last one the output of the network.
+            needs), the last one the output of the network. It changes none of what it takes, and how many inputs a batch has
+            it reads from what it takes.
         tensors: names of the network's parameters and buffers that it uses.
     """
 
@@ -102,7 +108,7 @@ def split(module: nn.Module, cuts: Sequence[Cut]) -> list[Part]:
         inside = nodes[before + 1 : end + 1]
         entering = [] if number == 0 else _alive(nodes, order, before)
         leaving = None if number == len(cuts) else [seen[number], *_alive(nodes, order, end)]
-        parts.append(_part(module, inside, entering, leaving))
+        parts.append(_part(module, inside, entering, leaving, None if number == 0 else nodes[before]))
     return parts
 
 
@@ -115,12 +121,80 @@ def _output(tracer: _Tracer, module: nn.Module, path: str) -> fx.Node:
 
 
 def _alive(nodes: Sequence[fx.Node], order: dict[fx.Node, int], end: int) -> list[fx.Node]:
-    """Values from up to `end` that are used after it, in their order; parameters are fetched where they are used."""
-    return [
+    """Values from up to `end` that are used after it, in their order; parameters are fetched where they are used, and inputs counted."""
+    found = [
         node
         for node in nodes[: end + 1]
         if node.op != "get_attr" and any(order[user] > end for user in node.users)
     ]
+    return [node for node in found if _counted(node) is None] if nodes[end] in found else found
+
+
+def _counted(node: fx.Node) -> fx.Node | None:
+    """The tensor whose inputs this value counts, as `x.size(0)` or `x.shape[0]`."""
+    source: Any = node.args[0] if node.args else None
+    if node.target == "size" and node.args[1:] == (0,) and not node.kwargs:
+        found = source
+    elif _name(node) == "getitem" and node.args[1:] == (0,) and isinstance(source, fx.Node):
+        shape = source.target == "size" and len(source.args) == 1 and not source.kwargs
+        shape = shape or (source.target is getattr and source.args[1:] == ("shape",))
+        found = source.args[0] if shape else None
+    else:
+        return None
+    return found if isinstance(found, fx.Node) and found.op in ("placeholder", "call_module") else None
+
+
+def _name(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def _overwritten(module: nn.Module, inside: Sequence[fx.Node], among: Collection[fx.Node]) -> set[fx.Node]:
+    """Those of `among` that operations change in place, through views too."""
+    found = set()
+    for node in inside:
+        if not node.args or not _in_place(module, node):
+            continue
+        written: Any = node.args[0]
+        while isinstance(written, fx.Node) and written not in among and _is_view(module, written):
+            written = written.args[0]
+        if written in among:
+            found.add(written)
+    return found
+
+
+def _in_place(module: nn.Module, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
+    if node.op not in ("call_method", "call_function"):
+        return False
+    name = _name(node)
+    if (name.endswith("_") and not name.endswith("__")) or node.kwargs.get("inplace"):
+        return True
+    if getattr(node.target, "__module__", "") == "_operator":
+        return name in (
+            "iadd",
+            "isub",
+            "imul",
+            "itruediv",
+            "ifloordiv",
+            "imod",
+            "ipow",
+            "iand",
+            "ior",
+            "ixor",
+        )
+    try:
+        bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):  # a builtin, or the name of a method
+        return False
+    return bound.arguments.get("inplace") is True
+
+
+def _is_view(module: nn.Module, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        inner = module.get_submodule(str(node.target))
+        return isinstance(inner, nn.Identity | nn.Flatten | nn.Unflatten | _DropoutNd)
+    return bool(node.args) and (_name(node) in _VIEWS or _in_place(module, node))
 
 
 def _part(
@@ -128,19 +202,35 @@ def _part(
     inside: Sequence[fx.Node],
     entering: Sequence[fx.Node],
     leaving: Sequence[fx.Node] | None,
+    cut: fx.Node | None,
 ) -> Part:
     graph = fx.Graph()
     made: dict[fx.Node, fx.Node] = {node: graph.placeholder(node.name) for node in entering}
+    here = set(inside)
+    for node in _overwritten(module, inside, entering):  # others read it after this part
+        made[node] = graph.call_method("clone", (made[node],))
 
     def known(node: fx.Node) -> fx.Node:
-        if node not in made:  # a parameter that was fetched in an earlier part
-            made[node] = graph.node_copy(node, known)
+        if (
+            node not in made
+        ):  # a parameter that was fetched, or a batch whose inputs were counted, in an earlier part
+            made[node] = counted(node) or graph.node_copy(node, known)
         return made[node]
 
+    def counted(node: fx.Node) -> fx.Node | None:
+        if cut is None or cut not in made or _counted(node) in (None, *here):
+            return None
+        return graph.call_method("size", (made[cut], 0))
+
+    handed_out: fx.Node | None = None
+    shown = set() if leaving is None else _overwritten(module, inside, leaving[:1])
     for node in inside:
-        made[node] = graph.node_copy(node, known)
+        made[node] = counted(node) or graph.node_copy(node, known)
+        if node in shown:  # what is handed out is its value here
+            handed_out = graph.call_method("clone", (made[node],))
     if leaving is not None:
-        graph.output(tuple(known(node) for node in leaving))
+        feature = handed_out or known(leaving[0])
+        graph.output((feature, *(known(node) for node in leaving[1:])))
     used = fx.GraphModule(module, graph)
     used.delete_all_unused_submodules()
     return Part(module=used, tensors=frozenset(_tensors(module, graph)))

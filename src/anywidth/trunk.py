@@ -6,13 +6,15 @@ training, in calibration and behind a gate.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+import inspect
+import re
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -23,6 +25,10 @@ from anywidth.split import Cut, Part, split
 from anywidth.view import link_of
 from anywidth.width import Width
 
+_RANDOM = re.compile(
+    r"(feature_)?(alpha_)?dropout[123]?d?_?|stochastic_depth|drop_(path|block)\w*|bernoulli_?|multinomial|normal_?|uniform_|"
+    r"exponential_|rand(n|int|perm)?(_like)?|rrelu_?|gumbel_softmax"
+)
 Moments = dict[str, tuple[Tensor, Tensor]]
 """Path of a batch norm -> mean and unbiased variance of a batch."""
 
@@ -54,7 +60,7 @@ class Trunk:
 
         Raises:
             TraceError: no such module, or a network that torch.fx cannot trace.
-            WidthError: a trunk with dropout, which differs from pass to pass.
+            WidthError: a trunk with dropout or the like, which differs from pass to pass.
         """
         made = self._cut.setdefault(view, {})
         if view.training not in made:
@@ -63,6 +69,12 @@ class Trunk:
                 if isinstance(m, _DropoutNd) and m.p > 0:
                     raise WidthError(
                         f"trunk '{self.at}': '{path}' in it drops other units at every pass; end the trunk before it"
+                    )
+            for node in first.module.graph.nodes:
+                if view.training and _random(node):
+                    raise WidthError(
+                        f"trunk '{self.at}': '{node.target if isinstance(node.target, str) else node.target.__name__}' in it draws random "
+                        "numbers at every pass; end the trunk before it"
                     )
             made[view.training] = (first, rest)
         return made[view.training]
@@ -74,6 +86,25 @@ class Trunk:
             axes = (axis for name in names for axis in self.space.axes.get(name, ()) if axis is not None)
             self._groups = sorted({run.group for axis in axes for run in axis if run.group >= 0})
         return tuple(width.kept[g] for g in self._groups)
+
+
+def _random(node: fx.Node) -> bool:
+    """Whether an operation draws random numbers: dropout and the like in functional code."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if node.op not in ("call_function", "call_method") or not _RANDOM.fullmatch(name):
+        return False
+    if callable(node.target) and "training" in (known := _arguments(node.target, node)):
+        return bool(known["training"]) and known.get("p") != 0
+    return True
+
+
+def _arguments(function: Callable[..., Any], node: fx.Node) -> dict[str, Any]:
+    try:
+        bound = inspect.signature(function).bind(*node.args, **node.kwargs)
+    except (TypeError, ValueError):  # a builtin
+        return {}
+    bound.apply_defaults()
+    return bound.arguments
 
 
 class Once:

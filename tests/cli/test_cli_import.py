@@ -58,6 +58,8 @@ def test_a_checkpoint_of_ds_net(run_command, refused, tmp_path):
     assert torch.equal(gates[0].weight[:, :, None, None], dsnet.head(path))
     assert routes.labels == tuple(map(str, range(len(gates[0].weight))))
     assert "no moving average" in refused("import", path, *arguments, "--ema")
+    other = (*arguments, "--gate", "--widths", "0.5,1.0")
+    assert "between labels 0 to 3, and label 0 is not listed" in refused("import", path, *other)
     assert list(net.widths) == [*range(14), "smallest", "largest"]
     assert all(net.has_statistics(label) for label in net.widths)
 

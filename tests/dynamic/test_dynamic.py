@@ -1,4 +1,5 @@
 import copy
+import json
 import math
 
 import pytest
@@ -28,7 +29,7 @@ from anywidth.dynamic.losses import wanted
 from anywidth.dynamic.masked import Masked, straight_through
 from anywidth.dynamic.onnx import export_onnx, export_parts
 from anywidth.elastic import Elastic
-from anywidth.errors import CheckpointError, TraceError, WidthError
+from anywidth.errors import AnywidthError, CheckpointError, TraceError, WidthError
 from anywidth.split import run, split
 
 
@@ -247,6 +248,61 @@ def test_the_target_of_a_training_is_met_on_held_out_images(case):
         train_gates(case.routes, lambda epoch: loader, GateConfig(target=10.0), held_out=loader)
 
 
+def test_a_target_is_met_where_a_gate_has_its_cheapest_choice_last():
+    torch.manual_seed(0)
+    net = Elastic(torchvision.models.resnet18(num_classes=5).double(), torch.zeros(1, 3, 32, 32).double())
+    widths = [net.space.width({"layer3*": a, "layer4*": b}) for a, b in ((0.25, 1.0), (1.0, 0.25))]
+    cuts, images = [Cut(at="layer2"), Cut(at="layer3")], torch.randn(40, 3, 32, 32).double()
+    routes = Routes(net, cuts, widths)
+    net.calibrate([images], widths=[routes.width(r) for r in routes.all()], batches=1)
+    costs, loader = costs_of(routes), [(images, torch.randint(0, 5, (40,)))]
+    assert [share.tolist() for share in costs.shares] == [[0, 1], [1, 0]]
+    low, high = costs.reachable
+    for share in (0.2, 0.5, 0.8):
+        target = low + share * (high - low)
+        net_ = train_gates(routes, lambda e: loader, GateConfig(epochs=1, target=target), held_out=loader)
+        spent = costs_of(routes, sum(g.macs for g in net_.gates)).of(net_.routed(images).routes).mean()  # pyright: ignore[reportArgumentType, reportCallIssue]
+        assert float(spent) == pytest.approx(target, rel=0.03)
+
+
+def test_masks_that_do_not_fit_are_refused():
+    """Batch norms after a concatenation have no prefix; a group convolution narrows each of its groups."""
+    images, labels = torch.randn(4, 3, 32, 32), torch.zeros(4, dtype=torch.long)
+    for model, cut, late in (
+        (torchvision.models.densenet121(num_classes=5), "features.transition2", ("features.denseblock3*",)),
+        (torchvision.models.resnext50_32x4d(num_classes=5), "layer3", ("layer4*",)),
+    ):
+        net = Elastic(model, torch.zeros(1, 3, 32, 32))
+        widths = [net.space.width(dict.fromkeys(late, 0.5)), net.space.full]
+        net.calibrate([images], widths=widths, batches=1)
+        routes = Routes(net.eval(), [Cut(at=cut)], widths)
+        with pytest.raises(WidthError, match="some layer mixes channels or does not keep the first ones"):
+            train_gates(routes, lambda e: [(images, labels)], GateConfig(method="gumbel", epochs=1))
+
+
+def test_a_loader_that_knows_its_length_is_not_read_to_count_it(case):
+    class Loader(list):
+        read = 0
+
+        def __iter__(self):
+            for item in super().__iter__():
+                Loader.read += 1
+                yield item
+
+    loader = Loader([(case.images, case.labels)] * 3)
+    train_gates(case.routes, lambda epoch: loader, GateConfig(epochs=2))
+    assert Loader.read == 1 + 2 * 3  # the first batch says what features look like
+    with pytest.raises(ValueError, match="the first batch, which has 1 image"):
+        train_gates(case.routes, lambda epoch: [(case.images[:1], case.labels[:1])], GateConfig())
+
+
+def test_a_loss_that_is_not_finite_is_one_of_our_errors(case):
+    loader = [(torch.full_like(case.images, math.nan), case.labels)]
+    with pytest.raises(FloatingPointError, match=r"the loss of step 1 is nan; lower gate.lr") as caught:
+        train_gates(case.routes, lambda epoch: loader, GateConfig())
+    assert isinstance(caught.value, AnywidthError)
+
+
 def test_hard_inputs_go_where_they_are_sent(case):
     _, leaves = walk(case.routes, list(gates_of(case)), case.images)
     narrow = leaves[0].output.argmax(1) == case.labels
@@ -260,9 +316,11 @@ def test_hard_inputs_go_where_they_are_sent(case):
 def test_gates_are_saved_and_read(case, tmp_path):
     gates = gates_of(case)
     write_gates(tmp_path / "gates.safetensors", case.routes, list(gates))
+    state = torch.get_rng_state()
     routes, found = read_gates(tmp_path / "gates.safetensors", case.net)
+    assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(
-        DynamicNet(routes, list(found.double())).routed(case.images).routes,
+        DynamicNet(routes, list(found)).routed(case.images).routes,
         DynamicNet(case.routes, list(gates)).routed(case.images).routes,
     )
     other = Elastic(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)), torch.zeros(1, 4))
@@ -270,6 +328,12 @@ def test_gates_are_saved_and_read(case, tmp_path):
         read_gates(tmp_path / "gates.safetensors", other)
     with pytest.raises(CheckpointError, match="cannot be read as gates"):
         read_gates(tmp_path / "none.safetensors", case.net)
+    beside = tmp_path / "gates.json"
+    about = json.loads(beside.read_text())
+    for labels in (None, ["0"]):
+        beside.write_text(json.dumps(about | {"labels": labels}))
+        with pytest.raises(CheckpointError, match="do not fit this network"):
+            read_gates(tmp_path / "gates.safetensors", case.net)
 
 
 @pytest.fixture(scope="module")
@@ -410,3 +474,32 @@ def test_an_exported_network_routes_as_this_one(case, two_gates, tmp_path, which
                 torch.testing.assert_close(
                     branch(*(v[mine] for v in values)), expected.output[mine], rtol=1e-4, atol=1e-5
                 )
+
+
+def test_an_exported_network_has_the_type_of_its_input(case, tmp_path):
+    """onnxruntime has no float64 convolutions: by the reference implementation."""
+    reference = pytest.importorskip("onnx.reference")
+    dynamic = DynamicNet(case.routes, list(gates_of(case)))
+    export_onnx(dynamic, case.images[:1], tmp_path / "gated.onnx")
+    session = reference.ReferenceEvaluator(str(tmp_path / "gated.onnx"))
+    assert session.input_types[0].tensor_type.elem_type == 11  # DOUBLE
+    assert session.output_types[0].tensor_type.elem_type == 11
+    expected = dynamic.routed(case.images)
+    for i in range(2):
+        output, route = session.run(None, {"input": case.images[i : i + 1].numpy()})
+        assert route.tolist() == expected.routes[i].tolist()
+        torch.testing.assert_close(torch.from_numpy(output)[0], expected.output[i], rtol=1e-9, atol=1e-9)
+
+
+def test_gates_of_other_routes_are_refused(case):
+    gates = list(gates_of(case))
+    for routes, given, message in (
+        (case.routes, gates * 2, "have 1 gates with 4 choices; got 2 gates"),
+        (
+            Routes(case.net, case.routes.gates, [0, 1, 2]),
+            gates,
+            r"1 gates with 3 choices; got 1 gates with \[4\]",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DynamicNet(routes, given)

@@ -3,11 +3,13 @@
 import pytest
 import torch
 import torchvision
+from torch import nn
 from torch.testing import assert_close
 
-from anywidth.dynamic import Cut, DynamicNet, Routes, new_gates, walk
+from anywidth.dynamic import DynamicNet, Routes, new_gates, walk
 from anywidth.elastic import Elastic
 from anywidth.models import DSResNet
+from anywidth.split import Cut, split
 
 
 def mobilenet_v2() -> Routes:
@@ -90,3 +92,57 @@ def test_trunks_with_other_statistics_are_warned_of(caplog):
     routes.net.calibrate([torch.randn(8, 3, 32, 32).double()], widths=["M"], batches=1)
     Routes(routes.net, routes.gates, routes.labels)
     assert "'features.0.1.running_mean' differs between the widths S and M" in caplog.text
+
+
+class Functional(nn.Module):
+    """Counts its inputs at the beginning, reshapes by that at the end, and activates in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.second, self.last = nn.Conv2d(8, 12, 3), nn.Linear(12, 5)
+
+    def forward(self, x):
+        count, _, height, width = x.shape
+        y = self.norm(self.first(x))
+        y = nn.functional.silu(y.flatten(2), inplace=True).view(-1, 8, height, width)
+        return self.last(self.second(y).mean((2, 3)).view(count, -1))
+
+
+def functional() -> Routes:
+    net = Elastic(Functional().double(), torch.zeros(1, 3, 32, 32).double())
+    for label, share in (("narrow", 0.5), ("wide", 1.0)):
+        net.list_width_(label, net.space.width({"second": share}))
+    return made(net, [Cut(at="norm")], ("narrow", "wide"))
+
+
+def mobilenet_v3() -> Routes:
+    net = Elastic(
+        torchvision.models.mobilenet_v3_small(num_classes=5).double(), torch.zeros(1, 3, 32, 32).double()
+    )
+    for label, share in (("narrow", 0.5), ("wide", 1.0)):
+        net.list_width_(label, net.space.width({"classifier*": share}))
+    return made(net, [Cut(at="features.12.1")], ("narrow", "wide"))  # before an activation in place
+
+
+@pytest.mark.parametrize("family", [functional, mobilenet_v3])
+@pytest.mark.parametrize("count", [1, 9])
+def test_routes_neither_change_nor_count_what_others_read(family, count):
+    torch.manual_seed(0)
+    routes, x = family(), torch.randn(count, 3, 32, 32).double()
+    gates = even_gates(routes, x)
+    statics = [routes.net.extract(routes.width((k,))).eval()(x) for k in (0, 1)]
+    _, leaves = walk(routes, gates, x)
+    for leaf, static in zip(leaves, statics, strict=True):
+        assert_close(leaf.output, static, rtol=1e-10, atol=1e-10)
+    found = DynamicNet(routes, gates, chunk=2).routed(x)
+    assert len(found.routes.unique()) == min(count, 2)
+    for row, route in enumerate(found.routes.flatten().tolist()):
+        assert_close(found.output[row], statics[route][row], rtol=1e-10, atol=1e-10)
+
+
+def test_a_feature_is_what_its_module_gave():
+    torch.manual_seed(0)
+    net, x = torchvision.models.resnet18(num_classes=5).eval(), torch.randn(2, 3, 32, 32)
+    first, _ = split(net, [Cut(at="layer1", feature="bn1")])  # an activation in place follows it
+    assert_close(first.module(x)[0], net.bn1(net.conv1(x)))

@@ -1,5 +1,7 @@
 """anywidth gate: gates that choose a width for each image."""
 
+import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,9 +53,10 @@ def gate(
     onnx: bool = typer.Option(False, "--onnx", help="Also write gated.onnx, which runs only what is chosen."),
 ) -> None:
     """Train gates on a finished RUN, and compare them with its static widths on the test images."""
-    finished_recipe(run)
-    changes = list(overrides or ()) + ([f"gate.target={target}"] if target is not None else [])
+    trained = finished_recipe(run)
+    changes = list(overrides or ()) + ([f"gate.target={json.dumps(target)}"] if target is not None else [])
     settings = recipes.load(run / RECIPE, changes)
+    _same_images(trained.data, settings.data)
     chosen = settings.gate
     if chosen is None:
         raise RecipeError(
@@ -98,6 +101,16 @@ def gate(
     _print(run, found)
 
 
+def _same_images(trained: data.DataConfig, ours: data.DataConfig) -> None:
+    """Refuse overrides with which images of the training would be held out, or tested on."""
+    for key in ("held_out", "seed", "test_fraction"):
+        before, now = getattr(trained, key), getattr(ours, key)
+        if now != before:
+            raise RecipeError(
+                f"gate: data.{key} = {now} would hold out other images than the training did, with {before}; leave the key as it is"
+            )
+
+
 def _images(run: Run, chosen: GateSection) -> tuple[Callable[[int], data.Batches], data.Batches]:
     """Epoch -> batches that the gates learn from, and those on which their target is met."""
     part, settings = run.splits.held_out, run.recipe
@@ -138,15 +151,18 @@ def _config(routes: Routes, chosen: GateSection) -> GateConfig:
 def _number(text: str, most: float) -> float:
     """Multiply-adds from "60%" or "0.33G"."""
     text = text.strip()
+    unit = text[-1:] if text[-1:] in _UNITS else ""
     try:
-        if text.endswith("%"):
-            return float(text[:-1]) / 100 * most
-        unit = text[-1] if text[-1:] in _UNITS else ""
-        return float(text.removesuffix(unit)) * _UNITS[unit]
+        found = (
+            float(text[:-1]) / 100 * most
+            if text.endswith("%")
+            else float(text.removesuffix(unit)) * _UNITS[unit]
+        )
     except ValueError:
-        raise WidthError(
-            f"gate.target = {text!r}: expected a share like 60%, or multiply-adds like 0.33G"
-        ) from None
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise WidthError(f"gate.target = {text!r}: expected a share like 60%, or multiply-adds like 0.33G")
+    return found
 
 
 def _say(step: Step) -> None:

@@ -65,6 +65,12 @@ def import_(
 
 def _write_gate(path: Path, ema: bool | None, net: Elastic, out: Path) -> None:
     head = interop.dsnet.head(path, ema=ema)
+    unknown = [k for k in range(len(head)) if k not in net.widths]
+    if unknown:
+        raise CheckpointError(
+            f"--gate: the head in {path} chooses between labels 0 to {len(head) - 1}, and label {unknown[0]} is not listed; leave out "
+            "--gate, or --widths"
+        )
     at = interop.dsnet.GATED
     routes = dynamic.Routes(net, [dynamic.Cut(at=at, feature=f"{at}.squeeze")], range(len(head)))
     dynamic.write_gates(out, routes, [dynamic.gate_of(head)])

@@ -28,7 +28,7 @@ class GateConfig:
         entropy: of "expected": weight of the entropy of the choices. The best logits are then minus the losses that are to be
             expected of each route, divided by it, so that a bias proportional to the costs trades one for the other rightly.
         hard: "widest" or "narrowest": where inputs go that even the widest width gets wrong.
-        smoothing: of labels.
+        smoothing: of labels, in all losses of "gumbel" and in the sparsifying one of "expected".
         double_softmax: take probabilities for logits in the sparsifying loss, as the published code does.
         temperature: of the Gumbel softmax.
         convention: of multiply-adds.

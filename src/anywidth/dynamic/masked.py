@@ -44,7 +44,7 @@ class Masked:
         routes: of one gate, whose widths are prefixes.
 
     Raises:
-        WidthError: several gates, or a layer whose channels are not a prefix.
+        WidthError: several gates.
     """
 
     def __init__(self, routes: Routes) -> None:
@@ -59,6 +59,28 @@ class Masked:
         assert isinstance(module, fx.GraphModule)
         self.parts = [routes.part(1, (k,)) for k in range(routes.choices)]
         self.runner = _Runner(module, self.parts)
+
+    @torch.no_grad()
+    def check(self, values: Sequence[Any]) -> None:
+        """Compare with the widths themselves, in evaluation mode.
+
+        Args:
+            values: from the first part.
+
+        Raises:
+            WidthError: masks cannot say what a layer does at some width, as channels that it mixes, or that it keeps, are not a
+                prefix of the widest's (batch norms after a concatenation, groups of channels, layer norms).
+        """
+        count = len(next(v for v in values if isinstance(v, Tensor)))
+        for k, part in enumerate(self.parts):
+            expected = part(*values)
+            own = F.one_hot(torch.full((count,), k, device=expected.device), len(self.parts)).to(expected)
+            error = float((self(values, own) - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+            if not error < (1e-3 if expected.dtype in (torch.float32, torch.float64) else 0.1):
+                raise WidthError(
+                    f"gate.method = 'gumbel': under its masks the network is not its width {self.routes.labels[k]} (outputs differ by "
+                    f"{error:.1%} of the largest), as some layer mixes channels or does not keep the first ones; use 'expected'"
+                )
 
     def __call__(self, values: Sequence[Any], choice: Tensor) -> Tensor:
         """Values from the first part, choice (N, K) one-hot -> output (N, ...)."""

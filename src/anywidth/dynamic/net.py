@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anywidth.dynamic.gate import Gate
 from anywidth.dynamic.routes import Route, Routes
 
 
@@ -37,17 +38,23 @@ class DynamicNet(nn.Module):
     Args:
         routes: parts of all widths; compact copies, which hold their own tensors.
         gates: one for each gate of `routes`.
-        chunk: most inputs that a part sees at once, a memory and speed setting that changes no output. Default: 8 on a CPU, whose caches
+        chunk: most inputs that a part sees at once, a memory and speed setting that changes outputs by rounding only. Default: 8 on a CPU, whose caches
             and allocator suffer from large activations, all on other devices.
 
     Raises:
-        ValueError: chunk < 1.
+        ValueError: chunk < 1, or gates of another number or of another number of choices.
     """
 
     def __init__(self, routes: Routes, gates: Sequence[nn.Module], *, chunk: int | None = None) -> None:
         super().__init__()
         if chunk is not None and chunk < 1:
             raise ValueError(f"dynamic network: chunk = {chunk}; expected 1 or more inputs")
+        made_for = [int(gate.weight.shape[0]) for gate in gates if isinstance(gate, Gate)]
+        if len(gates) != len(routes.gates) or any(count != routes.choices for count in made_for):
+            raise ValueError(
+                f"dynamic network: the routes have {len(routes.gates)} gates with {routes.choices} choices; got {len(gates)} gates"
+                + (f" with {made_for} choices" if made_for else "")
+            )
         self.chunk = chunk
         self.gates = nn.ModuleList(gates)
         self.count, self.choices = len(routes.gates), routes.choices

@@ -107,9 +107,9 @@ def export_onnx(net: DynamicNet, x: Tensor, path: Path) -> None:
     graph = helper.make_graph(
         [*nodes, *renamed],
         "gated",
-        [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, list(x.shape))],
+        [helper.make_tensor_value_info("input", _type(x), list(x.shape))],
         [
-            helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, builder.shape),
+            helper.make_tensor_value_info("output", builder.type, builder.shape),
             helper.make_tensor_value_info("route", onnx.TensorProto.INT64, [net.count]),
         ],
         initializers,
@@ -121,6 +121,13 @@ def export_onnx(net: DynamicNet, x: Tensor, path: Path) -> None:
         onnx.save(model, str(temporary))
 
 
+def _type(x: Tensor) -> int:
+    """ONNX's number of a tensor's type."""
+    from onnx import helper
+
+    return helper.np_dtype_to_tensor_dtype(torch.zeros((), dtype=x.dtype).numpy().dtype)
+
+
 class _Builder:
     """Puts the exported parts together, the later ones inside the `If`s of the gates before them."""
 
@@ -129,7 +136,8 @@ class _Builder:
         self.models: dict[Route, Any] = {}
         whole = next(route for route in examples if len(route) == net.count)
         with torch.no_grad():
-            self.shape = list(modules(net)[whole](*examples[whole]).shape)
+            output = modules(net)[whole](*examples[whole])
+        self.shape, self.type = list(output.shape), _type(output)
 
     def _exported(self, route: Route) -> Any:
         from onnx import compose
@@ -180,7 +188,7 @@ class _Builder:
         branches = []
         for found in (self.graph((*route, first), values), self._chosen(route, choice, values, first + 1)):
             outputs = [
-                helper.make_tensor_value_info(found[2][0], TensorProto.FLOAT, self.shape),
+                helper.make_tensor_value_info(found[2][0], self.type, self.shape),
                 helper.make_tensor_value_info(
                     found[2][1], TensorProto.INT64, [self.net.count - len(route) - 1]
                 ),

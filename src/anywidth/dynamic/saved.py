@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -40,7 +41,7 @@ def write_gates(path: Path, routes: Routes, gates: Sequence[nn.Module]) -> None:
 
 
 def read_gates(path: Path, net: Elastic) -> tuple[Routes, nn.ModuleList]:
-    """Gates of a network and its routes.
+    """Gates of a network, of its type and on its device, and its routes, whose labels are texts.
 
     Raises:
         CheckpointError: no such files, damaged, or gates of another network.
@@ -58,11 +59,15 @@ def read_gates(path: Path, net: Elastic) -> tuple[Routes, nn.ModuleList]:
         cuts = [Cut(at=gate["at"], feature=gate["feature"]) for gate in about["gates"]]
         routes = Routes(net, cuts, [Width.from_json(width) for width in about["widths"]])
         channels = [tensors[f"{i}.weight"].shape[1] for i in range(len(cuts))]
-        gates = new_gates(channels, routes.choices)
+        with torch.random.fork_rng(devices=[]):
+            gates = new_gates(channels, routes.choices).to(tensors["0.weight"].dtype)
         gates.load_state_dict(tensors)
+        labels = tuple(map(str, about["labels"]))
+        if len(labels) != routes.choices:
+            raise ValueError(f"{len(labels)} labels for {routes.choices} widths")
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: these gates do not fit this network: {' '.join(str(error).split())}"
         ) from error
-    routes.labels = tuple(about["labels"])
-    return routes, gates.to(next(net.parameters()).device).eval()
+    routes.labels = labels
+    return routes, gates.to(next(net.parameters())).eval()

@@ -22,7 +22,7 @@ class Costs:
 
     Attributes:
         routes: (choices, ..., choices), one dimension for each gate, float64.
-        shares: for each gate, (choices,) what a choice costs, from 0 for the narrowest to 1 for the widest.
+        shares: for each gate, (choices,) what a choice costs, from 0 for the cheapest to 1 for the most expensive.
     """
 
     routes: Tensor
@@ -46,7 +46,7 @@ def costs_of(routes: Routes, gate_macs: int = 0, convention: Convention = "anywi
     shares = []
     for gate in range(len(shape)):
         line = table[tuple(slice(None) if g == gate else 0 for g in range(len(shape)))]
-        shares.append((line - line[0]) / (line[-1] - line[0]))
+        shares.append((line - line.min()) / (line.max() - line.min()).clamp_min(1))
     return Costs(routes=table, shares=tuple(shares))
 
 
@@ -81,7 +81,7 @@ def bias_for(nodes: Sequence[Node], costs: Costs, target: float) -> float:
     """
     check_target(target, costs)
     reach = 1 + 2 * max(float(node.logits.detach().abs().max()) for node in nodes)
-    reach /= min(float(share[share > 0].min()) for share in costs.shares)
+    reach /= min((float(share[share > 0].min()) for share in costs.shares if share.any()), default=1.0)
     low, high = -reach, reach
     best, nearest = 0.0, float("inf")
     for _ in range(_HALVINGS):

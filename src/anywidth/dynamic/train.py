@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 
 import torch
@@ -19,14 +19,19 @@ from anywidth.dynamic.losses import (
     sparsification_loss,
     wanted,
 )
-from anywidth.dynamic.masked import published_losses
+from anywidth.dynamic.masked import Masked, published_losses
 from anywidth.dynamic.net import DynamicNet
 from anywidth.dynamic.routes import Routes
 from anywidth.dynamic.target import bias_for, check_target, costs_of, joined, set_bias_
 from anywidth.dynamic.tree import Node, walk
+from anywidth.errors import AnywidthError, DataError
 from anywidth.seeds import generator
 
 _NOISE = 30
+
+
+class GateDivergenceError(AnywidthError, FloatingPointError):
+    """The loss of a gate is not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,14 +116,20 @@ def train_gates(
         The network with its gates, in evaluation mode.
 
     Raises:
-        WidthError: a target out of reach, with the range.
-        ValueError: a target without held-out images, or no images.
+        WidthError: a target out of reach, with the range, or a network that the masks of `method="gumbel"` do not fit.
+        ValueError: a target without held-out images.
+        DataError: no images, or fewer than two in the first batch.
+        GateDivergenceError: a loss that is not finite.
     """
     like = next(routes.net.parameters())
     device = device or like.device
     example = next(iter(batches(0)), None)
     if example is None:
-        raise ValueError("gate: the loader yields no images")
+        raise DataError("gate: the loader yields no images")
+    if len(example[0]) < 2 and config.method == "expected":
+        raise DataError(
+            f"gate: features are standardised over the first batch, which has {len(example[0])} image; give batches of 2 or more"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         gates = new_gates(routes.features(example[0][:1].to(device)), routes.choices).to(like)
@@ -149,6 +160,8 @@ def _prepare_(routes: Routes, gates: Sequence[nn.Module], images: Tensor, config
         feature, *values = routes.part(number, widest)(*values)
         if config.method == "expected":
             gate.standardise_(feature)  # pyright: ignore[reportCallIssue]
+        else:
+            Masked(routes).check(values)
 
 
 def _fit_(
@@ -167,7 +180,7 @@ def _fit_(
         weight_decay=config.weight_decay,
         nesterov=True,
     )
-    steps = config.epochs * sum(1 for _ in batches(0))
+    steps = config.epochs * _length(batches(0))
     number = 0
     for epoch in range(config.epochs):
         for images, labels in batches(epoch):
@@ -179,13 +192,17 @@ def _fit_(
                 routes, list(gates), images.to(device), labels.to(device), config, noise=noise
             )
             if not loss.isfinite():
-                raise FloatingPointError(
-                    f"gate: the loss of step {number + 1} is {float(loss)}; lower gate.lr (now {config.lr:g})"
+                raise GateDivergenceError(
+                    f"gate: the loss of step {number + 1} is {float(loss.detach())}; lower gate.lr (now {config.lr:g})"
                 )
             loss.backward()
             optimizer.step()
             number += 1
             report(Step(step=number, steps=steps, loss=float(loss.detach()), macs=macs))
+
+
+def _length(batches: Iterable[Sequence[Tensor]]) -> int:
+    return len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
 
 
 def _gate_macs(gates: Sequence[nn.Module]) -> int:
@@ -219,7 +236,7 @@ def answers(
         for gate, bias in zip(gates, saved, strict=True):
             gate.bias.copy_(bias)  # pyright: ignore[reportCallIssue, reportArgumentType]
     if not found:
-        raise ValueError("gate: the loader yields no images")
+        raise DataError("gate: the loader yields no images")
     return joined(found), torch.cat(right)
 
 
