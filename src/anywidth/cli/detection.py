@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,8 @@ def evaluate_detector(
         wanted = listed if widths == "listed" else list(dict.fromkeys(names.widths(widths)))
         kinds = _kinds(net, metrics)
         if missing := [w for w in wanted if not net.has_statistics(w)]:
+            for w in missing:
+                net.norms.overrides(net.width(w))  # with switchable norms only trained widths exist
             say(f"calibrating {', '.join(map(str, missing))}")
             directory.calibrate_(net, missing)
         rows = directory.rows(net, wanted, listed, kinds, backend)
@@ -297,7 +300,9 @@ def _write(
     onnx: bool,
 ) -> None:
     export_weights(small, folder / "model.safetensors")
-    torch.jit.script(small).save(str(folder / "model.ts"))
+    with warnings.catch_warnings():  # torch.export, its successor, cannot take detectors
+        warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
+        torch.jit.script(small).save(str(folder / "model.ts"))
     if onnx:
         from anywidth.detect.onnx import export_onnx
 

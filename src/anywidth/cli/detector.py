@@ -127,7 +127,7 @@ def open_detector(path: Path, recipe: DetectionRecipe) -> DetectorRun:
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     device = distributed.local_device(names.device(recipe.device))
-    blank = detectors.detector(recipe.detector.name, **_options(recipe, 2))
+    blank = _built(recipe, _options(recipe, 2))
     needs: list[Need] = [_NEEDS[kind] for kind in detect.kinds_of(blank)]
     run = DetectorRun(path=path, recipe=recipe, splits=data.load_coco(recipe.data, needs), device=device)
     run.train_batches(0, 0)
@@ -208,9 +208,13 @@ def _model(run: DetectorRun) -> torch.nn.Module:
     options = _options(run.recipe, _classes(run))
     if "keypoints" in run.recipe.detector.name:
         options.setdefault("num_keypoints", len(run.splits.keypoints))
+    return _built(run.recipe, options)
+
+
+def _built(recipe: DetectionRecipe, options: dict[str, Any]) -> torch.nn.Module:
     try:
-        return detectors.detector(run.recipe.detector.name, **options)
-    except TypeError as error:
+        return detectors.detector(recipe.detector.name, **options)
+    except (TypeError, ValueError) as error:
         raise RecipeError(f"detector.kwargs: {error}") from None
 
 
@@ -228,7 +232,7 @@ def new_detector(run: DetectorRun) -> Elastic:
             parts=chosen.parts or None,
             widths=widths,
             norm=chosen.norm,
-            constant_norms=_constant(run, model),
+            constant_norms=_constant(run),
             backbone=_backbone(run),
             trainable_layers=chosen.trainable_layers,
             size=chosen.size,
@@ -252,13 +256,12 @@ def new_detector(run: DetectorRun) -> Elastic:
     return net
 
 
-def _constant(run: DetectorRun, model: torch.nn.Module) -> bool | None:
-    """Norms that were never measured anywhere must learn."""
+def _constant(run: DetectorRun) -> bool | None:
+    """Norms that were never measured anywhere learn: constants would be those of no data at all."""
     chosen = run.recipe.detector
     if chosen.constant_norms is not None:
         return chosen.constant_norms
     if chosen.weights is None and chosen.backbone is None:
-        say("detector: fresh weights, so batch norms learn; give detector.backbone for constant ones")
         return False
     return None
 

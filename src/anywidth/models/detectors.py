@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +43,17 @@ _BUILDERS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "ssdlite320_mobilenet_v3_large": (_ssdlite, 91),
 }
 DETECTORS = tuple(_BUILDERS)
+_CLASSES: dict[str, type[nn.Module]] = {
+    "fasterrcnn_resnet50_fpn": detection.FasterRCNN,
+    "maskrcnn_resnet50_fpn": detection.MaskRCNN,
+    "keypointrcnn_resnet50_fpn": detection.KeypointRCNN,
+    "retinanet_resnet50_fpn": detection.RetinaNet,
+    "fcos_resnet50_fpn": detection.FCOS,
+    "ssdlite320_mobilenet_v3_large": detection.ssd.SSD,
+}
+_OURS = {
+    "self", "num_classes", "backbone", "weights", "weights_backbone", "progress", "rpn", "roi_heads", "transform", "size", "trainable_backbone_layers",
+}  # fmt: skip
 
 
 def detector(name: str, num_classes: int | None = None, **options: Any) -> nn.Module:
@@ -53,12 +65,33 @@ def detector(name: str, num_classes: int | None = None, **options: Any) -> nn.Mo
         options: further arguments of its class, like `min_size`.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name or option.
     """
     if name not in _BUILDERS:
         raise ValueError(f"unknown detector {name!r}; known are {', '.join(DETECTORS)}")
     builder, classes = _BUILDERS[name]
+    _check_options(name, options)
     return builder(classes if num_classes is None else num_classes, **options)
+
+
+def _check_options(name: str, options: Iterable[str]) -> None:
+    """torchvision's classes swallow what they do not know."""
+    function = detection.__dict__[name]
+    kinds: list[Any] = [function] if name.startswith("ssdlite320") else []
+    kinds += [
+        kind.__init__
+        for kind in _CLASSES[name].__mro__
+        if issubclass(kind, nn.Module) and kind is not nn.Module
+    ]
+    known = {
+        p.name
+        for kind in kinds
+        for p in inspect.signature(kind).parameters.values()
+        if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    } - _OURS
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has no option {option!r}; it has {', '.join(sorted(known))}")
 
 
 def has_stages(model: nn.Module) -> bool:
