@@ -258,7 +258,7 @@ def draw(rows: Sequence[dict[str, Any]], *, title: str, path: Path) -> None:
     axes.margins(x=0.1, y=0.25)
     axes.set(xlabel="multiply-adds per image (log scale)", ylabel="AP on the test images, %", title=title)
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")
     figure.savefig(path, format="png")
 
 
