@@ -79,6 +79,7 @@ def test_gates_learn_from_held_out_images(gated, run_command):
         ),
         (("data.seed=5",), "data.seed = 5 would hold out other images"),
         (("gate.lrr=1",), "unknown key 'gate.lrr'; did you mean 'gate.lr'?"),
+        (("train.lr=3",), "anywidth gate uses the sections gate, data, calibration"),
         (("gate=null",), "the recipe has no section gate"),
     ],
 )

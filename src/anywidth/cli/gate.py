@@ -32,7 +32,7 @@ from anywidth.dynamic import (
 from anywidth.errors import DataError, RecipeError, WidthError
 from anywidth.files import replacing, write_json
 from anywidth.latency import measure_all
-from anywidth.recipe import GateSection
+from anywidth.recipe import GateSection, Recipe
 from anywidth.seeds import generator
 from anywidth.train import distributed
 from anywidth.train.evaluate import evaluate
@@ -57,6 +57,7 @@ def gate(
     changes = list(overrides or ()) + ([f"gate.target={json.dumps(target)}"] if target is not None else [])
     settings = recipes.load(run / RECIPE, changes)
     _same_images(trained.data, settings.data)
+    _check_keys(changes)
     chosen = settings.gate
     if chosen is None:
         raise RecipeError(
@@ -99,6 +100,19 @@ def gate(
 
         export_onnx(net.cpu(), example(directory).cpu(), run / "gated.onnx")
     _print(run, found)
+
+
+_USED = ("gate", "data", "calibration", "seed", "device", "threads")
+
+
+def _check_keys(overrides: Sequence[str]) -> None:
+    """Refuse overrides of what is trained already."""
+    for override in overrides:
+        section = override.partition("=")[0].partition(".")[0]
+        if section in Recipe.model_fields and section not in _USED:
+            raise RecipeError(
+                f"override {override!r}: the network is trained; anywidth gate uses the sections {', '.join(_USED)} only"
+            )
 
 
 def _same_images(trained: data.DataConfig, ours: data.DataConfig) -> None:

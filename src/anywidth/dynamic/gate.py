@@ -67,7 +67,8 @@ def gate_of(head: Tensor) -> Gate:
             f"gate: a head of {list(head.shape)}; expected [choices, channels] or [choices, channels, 1, 1]"
         )
     weight = head.detach().flatten(1)
-    gate = Gate(weight.shape[1], weight.shape[0])
+    with torch.random.fork_rng(devices=[]):
+        gate = Gate(weight.shape[1], weight.shape[0])
     gate.weight = nn.Parameter(weight.clone())
     return gate.to(weight.device, weight.dtype)
 
