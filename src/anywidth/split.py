@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import operator
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -249,6 +250,23 @@ def _tensors(module: nn.Module, graph: fx.Graph) -> set[str]:
     return names
 
 
+def flat(module: fx.GraphModule) -> fx.GraphModule:
+    """The same part with all of its modules on one level: looking up `a.b.c.d` for every layer takes longer than some layers do."""
+    graph, root = fx.Graph(), {}
+    found = graph.graph_copy(module.graph, {})
+    if found is not None:
+        graph.output(found)
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            path = str(node.target)
+            name = path.replace(".", "__")
+            root[name] = (
+                module.get_submodule(path) if node.op == "call_module" else operator.attrgetter(path)(module)
+            )
+            node.target = name
+    return fx.GraphModule(root, graph)
+
+
 def run(parts: Sequence[Part], *inputs: Tensor) -> Tensor:
     """All parts one after the other: what the network computes."""
     values: Any = inputs
@@ -257,4 +275,4 @@ def run(parts: Sequence[Part], *inputs: Tensor) -> Tensor:
     return parts[-1].module(*values)
 
 
-__all__ = ["Cut", "Part", "run", "split"]
+__all__ = ["Cut", "Part", "flat", "run", "split"]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from anywidth.dynamic.gate import Gate
 from anywidth.dynamic.routes import Route, Routes
+from anywidth.split import flat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class DynamicNet(nn.Module):
             for route in _prefixes(routes.choices, number):
                 module = routes.part(number, route)
                 name = made.setdefault(id(module), f"part{number}_" + "_".join(map(str, route)))
-                self.parts[name] = module
+                self.parts[name] = flat(module) if isinstance(module, fx.GraphModule) else module
                 self.names[number, route] = name
         self.eval()
 
