@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torchvision.models.detection.roi_heads import RoIHeads
 
 sys.path.append(str(Path(__file__).parents[1]))
 from anywidth import recipe as recipes
@@ -133,6 +134,34 @@ def test_an_exported_detector_runs_without_this_package(run, run_command, withou
     torch.testing.assert_close(boxes, expected, rtol=1e-4, atol=1e-3)
     about = json.loads((tmp_path / "out" / "model.json").read_text())
     assert about["category_ids"] == sorted(CATEGORIES)
+
+
+def test_a_report_leaves_out_what_is_no_category(run, run_command, monkeypatch):
+    """One-stage detectors of torchvision give label 0 too."""
+    real = RoIHeads.postprocess_detections
+
+    def postprocess(self, *arguments):
+        boxes, scores, labels = real(self, *arguments)
+        return boxes, scores, [torch.zeros_like(found) for found in labels]
+
+    monkeypatch.setattr(RoIHeads, "postprocess_detections", postprocess)
+    code, out, err = run_command("report", run)
+    assert code == 0, err
+    assert "detections-1.png" in out
+
+
+def test_classes_to_spare_are_never_found(recipe, run_command, tmp_path):
+    changes = (
+        "detector.name=ssdlite320_mobilenet_v3_large", "detector.kwargs={score_thresh: 0.0}", "detector.num_classes=30",
+        "train.epochs=1",
+    )  # fmt: skip
+    code, _, err = run_command("train", recipe, *changes, "--run", tmp_path / "run")
+    assert code == 0, err
+    results = json.loads((tmp_path / "run" / "detections" / "1.0-bbox.json").read_text())
+    assert results
+    assert {r["category_id"] for r in results} <= set(CATEGORIES)
+    code, _, err = run_command("report", tmp_path / "run")
+    assert code == 0, err
 
 
 class Stopped(Exception):  # noqa: N818 - a kill, not a mistake

@@ -28,6 +28,7 @@ from anywidth.cli.detector import (
     saved_detector,
 )
 from anywidth.cli.run import EVALUATION, NET, RESULTS, read_results
+from anywidth.detect.evaluate import objects
 from anywidth.detect.metrics import Backend
 from anywidth.detect.pictures import draw_detections
 from anywidth.detect.results import Kind
@@ -223,7 +224,8 @@ def _draw_found(run: DetectorRun) -> list[str]:
         if len(target["boxes"]) == 0:
             continue
         with torch.inference_mode():
-            found = {str(label): net.at(label)([image.to(run.device)])[0] for label in net.widths}
+            here, classes = [image.to(run.device)], len(run.splits.classes)
+            found = {str(label): objects(net.at(label)(here), classes)[0] for label in net.widths}
         name = f"detections-{len(figures) + 1}.png"
         with replacing(run.path / name) as temporary:
             draw_detections(

@@ -70,7 +70,7 @@ class DetectorRun:
         batches = data.coco_eval_batches(
             self.splits.test, self.recipe.data, rank=distributed.rank(), world=distributed.world()
         )
-        mine = detect.detections(net, batches, widths, self.splits.raw_ids, kinds)
+        mine = detect.detections(net, batches, widths, self.splits.raw_ids, kinds, spare=True)
         return [list(chain.from_iterable(parts)) for parts in zip(*distributed.gathered(mine), strict=True)]
 
     def rows(

@@ -37,7 +37,8 @@ class DetectorSection(Section):
 
     `weights` is an ordinary checkpoint of this detector, which becomes its widest; `backbone` a slimmable classifier. Images are
     scaled to a shorter side of `min_size`, and a longer one of at most `max_size`; `size` is that of the square for which
-    costs are counted. `num_classes`, with the background, is by default that of the data. Further arguments of torchvision's class
+    costs are counted. `num_classes`, with the background, is by default that of the data; of more, as a checkpoint may
+    have them, none is ever found. Further arguments of torchvision's class
     are `kwargs`.
     """
 
