@@ -164,6 +164,31 @@ def test_classes_to_spare_are_never_found(recipe, run_command, tmp_path):
     assert code == 0, err
 
 
+def test_keypoints_of_other_bodies_need_their_spread(recipe, coco, refused, run_command, tmp_path):
+    root = tmp_path / "coco"
+    shutil.copytree(coco, root)
+
+    def cut(document):
+        document["categories"][0]["keypoints"] = document["categories"][0]["keypoints"][:5]
+        for entry in document["annotations"]:
+            entry["keypoints"] = entry["keypoints"][:15]
+
+    for part in ("train", "val"):
+        edit(root / "annotations" / f"person_keypoints_{part}2017.json", cut)
+    changes = ("detector.name=keypointrcnn_resnet50_fpn", f"data.root={root}", "train.epochs=1")
+    message = refused("train", recipe, *changes, "--run", tmp_path / "run")
+    assert "the data has 5 keypoints, and data.sigmas is of COCO's 17" in message
+    assert not (tmp_path / "run").exists()
+    assert "data.sigmas has 2" in refused(
+        "train", recipe, *changes, "data.sigmas=[0.1, 0.1]", "--run", tmp_path / "run"
+    )
+    code, out, err = run_command(
+        "train", recipe, *changes, "data.sigmas=[0.1, 0.1, 0.1, 0.05, 0.05]", "--run", tmp_path / "run"
+    )
+    assert code == 0, err
+    assert "keypoint, %" in out
+
+
 class Stopped(Exception):  # noqa: N818 - a kill, not a mistake
     pass
 
