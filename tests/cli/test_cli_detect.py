@@ -153,7 +153,7 @@ def test_a_report_leaves_out_what_is_no_category(run, run_command, monkeypatch):
 def test_classes_to_spare_are_never_found(recipe, run_command, tmp_path):
     changes = (
         "detector.name=ssdlite320_mobilenet_v3_large", "detector.kwargs={score_thresh: 0.0}", "detector.num_classes=30",
-        "train.epochs=1",
+        "detector.min_size=800", "detector.max_size=1333", "train.epochs=1",
     )  # fmt: skip
     code, _, err = run_command("train", recipe, *changes, "--run", tmp_path / "run")
     assert code == 0, err
@@ -227,6 +227,9 @@ def test_an_interrupted_training_ends_with_the_same_weights(run, recipe, run_com
         (("detector.kwargs={boxes_score: 0.1}",), "boxes_score"),
         (("detector.kwargs={min_size: 3}",), "detector.kwargs: min_size is set by a key"),
         (("detector.name=retinanet_resnet50_fpn", "detector.kwargs={}", "losses.proposals=widest"), "use 'own'"),
+        (("widths.listed={a/b: 0.25, wide: 1.0}",), "the label 'a/b' names files, so it cannot hold '/'"),
+        (("widths.listed=[]",), "widths.listed is empty"),
+        (("detector.name=ssdlite320_mobilenet_v3_large", "detector.kwargs={}", "detector.min_size=200"), "SSDlite scales every image to 320 x 320"),
         (("losses.distill=-1",), "distill = -1"),
         (("train.target=ema",), "train.target is a setting of classifiers"),
         (("widths.rule=sandwich",), "expected widths.rule = 'listed' or 'listed_sandwich'"),
@@ -234,7 +237,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(run, recipe, run_com
         (("data.root=/nowhere",), "/nowhere"),
         (("data.batch_size=200",), "do not fill one batch"),
         (("detector.backbone={weights: nowhere.safetensors}",), "nowhere.safetensors"),
-        (("detector.name=ssdlite320_mobilenet_v3_large", "detector.kwargs={}", "data.batch_size=1"), "two images or more"),
+        (("detector.name=ssdlite320_mobilenet_v3_large", "detector.kwargs={}", "detector.min_size=800", "detector.max_size=1333", "data.batch_size=1"), "two images or more"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(recipe, refused, tmp_path, arguments, message):

@@ -72,6 +72,13 @@ class DetectorSection(Section):
             raise ValueError(
                 "detector.weights and detector.backbone both say where the weights come from: set one of them"
             )
+        fixed = {"min_size", "max_size"} & self.model_fields_set
+        if self.name.startswith("ssdlite320") and any(
+            getattr(self, key) != type(self).model_fields[key].default for key in fixed
+        ):
+            raise ValueError(
+                f"detector.{min(fixed)}: SSDlite scales every image to 320 x 320; leave out min_size and max_size"
+            )
         if self.min_size > self.max_size:
             raise ValueError(
                 f"detector.min_size = {self.min_size} is above detector.max_size = {self.max_size}"
@@ -101,6 +108,11 @@ class DetectionWidthsSection(Section):
     def _some(cls, listed: Any) -> Any:
         if not listed:
             raise ValueError("widths.listed is empty: name at least one width")
+        for label in listed:
+            if set("/\\") & set(str(label)):
+                raise ValueError(
+                    f"widths.listed: the label {label!r} names files, so it cannot hold '/' or '\\'"
+                )
         return listed
 
 
