@@ -12,10 +12,12 @@ import torch
 import yaml
 from PIL import Image
 from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 sys.path.append(str(Path(__file__).parents[1]))
 from anywidth import recipe as recipes
 from anywidth import train
+from anywidth.cli import detection
 from anywidth.cli.detector import finished_detector, saved_detector
 from anywidth.train import CHECKPOINT
 from coco_images import CATEGORIES, edit, make_coco
@@ -106,6 +108,29 @@ def test_evaluated_again(run, run_command):
         assert set(a["metrics"]) == {"bbox"}
         assert a["metrics"]["bbox"] == pytest.approx(b["metrics"]["bbox"], abs=1e-6)
         assert a["latency"] > 0
+
+
+def test_latency_is_of_the_size_that_costs_are_of(run, run_command, monkeypatch, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    edit_recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
+    edit_recipe["detector"]["size"] = 160  # images are scaled to 64 to 96
+    (copy / "recipe.yaml").write_text(yaml.safe_dump(edit_recipe))
+    real, seen = GeneralizedRCNNTransform.forward, set()
+
+    def forward(self, *arguments):
+        found = real(self, *arguments)
+        seen.add(tuple(found[0].tensors.shape[-2:]))
+        return found
+
+    def measured(functions, **options):
+        monkeypatch.setattr(GeneralizedRCNNTransform, "forward", forward)
+        return measure_all(functions, **options)
+
+    measure_all = detection.measure_all
+    monkeypatch.setattr(detection, "measure_all", measured)
+    code, _, err = run_command("eval", copy, "--widths", "0.25", "--metrics", "bbox", "--latency")
+    assert code == 0, err
+    assert seen == {(160, 160)}
 
 
 def test_a_report_shows_what_every_width_finds(run, run_command):

@@ -161,9 +161,13 @@ def _kinds(net: Elastic, metrics: str | None) -> tuple[Kind, ...]:
 
 @torch.inference_mode()
 def _measure_(rows: list[dict[str, Any]], net: Elastic, widths: Sequence[Any], size: int) -> None:
-    """Seconds of the extracted detectors for one image, all timed in turns."""
+    """Seconds of the extracted detectors for one image of the size that costs are counted for, all timed in turns."""
     x = [t.to(next(net.parameters()).device) for t in example_images(net.model, (size, size))[0]]
     small = {str(i): net.extract(width).eval() for i, width in enumerate(widths)}
+    for module in small.values():
+        transform: Any = module.get_submodule("transform")
+        if transform.fixed_size is None:  # SSDlite has one size
+            transform.min_size, transform.max_size = (size,), size
     times = measure_all({name: (lambda m=module: m(x)) for name, module in small.items()}, repeats=5)
     for i, row in enumerate(rows):
         row["latency"] = times[str(i)].median
