@@ -253,6 +253,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(run, recipe, run_com
         (("detector.kwargs={min_size: 3}",), "detector.kwargs: min_size is set by a key"),
         (("detector.name=retinanet_resnet50_fpn", "detector.kwargs={}", "losses.proposals=widest"), "use 'own'"),
         (("widths.listed={a/b: 0.25, wide: 1.0}",), "the label 'a/b' names files, so it cannot hold '/'"),
+        (("detector.norm=shared", "detector.constant_norms=true", "widths.rule=sandwich"), "widths.rule = 'sandwich' draws widths that have none; set detector.constant_norms"),
         (("widths.listed=[]",), "widths.listed is empty"),
         (("detector.name=ssdlite320_mobilenet_v3_large", "detector.kwargs={}", "detector.min_size=200"), "SSDlite scales every image to 320 x 320"),
         (("losses.distill=-1",), "distill = -1"),

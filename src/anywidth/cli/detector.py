@@ -23,6 +23,7 @@ from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError, WidthError
 from anywidth.files import write_json, write_text
 from anywidth.models import detectors
+from anywidth.norms import batch_norms
 from anywidth.recipe import DetectionRecipe
 from anywidth.store import load
 from anywidth.train import CHECKPOINT, distributed
@@ -262,6 +263,7 @@ def new_detector(run: DetectorRun) -> Elastic:
         if isinstance(error, WidthError):
             raise
         raise RecipeError(f"detector: {error}") from None
+    _check_rule(net, run.recipe.widths.rule)
     net.to(run.device)
     if chosen.weights is not None:
         interop.load_wide_(net, Path(chosen.weights))
@@ -271,6 +273,14 @@ def new_detector(run: DetectorRun) -> Elastic:
             say(f"calibrating {len(narrow)} widths of ordinary weights")
             run.calibrate_(net, narrow)
     return net
+
+
+def _check_rule(net: Elastic, rule: str) -> None:
+    if net.norms.constant and batch_norms(net.model) and rule not in ("listed", "listed_sandwich", "min_max"):
+        raise RecipeError(
+            f"the batch norms of this detector are constants of the listed widths, and widths.rule = {rule!r} draws widths that "
+            "have none; set detector.constant_norms to false, or train listed widths"
+        )
 
 
 def _constant(run: DetectorRun) -> bool | None:
