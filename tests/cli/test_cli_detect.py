@@ -161,6 +161,16 @@ def test_an_exported_detector_runs_without_this_package(run, run_command, withou
     assert about["category_ids"] == sorted(CATEGORIES)
 
 
+def test_a_report_keeps_what_the_last_evaluation_did_not_measure(run, run_command, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    code, _, err = run_command("eval", copy, "--widths", "0.25", "--metrics", "bbox")
+    assert code == 0, err
+    code, out, err = run_command("report", copy)
+    assert code == 0, err
+    rows = json.loads((copy / "report.json").read_text())["rows"]
+    assert [set(row["metrics"]) for row in rows] == [{"bbox", "segm"}] * 2
+
+
 def test_a_report_leaves_out_what_is_no_category(run, run_command, monkeypatch):
     """One-stage detectors of torchvision give label 0 too."""
     real = RoIHeads.postprocess_detections

@@ -208,7 +208,9 @@ def report_detector(run: Path) -> None:
     results = read_results(run / RESULTS)
     rows = {str(row["width"]): row for row in results["rows"]}
     if (run / EVALUATION).exists():
-        rows |= {str(row["width"]): row for row in read_results(run / EVALUATION)["rows"]}
+        for row in read_results(run / EVALUATION)["rows"]:
+            before = rows.get(str(row["width"]), {"metrics": {}})
+            rows[str(row["width"])] = {**row, "metrics": {**before["metrics"], **row["metrics"]}}
     ordered = sorted(rows.values(), key=lambda row: row["macs"])
     with replacing(run / FIGURE) as temporary:
         draw(ordered, title=f"{results['model']}: one set of weights", path=temporary)
@@ -249,7 +251,7 @@ def draw(rows: Sequence[dict[str, Any]], *, title: str, path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     macs = [row["macs"] for row in rows]
-    for number, kind in enumerate(rows[0]["metrics"]):
+    for number, kind in enumerate(dict.fromkeys(kind for row in rows for kind in row["metrics"])):
         with_kind = [row for row in rows if kind in row["metrics"]]
         values = [100 * row["metrics"][kind]["AP"] for row in with_kind]
         axes.plot([row["macs"] for row in with_kind], values, f"o-C{number}", label=_SHORT[kind])
