@@ -165,7 +165,7 @@ def test_a_report_keeps_what_the_last_evaluation_did_not_measure(run, run_comman
     copy = shutil.copytree(run, tmp_path / "run")
     code, _, err = run_command("eval", copy, "--widths", "0.25", "--metrics", "bbox")
     assert code == 0, err
-    code, out, err = run_command("report", copy)
+    code, _, err = run_command("report", copy)
     assert code == 0, err
     rows = json.loads((copy / "report.json").read_text())["rows"]
     assert [set(row["metrics"]) for row in rows] == [{"bbox", "segm"}] * 2
