@@ -11,10 +11,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 sys.path.append(str(Path(__file__).parents[1]))
 from anywidth import recipe as recipes
 from anywidth import train
+from anywidth.cli import detection
 from anywidth.cli.detector import finished_detector, saved_detector
 from anywidth.train import CHECKPOINT
 from coco_images import CATEGORIES, edit, make_coco
@@ -107,6 +110,29 @@ def test_evaluated_again(run, run_command):
         assert a["latency"] > 0
 
 
+def test_latency_is_of_the_size_that_costs_are_of(run, run_command, monkeypatch, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    edit_recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
+    edit_recipe["detector"]["size"] = 160  # images are scaled to 64 to 96
+    (copy / "recipe.yaml").write_text(yaml.safe_dump(edit_recipe))
+    real, seen = GeneralizedRCNNTransform.forward, set()
+
+    def forward(self, *arguments):
+        found = real(self, *arguments)
+        seen.add(tuple(found[0].tensors.shape[-2:]))
+        return found
+
+    def measured(functions, **options):
+        monkeypatch.setattr(GeneralizedRCNNTransform, "forward", forward)
+        return measure_all(functions, **options)
+
+    measure_all = detection.measure_all
+    monkeypatch.setattr(detection, "measure_all", measured)
+    code, _, err = run_command("eval", copy, "--widths", "0.25", "--metrics", "bbox", "--latency")
+    assert code == 0, err
+    assert seen == {(160, 160)}
+
+
 def test_a_report_shows_what_every_width_finds(run, run_command):
     code, out, err = run_command("report", run)
     assert code == 0, err
@@ -133,6 +159,69 @@ def test_an_exported_detector_runs_without_this_package(run, run_command, withou
     torch.testing.assert_close(boxes, expected, rtol=1e-4, atol=1e-3)
     about = json.loads((tmp_path / "out" / "model.json").read_text())
     assert about["category_ids"] == sorted(CATEGORIES)
+
+
+def test_a_report_keeps_what_the_last_evaluation_did_not_measure(run, run_command, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    code, _, err = run_command("eval", copy, "--widths", "0.25", "--metrics", "bbox")
+    assert code == 0, err
+    code, _, err = run_command("report", copy)
+    assert code == 0, err
+    rows = json.loads((copy / "report.json").read_text())["rows"]
+    assert [set(row["metrics"]) for row in rows] == [{"bbox", "segm"}] * 2
+
+
+def test_a_report_leaves_out_what_is_no_category(run, run_command, monkeypatch):
+    """One-stage detectors of torchvision give label 0 too."""
+    real = RoIHeads.postprocess_detections
+
+    def postprocess(self, *arguments):
+        boxes, scores, labels = real(self, *arguments)
+        return boxes, scores, [torch.zeros_like(found) for found in labels]
+
+    monkeypatch.setattr(RoIHeads, "postprocess_detections", postprocess)
+    code, out, err = run_command("report", run)
+    assert code == 0, err
+    assert "detections-1.png" in out
+
+
+def test_classes_to_spare_are_never_found(recipe, run_command, tmp_path):
+    changes = (
+        "detector.name=ssdlite320_mobilenet_v3_large", "detector.kwargs={score_thresh: 0.0}", "detector.num_classes=30",
+        "detector.min_size=800", "detector.max_size=1333", "train.epochs=1",
+    )  # fmt: skip
+    code, _, err = run_command("train", recipe, *changes, "--run", tmp_path / "run")
+    assert code == 0, err
+    results = json.loads((tmp_path / "run" / "detections" / "1.0-bbox.json").read_text())
+    assert results
+    assert {r["category_id"] for r in results} <= set(CATEGORIES)
+    code, _, err = run_command("report", tmp_path / "run")
+    assert code == 0, err
+
+
+def test_keypoints_of_other_bodies_need_their_spread(recipe, coco, refused, run_command, tmp_path):
+    root = tmp_path / "coco"
+    shutil.copytree(coco, root)
+
+    def cut(document):
+        document["categories"][0]["keypoints"] = document["categories"][0]["keypoints"][:5]
+        for entry in document["annotations"]:
+            entry["keypoints"] = entry["keypoints"][:15]
+
+    for part in ("train", "val"):
+        edit(root / "annotations" / f"person_keypoints_{part}2017.json", cut)
+    changes = ("detector.name=keypointrcnn_resnet50_fpn", f"data.root={root}", "train.epochs=1")
+    message = refused("train", recipe, *changes, "--run", tmp_path / "run")
+    assert "the data has 5 keypoints, and data.sigmas is of COCO's 17" in message
+    assert not (tmp_path / "run").exists()
+    assert "data.sigmas has 2" in refused(
+        "train", recipe, *changes, "data.sigmas=[0.1, 0.1]", "--run", tmp_path / "run"
+    )
+    code, out, err = run_command(
+        "train", recipe, *changes, "data.sigmas=[0.1, 0.1, 0.1, 0.05, 0.05]", "--run", tmp_path / "run"
+    )
+    assert code == 0, err
+    assert "keypoint, %" in out
 
 
 class Stopped(Exception):  # noqa: N818 - a kill, not a mistake
@@ -173,6 +262,10 @@ def test_an_interrupted_training_ends_with_the_same_weights(run, recipe, run_com
         (("detector.kwargs={boxes_score: 0.1}",), "boxes_score"),
         (("detector.kwargs={min_size: 3}",), "detector.kwargs: min_size is set by a key"),
         (("detector.name=retinanet_resnet50_fpn", "detector.kwargs={}", "losses.proposals=widest"), "use 'own'"),
+        (("widths.listed={a/b: 0.25, wide: 1.0}",), "the label 'a/b' names files, so it cannot hold '/'"),
+        (("detector.norm=shared", "detector.constant_norms=true", "widths.rule=sandwich"), "widths.rule = 'sandwich' draws widths that have none; set detector.constant_norms"),
+        (("widths.listed=[]",), "widths.listed is empty"),
+        (("detector.name=ssdlite320_mobilenet_v3_large", "detector.kwargs={}", "detector.min_size=200"), "SSDlite scales every image to 320 x 320"),
         (("losses.distill=-1",), "distill = -1"),
         (("train.target=ema",), "train.target is a setting of classifiers"),
         (("widths.rule=sandwich",), "expected widths.rule = 'listed' or 'listed_sandwich'"),
@@ -180,7 +273,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(run, recipe, run_com
         (("data.root=/nowhere",), "/nowhere"),
         (("data.batch_size=200",), "do not fill one batch"),
         (("detector.backbone={weights: nowhere.safetensors}",), "nowhere.safetensors"),
-        (("detector.name=ssdlite320_mobilenet_v3_large", "detector.kwargs={}", "data.batch_size=1"), "two images or more"),
+        (("detector.name=ssdlite320_mobilenet_v3_large", "detector.kwargs={}", "detector.min_size=800", "detector.max_size=1333", "data.batch_size=1"), "two images or more"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(recipe, refused, tmp_path, arguments, message):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from anywidth import interop
+from anywidth.detect import elastic_detector
 from anywidth.dynamic import read_gates
 from anywidth.interop import dsnet
 from anywidth.models import DSMBNet, JoslimCifarResNet, MobileNetV1
@@ -78,3 +80,16 @@ def test_a_mistake_is_one_line(checkpoint, refused, tmp_path, arguments, message
     out = tmp_path / "net.safetensors"
     assert message in refused("import", checkpoint, *arguments, "--image-size", 64, "--out", out)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_detector_costs_what_its_parts_do(run_command, tmp_path, monkeypatch):
+    net = elastic_detector("fasterrcnn_resnet50_fpn", preset="reference", widths=[0.25, 1.0])
+    monkeypatch.setattr(interop, "load", lambda *arguments, **options: net)
+    monkeypatch.setattr(net, "save", lambda out: None)
+    arguments = ("--source", "slimmable_networks-detection", "--model", "fasterrcnn_resnet50_fpn")
+    code, text, err = run_command(
+        "import", tmp_path / "a.pth", *arguments, "--out", tmp_path / "net.safetensors"
+    )
+    assert code == 0, err
+    assert "25.2 G" in text
+    assert "33.6 G" in text  # with 1000 regions

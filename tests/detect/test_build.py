@@ -291,3 +291,8 @@ def test_impossible_stages_are_named():
         tiny(trainable_layers=7)
     with pytest.raises(ValueError, match="backbone of this SSD has no stem"):
         elastic_detector("ssdlite320_mobilenet_v3_large", trainable_layers=3)
+
+
+def test_no_widths_are_an_error_of_their_own():
+    with pytest.raises(WidthError, match="widths is empty: name at least one"):
+        elastic_detector("ssdlite320_mobilenet_v3_large", widths=[])

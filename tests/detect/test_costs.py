@@ -5,8 +5,10 @@ import itertools
 import pytest
 import torch
 
+import anywidth as aw
 from anywidth.detect import DETECTORS, elastic_detector, part_width
 from anywidth.detect.costs import part_macs
+from anywidth.models.detectors import detector
 
 # G multiply-adds at 320 x 320, counted by torch on compact networks (masks and keypoints of narrow heads by formula):
 # backbone share, share of neck and heads; body, FPN, RPN, box head of 1000 regions, sum; mask and keypoint heads of 100.
@@ -86,3 +88,12 @@ def test_counting_changes_nothing(nets):
     ) == settings
     after = net.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+@pytest.mark.parametrize("changes", [{"preset": "reference"}, {"parts": {"neck": 1.0}}, {}])
+def test_a_detector_that_was_loaded_costs_the_same_at_other_sizes(tmp_path, changes):
+    name, options = "fasterrcnn_resnet50_fpn", {"num_classes": 3, "min_size": 64, "max_size": 64}
+    net = elastic_detector(name, size=64, **options, **changes)
+    net.save(tmp_path / "net.safetensors")
+    back = aw.load(tmp_path / "net.safetensors", detector(name, **options))
+    assert part_macs(back, 0.25, size=(96, 64)) == part_macs(net, 0.25, size=(96, 64))

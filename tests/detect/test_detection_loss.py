@@ -98,3 +98,14 @@ def test_what_cannot_be():
     net = small("retinanet_resnet50_fpn")
     with pytest.raises(ValueError, match="RetinaNet has no region proposal network; use 'own'"):
         DetectionLoss(proposals="widest").check(net)
+
+
+def test_distilled_are_the_channels_that_both_have():
+    name = "retinanet_resnet50_fpn"
+    net = small(name, widths=[0.5, 1.0], parts={"neck": [1.0, 0.5]}).train()
+    batch = images(name), targets(name)
+    found = DetectionLoss(distill=0.5)(net, batch, (1.0, 0.5), Pass())
+    seen = [net.at(w).backbone(net.model.transform(*batch)[0].tensors) for w in (1.0, 0.5)]
+    levels = [(a[:, :128] - b).square().mean() for b, a in zip(*(f.values() for f in seen), strict=True)]
+    alone = sum(net.at(0.5)(*batch).values())
+    assert_close(found[1], (alone + 0.5 * sum(levels) / len(levels)).detach(), **TIGHT)

@@ -28,6 +28,7 @@ from anywidth.cli.detector import (
     saved_detector,
 )
 from anywidth.cli.run import EVALUATION, NET, RESULTS, read_results
+from anywidth.detect.evaluate import objects
 from anywidth.detect.metrics import Backend
 from anywidth.detect.pictures import draw_detections
 from anywidth.detect.results import Kind
@@ -160,9 +161,13 @@ def _kinds(net: Elastic, metrics: str | None) -> tuple[Kind, ...]:
 
 @torch.inference_mode()
 def _measure_(rows: list[dict[str, Any]], net: Elastic, widths: Sequence[Any], size: int) -> None:
-    """Seconds of the extracted detectors for one image, all timed in turns."""
+    """Seconds of the extracted detectors for one image of the size that costs are counted for, all timed in turns."""
     x = [t.to(next(net.parameters()).device) for t in example_images(net.model, (size, size))[0]]
     small = {str(i): net.extract(width).eval() for i, width in enumerate(widths)}
+    for module in small.values():
+        transform: Any = module.get_submodule("transform")
+        if transform.fixed_size is None:  # SSDlite has one size
+            transform.min_size, transform.max_size = (size,), size
     times = measure_all({name: (lambda m=module: m(x)) for name, module in small.items()}, repeats=5)
     for i, row in enumerate(rows):
         row["latency"] = times[str(i)].median
@@ -203,7 +208,9 @@ def report_detector(run: Path) -> None:
     results = read_results(run / RESULTS)
     rows = {str(row["width"]): row for row in results["rows"]}
     if (run / EVALUATION).exists():
-        rows |= {str(row["width"]): row for row in read_results(run / EVALUATION)["rows"]}
+        for row in read_results(run / EVALUATION)["rows"]:
+            before = rows.get(str(row["width"]), {"metrics": {}})
+            rows[str(row["width"])] = {**row, "metrics": {**before["metrics"], **row["metrics"]}}
     ordered = sorted(rows.values(), key=lambda row: row["macs"])
     with replacing(run / FIGURE) as temporary:
         draw(ordered, title=f"{results['model']}: one set of weights", path=temporary)
@@ -223,7 +230,8 @@ def _draw_found(run: DetectorRun) -> list[str]:
         if len(target["boxes"]) == 0:
             continue
         with torch.inference_mode():
-            found = {str(label): net.at(label)([image.to(run.device)])[0] for label in net.widths}
+            here, classes = [image.to(run.device)], len(run.splits.classes)
+            found = {str(label): objects(net.at(label)(here), classes)[0] for label in net.widths}
         name = f"detections-{len(figures) + 1}.png"
         with replacing(run.path / name) as temporary:
             draw_detections(
@@ -243,7 +251,7 @@ def draw(rows: Sequence[dict[str, Any]], *, title: str, path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     macs = [row["macs"] for row in rows]
-    for number, kind in enumerate(rows[0]["metrics"]):
+    for number, kind in enumerate(dict.fromkeys(kind for row in rows for kind in row["metrics"])):
         with_kind = [row for row in rows if kind in row["metrics"]]
         values = [100 * row["metrics"][kind]["AP"] for row in with_kind]
         axes.plot([row["macs"] for row in with_kind], values, f"o-C{number}", label=_SHORT[kind])

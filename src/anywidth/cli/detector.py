@@ -17,12 +17,13 @@ from anywidth.cli.console import say
 from anywidth.cli.run import NET, RECIPE, RESULTS
 from anywidth.data.coco_config import Need
 from anywidth.detect.costs import part_macs
-from anywidth.detect.metrics import Backend, coco_metrics
+from anywidth.detect.metrics import PERSON, Backend, coco_metrics
 from anywidth.detect.results import Kind, of_kind
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError, WidthError
 from anywidth.files import write_json, write_text
 from anywidth.models import detectors
+from anywidth.norms import batch_norms
 from anywidth.recipe import DetectionRecipe
 from anywidth.store import load
 from anywidth.train import CHECKPOINT, distributed
@@ -70,7 +71,7 @@ class DetectorRun:
         batches = data.coco_eval_batches(
             self.splits.test, self.recipe.data, rank=distributed.rank(), world=distributed.world()
         )
-        mine = detect.detections(net, batches, widths, self.splits.raw_ids, kinds)
+        mine = detect.detections(net, batches, widths, self.splits.raw_ids, kinds, spare=True)
         return [list(chain.from_iterable(parts)) for parts in zip(*distributed.gathered(mine), strict=True)]
 
     def rows(
@@ -100,7 +101,14 @@ class DetectorRun:
         backend: Backend,
     ) -> dict[str, Any]:
         truth = self.splits.test.images.coco.dataset
-        metrics = coco_metrics(truth, results, kinds, backend=backend, image_ids=self.splits.test.ids)
+        metrics = coco_metrics(
+            truth,
+            results,
+            kinds,
+            backend=backend,
+            image_ids=self.splits.test.ids,
+            sigmas=self.recipe.data.sigmas or None,
+        )
         (self.path / FOUND).mkdir(parents=True, exist_ok=True)
         for kind in kinds:
             write_json(self.path / FOUND / f"{width}-{kind}.json", of_kind(results, kind))
@@ -130,6 +138,8 @@ def open_detector(path: Path, recipe: DetectionRecipe) -> DetectorRun:
     blank = _built(recipe, _options(recipe, 2))
     needs: list[Need] = [_NEEDS[kind] for kind in detect.kinds_of(blank)]
     run = DetectorRun(path=path, recipe=recipe, splits=data.load_coco(recipe.data, needs), device=device)
+    if "keypoints" in needs:
+        _check_sigmas(len(run.splits.keypoints), len(recipe.data.sigmas))
     run.train_batches(0, 0)
     share = recipe.data.batch_size // (distributed.world() * recipe.train.accumulate)
     if share < 2 and recipe.detector.name.startswith("ssdlite320") and not recipe.detector.constant_norms:
@@ -138,6 +148,14 @@ def open_detector(path: Path, recipe: DetectionRecipe) -> DetectorRun:
             f"now {share}"
         )
     return run
+
+
+def _check_sigmas(keypoints: int, given: int) -> None:
+    if keypoints != (given or PERSON):
+        have = f"data.sigmas has {given}" if given else f"data.sigmas is of COCO's {PERSON}"
+        raise RecipeError(
+            f"the data has {keypoints} keypoints, and {have}; give the spread of each keypoint, by which they are measured"
+        )
 
 
 def check_free_detector(path: Path, recipe: DetectionRecipe) -> None:
@@ -206,7 +224,7 @@ def _classes(run: DetectorRun) -> int:
 
 def _model(run: DetectorRun) -> torch.nn.Module:
     options = _options(run.recipe, _classes(run))
-    if "keypoints" in run.recipe.detector.name:
+    if run.splits.keypoints:
         options.setdefault("num_keypoints", len(run.splits.keypoints))
     return _built(run.recipe, options)
 
@@ -245,6 +263,7 @@ def new_detector(run: DetectorRun) -> Elastic:
         if isinstance(error, WidthError):
             raise
         raise RecipeError(f"detector: {error}") from None
+    _check_rule(net, run.recipe.widths.rule)
     net.to(run.device)
     if chosen.weights is not None:
         interop.load_wide_(net, Path(chosen.weights))
@@ -254,6 +273,14 @@ def new_detector(run: DetectorRun) -> Elastic:
             say(f"calibrating {len(narrow)} widths of ordinary weights")
             run.calibrate_(net, narrow)
     return net
+
+
+def _check_rule(net: Elastic, rule: str) -> None:
+    if net.norms.constant and batch_norms(net.model) and rule not in ("listed", "listed_sandwich", "min_max"):
+        raise RecipeError(
+            f"the batch norms of this detector are constants of the listed widths, and widths.rule = {rule!r} draws widths that "
+            "have none; set detector.constant_norms to false, or train listed widths"
+        )
 
 
 def _constant(run: DetectorRun) -> bool | None:

@@ -1,5 +1,6 @@
 """anywidth import: a checkpoint of another project as an elastic network."""
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import typer
 from anywidth import dynamic, interop
 from anywidth.cli import names
 from anywidth.cli.console import print_table, si
+from anywidth.detect.costs import part_macs
+from anywidth.detect.parts import is_detector
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
 
@@ -15,7 +18,8 @@ from anywidth.errors import CheckpointError
 def import_(
     path: Path = typer.Argument(metavar="CHECKPOINT", help=".pt, .pth or .safetensors."),
     source: str = typer.Option(
-        "slimmable_networks", help="slimmable_networks, network-slimming, joslim, dsnet, torchvision or timm."
+        "slimmable_networks",
+        help="slimmable_networks, slimmable_networks-detection, network-slimming, joslim, dsnet, torchvision or timm.",
     ),
     model: str = typer.Option(..., help="Name there, like us_mobilenet_v1 or resnet50."),
     out: Path = typer.Option(..., help="File to write, NAME.safetensors."),
@@ -54,13 +58,19 @@ def import_(
     rows = [
         {
             "width": str(label),
-            "MACs": si(net.macs(label)),
+            "MACs": si(_macs(net, label)),
             "params": si(net.params(label)),
             "batch-norm statistics": "yes" if net.has_statistics(label) else "calibrate first",
         }
         for label in net.widths
     ]
     print_table(f"{out}", rows)
+
+
+def _macs(net: Elastic, label: Hashable) -> int:
+    if is_detector(net.model):  # how many regions are seen is no property of the network
+        return part_macs(net, label)["total"]
+    return int(net.macs(label))
 
 
 def _write_gate(path: Path, ema: bool | None, net: Elastic, out: Path) -> None:

@@ -92,6 +92,8 @@ def elastic_detector(
     shape = (size, size) if isinstance(size, int) else tuple(size)
     listed = widths.items() if isinstance(widths, Mapping) else ((w, w) for w in widths)
     labels: dict[Hashable, float] = {label: float(share) for label, share in listed}
+    if not labels:
+        raise WidthError("widths is empty: name at least one")
     given = {**(_REFERENCE if preset == "reference" else {}), **check_names(parts)}
     shares = shares_of(given, labels)
     policies = {"divisor": divisor, "minimum": minimum}

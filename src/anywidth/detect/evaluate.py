@@ -21,6 +21,7 @@ def detections(
     raw_ids: Sequence[int],
     kinds: Collection[Kind] = ("bbox",),
     *,
+    spare: bool = False,
     report: Callable[[int], None] = lambda images: None,
 ) -> list[list[Result]]:
     """What every width finds, in COCO's format with raw category ids, in pixels of the original images; `net` keeps its mode.
@@ -31,6 +32,7 @@ def detections(
         widths: ratios, labels or `Width`s.
         raw_ids: category id of each label.
         kinds: what is taken along.
+        spare: the detector may have more classes than there are categories; what it finds of them is left out.
         report: is told how many images are done.
 
     Returns:
@@ -53,7 +55,9 @@ def detections(
             here = [image.to(device) for image in images]
             ids = [int(target["image_id"]) for target in targets]
             for row, width in enumerate(widths):
-                found[row] += to_coco(_objects(net.at(width)(here)), ids, raw_ids, kinds)
+                found[row] += to_coco(
+                    objects(net.at(width)(here), len(raw_ids) if spare else None), ids, raw_ids, kinds
+                )
             done += len(ids)
             report(done)
     finally:
@@ -61,9 +65,19 @@ def detections(
     return found
 
 
-def _objects(outputs: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """Detections of classes; one-stage detectors of torchvision have a score for label 0 too, which nothing is ever labelled with."""
-    return [{name: t[output["labels"] > 0] for name, t in output.items()} for output in outputs]
+def objects(outputs: Sequence[dict[str, Tensor]], classes: int | None = None) -> list[dict[str, Tensor]]:
+    """Detections of classes; one-stage detectors of torchvision have a score for label 0 too, which nothing is ever labelled with.
+
+    With `classes`, detections of labels above it are left out too.
+    """
+    found = []
+    for output in outputs:
+        labels = output["labels"]
+        kept = labels > 0
+        if classes is not None:
+            kept &= labels <= classes
+        found.append({name: t[kept] for name, t in output.items()})
+    return found
 
 
 def kinds_of(model: nn.Module) -> tuple[Kind, ...]:

@@ -23,7 +23,7 @@ class DetectionLoss:
     Attributes:
         proposals: "own": each width draws its own regions, as published; "widest": all learn from those of the widest (detectors
             with a region proposal network).
-        distill: weight of the squared distance between a width's features and the first channels of the widest's, mean over
+        distill: weight of the squared distance between a width's features and the widest's, in the first channels, which both have, mean over
             elements and levels; 0 for none. Published experience with it is poor (docs/detection.md).
         reduction: the gradient is the "sum" over widths, as published, or their "mean".
 
@@ -129,5 +129,8 @@ def _watched(
 
 
 def _distance(mine: Sequence[Tensor], wide: Sequence[Tensor]) -> Tensor:
-    levels = [(a - b[:, : a.shape[1]].to(a)).square().mean() for a, b in zip(mine, wide, strict=True)]
+    levels = []
+    for a, b in zip(mine, wide, strict=True):
+        both = min(a.shape[1], b.shape[1])  # the widest as a whole may have the narrower neck
+        levels.append((a[:, :both] - b[:, :both].to(a)).square().mean())
     return torch.stack(levels).mean()

@@ -22,8 +22,8 @@ NAMES: dict[Kind, tuple[str, ...]] = {
     "segm": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
     "keypoints": ("AP", "AP50", "AP75", "APm", "APl"),
 }
-_PERSON = 17  # keypoints that COCO gives the spread of
-__all__ = ["NAMES", "Backend", "Kind", "coco_metrics", "of_kind", "to_coco"]
+PERSON = 17  # keypoints that COCO gives the spread of
+__all__ = ["NAMES", "PERSON", "Backend", "Kind", "coco_metrics", "of_kind", "to_coco"]
 
 
 def coco_metrics(
@@ -125,7 +125,7 @@ def _check_truth(truth: dict[str, Any], kind: Kind, place: str, sigmas: Sequence
                 f"{kind!r} out of the metrics"
             )
         if kind == "keypoints":
-            count = _PERSON if sigmas is None else len(sigmas)
+            count = PERSON if sigmas is None else len(sigmas)
             if len(entry[field]) != 3 * count:
                 raise DataError(
                     f"{place}: annotation {entry['id']} of image id {entry['image_id']} has {len(entry[field]) // 3} "
@@ -159,7 +159,7 @@ def _measured(
     sigmas: Sequence[float] | None,
 ) -> dict[str, float]:
     ours, theirs = coco(), None
-    ours.dataset = _completed(truth, kind, _PERSON if sigmas is None else len(sigmas))
+    ours.dataset = _completed(truth, kind, PERSON if sigmas is None else len(sigmas))
     ours.createIndex()
     if results:
         theirs = ours.loadRes(results)

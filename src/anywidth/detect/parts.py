@@ -42,14 +42,17 @@ def groups_of(space: ChannelSpace) -> dict[Part, list[str]]:
     return found
 
 
+def is_detector(model: nn.Module) -> bool:
+    """Whether a model is a detector in the manner of torchvision."""
+    return isinstance(model, nn.Module) and all(hasattr(model, name) for name in ("backbone", "transform"))
+
+
 def check_detector(model: nn.Module) -> None:
     """
     Raises:
         ValueError: not a detector in the manner of torchvision.
     """
-    if not isinstance(model, nn.Module) or not all(
-        hasattr(model, name) for name in ("backbone", "transform")
-    ):
+    if not is_detector(model):
         raise ValueError(
             f"{type(model).__name__} is no detector of torchvision, which has a backbone and a transform; make other models "
             "elastic with aw.Elastic(model, example_inputs)"

@@ -37,7 +37,8 @@ class DetectorSection(Section):
 
     `weights` is an ordinary checkpoint of this detector, which becomes its widest; `backbone` a slimmable classifier. Images are
     scaled to a shorter side of `min_size`, and a longer one of at most `max_size`; `size` is that of the square for which
-    costs are counted. `num_classes`, with the background, is by default that of the data. Further arguments of torchvision's class
+    costs are counted. `num_classes`, with the background, is by default that of the data; of more, as a checkpoint may
+    have them, none is ever found. Further arguments of torchvision's class
     are `kwargs`.
     """
 
@@ -71,6 +72,13 @@ class DetectorSection(Section):
             raise ValueError(
                 "detector.weights and detector.backbone both say where the weights come from: set one of them"
             )
+        fixed = {"min_size", "max_size"} & self.model_fields_set
+        if self.name.startswith("ssdlite320") and any(
+            getattr(self, key) != type(self).model_fields[key].default for key in fixed
+        ):
+            raise ValueError(
+                f"detector.{min(fixed)}: SSDlite scales every image to 320 x 320; leave out min_size and max_size"
+            )
         if self.min_size > self.max_size:
             raise ValueError(
                 f"detector.min_size = {self.min_size} is above detector.max_size = {self.max_size}"
@@ -100,6 +108,11 @@ class DetectionWidthsSection(Section):
     def _some(cls, listed: Any) -> Any:
         if not listed:
             raise ValueError("widths.listed is empty: name at least one width")
+        for label in listed:
+            if set("/\\") & set(str(label)):
+                raise ValueError(
+                    f"widths.listed: the label {label!r} names files, so it cannot hold '/' or '\\'"
+                )
         return listed
 
 

@@ -212,7 +212,8 @@ def fit_(
     Each step is a function of the state before it, the seed and the step's number. A training that is stopped at
     any moment and called again with the same arguments therefore ends with the same weights as an uninterrupted
     one (bit for bit on a CPU with the same number of threads). In several processes (`torchrun`) each has its share
-    of every batch, and the weights are those that one process would find, up to the order of summation.
+    of every batch, and the weights are those that one process would find, up to the order of summation. Detectors
+    draw regions in each process, so theirs differ where the draws do.
 
     Args:
         net: changed in place, left in training mode: the last weights, their moving average, or those of the best
