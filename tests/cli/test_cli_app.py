@@ -31,7 +31,7 @@ def test_help_of_a_verb(run_command, verb):
 
 
 def test_our_own_mistakes_keep_their_traceback(run_command, monkeypatch, tmp_path):
-    monkeypatch.setattr("anywidth.recipe.load", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("anywidth.recipe.is_detection", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_command("train", tmp_path / "a.yaml")
 
