@@ -85,7 +85,10 @@ def test_every_recipe_of_the_project_loads():
     paths = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
     assert paths
     for path in paths:
-        assert recipes.load(path).model.name
+        if recipes.is_detection(path):
+            assert recipes.load_detection(path).detector.name
+        else:
+            assert recipes.load(path).model.name
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from anywidth import recipe as recipes
 from anywidth.cli.names import build_model
 from anywidth.cli.run import made_elastic
+from anywidth.detect import elastic_detector
 from anywidth.dynamic import Cut, Routes
 from anywidth.interop import dsnet
 from anywidth.models.ds_mbnet import sub_networks
@@ -16,7 +17,9 @@ from anywidth.search import Bayes
 from anywidth.train import Joslim, policies, targets
 
 ROOT = Path(__file__).parent.parent
-PATHS = sorted((ROOT / "recipes").glob("*.yaml"))
+EVERY = sorted((ROOT / "recipes").glob("*.yaml"))
+DETECTORS = [path for path in EVERY if recipes.is_detection(path)]
+PATHS = [path for path in EVERY if path not in DETECTORS]
 with (ROOT / "tests" / "published_macs.csv").open() as file:
     PUBLISHED = list(csv.DictReader(file))
 TEN = {row["model"] for row in PUBLISHED}
@@ -74,6 +77,34 @@ def test_the_recipes_are_all_here():
         }
         == names
     )
+
+
+def test_the_recipes_of_detectors_are_all_here():
+    assert {path.stem for path in DETECTORS} == {
+        "detect_fasterrcnn_r50",
+        "detect_maskrcnn_r50",
+        "detect_ssdlite_tiny",
+    }
+
+
+@pytest.mark.parametrize("path", DETECTORS, ids=lambda path: path.stem)
+def test_a_recipe_builds_its_detector(path):
+    recipe = recipes.load_detection(path)
+    chosen = recipe.detector
+    # Costs of small images; the backbone's file is the user's.
+    net = elastic_detector(
+        chosen.name, preset=chosen.preset, widths=recipe.widths.listed, norm=chosen.norm, size=64, num_classes=81, **chosen.kwargs
+    )  # fmt: skip
+    macs = [net.macs(w) for w in recipe.widths.listed]
+    assert macs == sorted(macs)
+    assert (recipe.train.clip, recipe.losses.reduction, recipe.losses.proposals) == (35, "sum", "own")
+    if path.stem != "detect_ssdlite_tiny":  # arXiv 1812.08928, and the published settings
+        train = recipe.train
+        assert (train.lr, train.momentum, train.weight_decay, train.nesterov) == (0.02, 0.9, 1e-4, False)
+        assert (train.epochs, train.milestones, recipe.data.batch_size) == (12, (8, 11), 16)
+        assert (chosen.min_size, chosen.max_size, chosen.trainable_layers) == (800, 1333, 3)
+    assert "arXiv" in path.read_text().split("\ndetector:")[0]
+    assert "ot run here" in path.read_text().split("\ndetector:")[0]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
