@@ -14,7 +14,7 @@ from anywidth import data, detect, interop
 from anywidth import recipe as recipes
 from anywidth.cli import names
 from anywidth.cli.console import say
-from anywidth.cli.run import NET, RECIPE, RESULTS
+from anywidth.cli.run import NET, RECIPE, RESULTS, is_new, refuse_changes
 from anywidth.data.coco_config import Need
 from anywidth.detect.costs import part_macs
 from anywidth.detect.metrics import PERSON, Backend, coco_metrics
@@ -164,19 +164,14 @@ def check_free_detector(path: Path, recipe: DetectionRecipe) -> None:
     Raises:
         RecipeError: if `path` holds other files than a run, or the checkpoint or results of another recipe.
     """
-    if not (path / RECIPE).exists():
-        if path.is_dir() and any(path.iterdir()):
-            raise RecipeError(f"{path} is not empty and holds no run; name another directory with --run")
+    if is_new(path):
         return
     if not ((path / CHECKPOINT).exists() or (path / RESULTS).exists()):
         return
     if not recipes.is_detection(path / RECIPE):
         raise RecipeError(f"{path} holds the run of a classifier; name another directory with --run")
     changes = recipes.differences(recipes.load_detection(path / RECIPE), recipe)
-    changes = {key: change for key, change in changes.items() if key not in _HARMLESS}
-    if changes:
-        text = ", ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in changes.items())
-        raise RecipeError(f"{path} holds a run of another recipe: {text}; name another directory with --run")
+    refuse_changes(path, {key: change for key, change in changes.items() if key not in _HARMLESS})
 
 
 def claim_detector(run: DetectorRun) -> None:

@@ -131,9 +131,7 @@ def check_free(path: Path, recipe: Recipe) -> None:
     Raises:
         RecipeError: if `path` holds other files than a run, or the checkpoint or results of another recipe.
     """
-    if not (path / RECIPE).exists():
-        if path.is_dir() and any(path.iterdir()):
-            raise RecipeError(f"{path} is not empty and holds no run; name another directory with --run")
+    if is_new(path):
         return
     begun = (path / CHECKPOINT).exists() or (path / RESULTS).exists()
     changes = recipes.differences(recipes.load(path / RECIPE), recipe) if begun else {}
@@ -144,6 +142,27 @@ def check_free(path: Path, recipe: Recipe) -> None:
         for key, change in changes.items()
         if key not in _HARMLESS and not key.startswith(("prune.", "gate."))
     }
+    refuse_changes(path, changes)
+
+
+def is_new(path: Path) -> bool:
+    """Whether there is no run yet.
+
+    Raises:
+        RecipeError: other files are there.
+    """
+    if (path / RECIPE).exists():
+        return False
+    if path.is_dir() and any(path.iterdir()):
+        raise RecipeError(f"{path} is not empty and holds no run; name another directory with --run")
+    return True
+
+
+def refuse_changes(path: Path, changes: dict[str, tuple[Any, Any]]) -> None:
+    """
+    Raises:
+        RecipeError: there are changes, key -> (old, new), with which an interrupted training cannot go on.
+    """
     if changes:
         text = ", ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in changes.items())
         raise RecipeError(f"{path} holds a run of another recipe: {text}; name another directory with --run")
