@@ -1,12 +1,13 @@
-"""What does elasticity cost? ResNet-50: training steps, inference, `at`, the cost model, memory.
+"""What does elasticity cost? Training steps, inference, `at`, the cost model, memory.
 
-    python benchmarks/step.py                     # table to the terminal
-    python benchmarks/step.py --out docs/step     # also step.md and step.json there
-    python benchmarks/step.py --quick             # ResNet-18, fewer repeats (a smoke run)
+    python benchmarks/step.py                          # tables to the terminal
+    python benchmarks/step.py --out docs/step          # also step.md and step.json there
+    python benchmarks/step.py --only inference         # training, compiled, inference, making, memory or flat
+    python benchmarks/step.py --only memory --before DIR   # peak memory also with the package in DIR/src
+    python benchmarks/step.py --quick                  # few repeats (a smoke run)
 
-Everything is timed in one process in turns (A B C A B C ...), and ratios of medians are reported; memory in processes of
-its own. The slice-in-forward column is what public slimmable repositories do: every layer slices its full weight inside
-the autograd graph.
+Pairs run in one process in turns (A B A B ...); a ratio is the median over turns, with its quartiles. Memory is measured in
+processes of its own.
 """
 
 from __future__ import annotations
@@ -20,200 +21,264 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 import torchvision
 from torch import nn
 
 import anywidth as aw
-from anywidth.view import cut
 
 WIDTHS = [0.25, 0.5, 0.75, 1.0]
 THREADS = 2
+PARTS = ("training", "compiled", "inference", "making", "memory", "flat")
+Row = tuple[str, str, float | None]
+"""What was measured, the figures, the most that is wanted."""
 
 
-def model(name: str) -> nn.Module:
+def model(name: str, size: int) -> nn.Module:
     torch.manual_seed(0)
+    if name == "mlp_1000":
+        return nn.Sequential(*[m for _ in range(1000) for m in (nn.Linear(8, 8), nn.ReLU())])
+    if name == "vit_tiny":
+        return timm.create_model("vit_tiny_patch16_224", img_size=size)
     return getattr(torchvision.models, name)(weights=None)
 
 
-def in_turns(tasks: dict[str, Callable[[], Any]], repeats: int, warm: int = 2) -> dict[str, list[float]]:
-    """Seconds of every task, `repeats` times, the tasks taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in tasks}
+def elastic(name: str, size: int) -> aw.Elastic:
+    x = torch.randn(1, 8) if name == "mlp_1000" else torch.randn(1, 3, size, size)
+    return aw.Elastic(model(name, size), x, widths=WIDTHS)
+
+
+def in_turns(
+    a: Callable[[], Any], b: Callable[[], Any], repeats: int, warm: int = 2
+) -> tuple[list[float], list[float]]:
+    """Seconds of two tasks that take turns."""
+    times: tuple[list[float], list[float]] = ([], [])
     for i in range(warm + repeats):
-        for name, task in tasks.items():
+        for task, seconds in zip((a, b), times, strict=True):
             start = time.perf_counter()
             task()
             if i >= warm:
-                times[name].append(time.perf_counter() - start)
+                seconds.append(time.perf_counter() - start)
     return times
 
 
-def ratio(times: dict[str, list[float]], a: str, b: str) -> float:
-    """Median of a over b, turn by turn: what disturbs a turn disturbs both."""
-    return statistics.median(x / y for x, y in zip(times[a], times[b], strict=True))
+def ratio(a: list[float], b: list[float]) -> str:
+    """Median of a over b, turn by turn, with quartiles: what disturbs a turn disturbs both."""
+    low, middle, high = statistics.quantiles([x / y for x, y in zip(a, b, strict=True)], n=4)
+    return f"{middle:.3f} ({low:.3f}..{high:.3f}, {len(a)} pairs)"
 
 
-class SliceInForward(nn.Module):
-    """A narrow network as slices of wide parameters inside the graph (the usual implementation)."""
-
-    def __init__(self, net: aw.Elastic, width: float) -> None:
-        super().__init__()
-        self.small = net.extract(width)
-        chosen = net.width(width)
-        self.cuts = {n: cut(net.space, n, chosen) for n, _ in net.model.named_parameters()}
-        self.wide = dict(net.model.named_parameters())
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        narrow = {n: p if (c := self.cuts[n]) is None else c.of(p) for n, p in self.wide.items()}
-        return torch.func.functional_call(self.small, narrow, (x,))
-
-
-def training(name: str, batch: int, size: int, repeats: int) -> dict[str, float]:
-    net = aw.Elastic(model(name), torch.randn(1, 3, size, size), widths=WIDTHS)
-    compact = [net.extract(w).train() for w in WIDTHS]
-    sliced = [SliceInForward(net, w).train() for w in WIDTHS]
-    x, y = torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,))
-    net.train()
-
-    def step(forwards: list[Callable[[torch.Tensor], torch.Tensor]], owners: list[nn.Module]) -> None:
-        for owner in owners:
-            owner.zero_grad(set_to_none=True)
-        for forward in reversed(forwards):  # widest first, as the sandwich rule does
-            nn.functional.cross_entropy(forward(x), y).backward()
-
-    times = in_turns(
-        {
-            "views": lambda: step([net.at(w) for w in WIDTHS], [net]),
-            "compact": lambda: step(list(compact), list(compact)),
-            "sliced": lambda: step(list(sliced), [net]),
-        },
-        repeats,
-    )
-    return {
-        "views / compact": ratio(times, "views", "compact"),
-        "slice-in-forward / compact": ratio(times, "sliced", "compact"),
-        "views, s": statistics.median(times["views"]),
-    }
-
-
-def inference(name: str, batch: int, size: int, repeats: int) -> dict[str, float]:
-    """View against extracted model per width; each in the memory format that is faster for it."""
-    found = {}
-    net = aw.Elastic(model(name), torch.randn(1, 3, size, size), widths=WIDTHS).train()
-    x = torch.randn(batch, 3, size, size)
-    net.calibrate([x], batches=1)
-    net.eval()
-    compact = {w: net.extract(w).eval() for w in WIDTHS}
-    both = {"contiguous": (net, compact, x)}
-    import copy
-
-    last = torch.channels_last
-    both["channels-last"] = (
-        copy.deepcopy(net).to(memory_format=last).eval(),
-        {w: copy.deepcopy(m).to(memory_format=last) for w, m in compact.items()},
-        x.contiguous(memory_format=last),
-    )
-    with torch.no_grad():
-        for w in WIDTHS:
-            tasks: dict[str, Callable[[], Any]] = {}
-            for layout, (wide, small, image) in both.items():
-                tasks[f"view {layout}"] = partial(wide.at(w), image)
-                tasks[f"compact {layout}"] = partial(small[w], image)
-            times = in_turns(tasks, repeats)
-            best = {
-                k: min((t for t in times if t.startswith(k)), key=lambda t: statistics.median(times[t]))
-                for k in ("view", "compact")
-            }
-            found[f"view / extracted at {w}"] = ratio(times, best["view"], best["compact"])
-    return found
-
-
-def making(name: str) -> dict[str, float]:
-    start = time.process_time()
-    net = aw.Elastic(model(name), torch.randn(1, 3, 224, 224))
-    trace = time.process_time() - start
-    generator = torch.Generator().manual_seed(0)
-    new = []
-    for w in [net.space.sample(generator) for _ in range(60)]:
+def per_call(task: Callable[[], Any], repeats: int, calls: int) -> float:
+    """Seconds of a call, the median over `repeats` of the mean over `calls`."""
+    found = []
+    for _ in range(repeats):
         start = time.perf_counter()
-        net.at(w)
-        new.append(time.perf_counter() - start)
-    cached = []
-    for _ in range(300):
-        start = time.perf_counter()
-        net.at(w)
-        cached.append(time.perf_counter() - start)
-    rng = np.random.default_rng(0)
-    kept = np.stack([rng.integers(1, g.size + 1, 100_000) for g in net.space.groups], axis=1)
-    net.macs(kept[:1])
-    start = time.perf_counter()
-    net.macs(kept)
-    return {
-        "trace, CPU s": trace,
-        "at, new, ms": statistics.median(new[5:]) * 1e3,
-        "at, cached, us": statistics.median(cached) * 1e6,
-        "MACs of 1e5 random widths, s": time.perf_counter() - start,
-    }
+        for _ in range(calls):
+            task()
+        found.append((time.perf_counter() - start) / calls)
+    return statistics.median(found)
 
 
-def high_water() -> int:
-    """Peak resident memory of this process so far, KiB (ru_maxrss would include the parent's)."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+def step(
+    views: Callable[[], list[nn.Module]], owners: list[nn.Module], x: torch.Tensor, y: torch.Tensor
+) -> None:
+    """Forward and backward of every width, the widest first, as the sandwich rule does."""
+    for owner in owners:
+        owner.zero_grad(set_to_none=True)
+    for view in reversed(views()):
+        nn.functional.cross_entropy(view(x), y).backward()
 
 
-def memory_worker(kind: str, name: str, batch: int, size: int) -> None:
-    """Print the peak resident memory, above that of the bare process, of one training step."""
-    torch.set_num_threads(THREADS)
-    base = high_water()
-    wide = model(name)
-    x, y = torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,))
-    if kind == "views":
-        net = aw.Elastic(wide, torch.randn(1, 3, 32, 32), widths=WIDTHS).train()
-        for _ in range(2):
-            net.zero_grad(set_to_none=True)
-            for w in reversed(WIDTHS):
-                nn.functional.cross_entropy(net.at(w)(x), y).backward()
+def training(quick: bool) -> list[Row]:
+    rows: list[Row] = []
+    for name, batch, size in (("resnet50", 8, 96), ("mobilenet_v2", 8, 96), ("vit_tiny", 4, 224)):
+        net = elastic(name, size)
+        compact = [net.extract(w).train() for w in WIDTHS]
+        x, y = torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,))
+        net.train()
+        a, b = in_turns(
+            lambda net=net, x=x, y=y: step(lambda: [net.at(w) for w in WIDTHS], [net], x, y),
+            lambda small=compact, x=x, y=y: step(lambda: small, list(small), x, y),
+            2 if quick else 9,
+        )
+        rows.append(
+            (
+                f"step over four widths / four compact networks, {name}, {size} px, batch {batch}",
+                ratio(a, b),
+                1.05,
+            )
+        )
+    return rows
+
+
+def compiled(quick: bool) -> list[Row]:
+    net = elastic("resnet18", 96).train()
+    small = [net.extract(w).train() for w in WIDTHS]
+    if quick:
+        net.compile(WIDTHS, backend="eager")
     else:
-        wide.train()
-        for _ in range(2):
-            wide.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(wide(x), y).backward()
-    print(high_water() - base)
+        net.compile(WIDTHS)
+        small = [torch.compile(m) for m in small]
+    x, y = torch.randn(8, 3, 96, 96), torch.randint(0, 1000, (8,))
+    a, b = in_turns(
+        lambda: step(lambda: [net.at(w) for w in WIDTHS], [net], x, y),
+        lambda: step(lambda: small, list(small), x, y),
+        2 if quick else 9,
+    )
+    return [
+        (
+            "compiled step over four widths / four compact networks, resnet18, 96 px, batch 8",
+            ratio(a, b),
+            1.05,
+        )
+    ]
 
 
-def memory(name: str, batch: int, size: int) -> dict[str, float]:
-    def peak(kind: str) -> float:
-        command = [sys.executable, __file__, "--memory", kind, name, str(batch), str(size)]
-        # A fixed threshold: freed blocks go back to the system, so that the peak is memory in use and not what the
-        # allocator happens to hold (without it the same process differs by 10 % from run to run).
-        environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-        runs = [
-            subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-            for _ in range(3)
-        ]
-        return statistics.median(int(run.stdout) for run in runs)
+def inference(quick: bool) -> list[Row]:
+    rows: list[Row] = []
+    for name in ("resnet18", "mobilenet_v2", "vit_tiny"):
+        net = elastic(name, 224).train()
+        if name != "vit_tiny":
+            net.calibrate([torch.randn(2, 3, 224, 224)], widths=[0.25], batches=1)
+        net.eval()
+        view, small, x = net.at(0.25), net.extract(0.25).eval(), torch.randn(1, 3, 224, 224)
+        for grad in (False, True):
+            with torch.set_grad_enabled(grad):
+                a, b = in_turns(
+                    lambda v=view, x=x: v(x), lambda s=small, x=x: s(x), 10 if quick else 151, warm=10
+                )
+            mode = "gradients enabled" if grad else "no gradients"
+            rows.append(
+                (
+                    f"view / extracted, {name}, 224 px, batch 1, width 0.25, {mode}",
+                    ratio(a, b),
+                    None if grad else 1.06,
+                )
+            )
+    return rows
 
-    wide, views = peak("wide"), peak("views")
-    return {
-        "peak of the 4-width step / the widest net's own": views / wide,
-        "the widest net's own, MiB": wide / 1024,
-    }
+
+def making(quick: bool) -> list[Row]:
+    rows: list[Row] = []
+    repeats = 3 if quick else 25
+    for name in ("resnet50", "mobilenet_v2", "mlp_1000"):
+        start = time.process_time()
+        net = elastic(name, 64)
+        rows.append((f"tracing, {name}, CPU s", f"{time.process_time() - start:.2f}", None))
+        generator = torch.Generator().manual_seed(0)
+        widths = iter([net.space.sample(generator) for _ in range(2 * repeats + 2)])
+        net.at(0.5)
+        rows.append(
+            (f"at, cached, {name}, us", f"{1e6 * per_call(lambda n=net: n.at(0.5), repeats, 50):.1f}", 50.0)
+        )
+        new = 1e3 * per_call(lambda n=net, w=widths: n.at(next(w)), repeats, 1)
+        rows.append((f"at, new, {name}, ms", f"{new:.2f}", None if name == "mlp_1000" else 5.0))
+        net.macs(0.5)
+        rows.append(
+            (
+                f"macs, {name}, us",
+                f"{1e6 * per_call(lambda n=net: n.macs(0.5), repeats, 50):.1f}",
+                None if name == "mlp_1000" else 30.0,
+            )
+        )
+        first = 1e6 * per_call(lambda n=net, w=widths: n.macs(next(w)), repeats, 1)
+        rows.append((f"macs of a width for the first time, {name}, us", f"{first:.1f}", None))
+        kept = np.stack(
+            [np.random.default_rng(0).integers(1, g.size + 1, 100_000) for g in net.space.groups[:64]], axis=1
+        )
+        if name != "mlp_1000":
+            start = time.perf_counter()
+            net.macs(kept)
+            rows.append((f"macs of 100,000 widths, {name}, s", f"{time.perf_counter() - start:.3f}", 1.0))
+    return rows
 
 
-LIMITS = {"views / compact": 1.10, "trace, CPU s": 2.0, "at, new, ms": 3.0, "at, cached, us": 50.0, "MACs of 1e5 random widths, s": 1.0, "peak of the 4-width step / the widest net's own": 1.15} | {
-    f"view / extracted at {w}": 1.05 for w in WIDTHS
-}  # fmt: skip
+def status(key: str) -> int:
+    """A line of this process's status in KiB: `VmHWM` is the peak of resident memory, `VmRSS` its present size."""
+    text = Path("/proc/self/status").read_text()
+    return int(next(line for line in text.splitlines() if line.startswith(key)).split()[1])
 
 
-def table(results: dict[str, float]) -> str:
-    rows = [f"| {k} | {v:.3g} | {LIMITS.get(k, '')} |" for k, v in results.items()]
-    return "\n".join(["| what | measured | wanted at most |", "|---|---:|---:|", *rows])
+def memory_worker(name: str) -> None:
+    """Print the peak of resident memory in steps over four widths, above that of the bare model, in KiB."""
+    torch.set_num_threads(THREADS)
+    net = elastic(name, 96).train()
+    x, y = torch.randn(8, 3, 96, 96), torch.randint(0, 1000, (8,))
+    base = status("VmRSS")
+    for _ in range(3):
+        step(lambda: [net.at(w) for w in WIDTHS], [net], x, y)
+    print(status("VmHWM") - base)
+
+
+def run_worker(arguments: list[str], source: Path | None) -> int:
+    # A fixed threshold: freed blocks go back to the system, so that the peak is memory in use and not what the
+    # allocator happens to hold (without it the same process differs by 10 % from run to run).
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
+    if source is not None:
+        environment["PYTHONPATH"] = str(source / "src")
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return int(done.stdout.split()[-1])
+
+
+def memory(quick: bool, before: Path | None) -> list[Row]:
+    rows: list[Row] = []
+    for name in ("resnet50", "mobilenet_v2"):
+        sources = [None] if before is None else [None, before]
+        runs = [[run_worker(["--memory", name], s) for s in sources] for _ in range(1 if quick else 5)]
+        now = statistics.median(r[0] for r in runs)
+        rows.append(
+            (f"peak of a step over four widths above the bare model, {name}, MiB", f"{now / 1024:.1f}", None)
+        )
+        if before is not None:
+            old = statistics.median(r[1] for r in runs)
+            rows.append(
+                (
+                    f"the same / the same before, {name}",
+                    f"{now / old:.3f} ({old / 1024:.1f} MiB before)",
+                    1.05,
+                )
+            )
+    return rows
+
+
+def flat(quick: bool) -> list[Row]:
+    """Resident memory over many random widths."""
+    rows: list[Row] = []
+    count = 60 if quick else 2000
+    net = elastic("mobilenet_v2", 32)
+    x, y = torch.randn(2, 3, 32, 32), torch.randint(0, 1000, (2,))
+    net.norms.lenient = True
+    for mode in ("training", "inference"):
+        net.train(mode == "training")
+        generator, seen = torch.Generator().manual_seed(0), []
+        for i in range(count):
+            view = net.at(net.space.sample(generator))
+            if mode == "training":
+                net.zero_grad()
+                nn.functional.cross_entropy(view(x), y).backward()
+            else:
+                for m in view.modules():
+                    if isinstance(m, nn.BatchNorm2d):
+                        m._buffers["num_batches_tracked"].fill_(1)
+                with torch.no_grad():
+                    view(x)
+            if i in (count // 4, count - 1):
+                seen.append(status("VmRSS") / 1024)
+        bound = net._packs.limit / 2**20
+        text = f"{seen[0]:.0f} MiB after {count // 4}, {seen[1]:.0f} after {count}; copies {net._packs.bytes / 2**20:.0f} of {bound:.0f}"
+        rows.append((f"resident memory over random widths, mobilenet_v2, {mode}", text, None))
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    lines = [f"| {what} | {value} | {'' if most is None else most} |" for what, value, most in rows]
+    return "\n".join(["| what | measured | wanted at most |", "|---|---:|---:|", *lines])
 
 
 def main() -> None:
@@ -222,28 +287,26 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--memory", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=PARTS, action="append")
+    parser.add_argument("--before", type=Path, help="a checkout to compare memory with")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
-        kind, name, batch, size = args.memory
-        memory_worker(kind, name, int(batch), int(size))
+        memory_worker(args.memory)
         return
     torch.set_num_threads(THREADS)
-    name, batch, size, repeats = ("resnet18", 4, 64, 3) if args.quick else ("resnet50", 16, 128, 9)
-    results = making(name)
-    results |= training(name, batch, size, repeats)
-    results |= inference(name, 8, size, 8 * repeats)
-    results |= memory(name, batch, size)
-    versions = f"{name}, batch {batch}, {size} px, torch {torch.__version__}, {THREADS} threads, {platform.machine()}, Python {platform.python_version()}"
-    print(versions + "\n\n" + table(results))
+    rows: list[Row] = []
+    for part in args.only or PARTS:
+        found = memory(args.quick, args.before) if part == "memory" else globals()[part](args.quick)
+        print(table(found) if not rows else table(found).split("\n", 2)[2], flush=True)
+        rows += found
+    versions = f"torch {torch.__version__}, {THREADS} threads, {platform.machine()}, Python {platform.python_version()}"
+    print(f"\n{versions}")
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "step.json").write_text(
-            json.dumps({"setting": versions, "results": results}, indent=1) + "\n"
-        )
-        (args.out / "step.md").write_text(
-            f"# Cost of elasticity\n\nMade by `python benchmarks/step.py --out docs/step` ({versions}).\nMedians of one run; ratios turn by turn.\n\n{table(results)}\n"
-        )
+        (args.out / "step.json").write_text(json.dumps({"setting": versions, "rows": rows}, indent=1) + "\n")
+        text = f"Made by `python benchmarks/step.py --out docs/step` ({versions}).\nRatios are medians over pairs that took turns, with quartiles."
+        (args.out / "step.md").write_text(f"# Cost of elasticity\n\n{text}\n\n{table(rows)}\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
 from anywidth import Elastic, errors
+from anywidth.view import compiling
 from oracles import rand, randomized
 from random_nets import RandomNet
 
@@ -48,6 +49,22 @@ def test_twelve_widths_are_twelve_graphs_that_are_kept():
     assert count.frame_count == len(SHARES)
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] == len(SHARES)
+
+
+@pytest.mark.parametrize("isolates", [True, False])
+def test_three_networks_of_twelve_widths_are_36_graphs(isolates, monkeypatch):
+    if not isolates:  # as with a torch that cannot keep the graphs of calls apart
+        monkeypatch.setattr(compiling, "_isolates", lambda: False)
+    count, x = CompileCounter(), torch.randn(2, 10)
+    nets = [Elastic(nn.Sequential(nn.Linear(10, 24), nn.ReLU(), nn.Linear(24, 4)), x) for _ in range(3)]
+    shares = [i / 12 for i in range(1, 13)]
+    views = [net.compile(shares, backend=count) for net in nets]
+    for _ in range(2):
+        for net, made in zip(nets, views, strict=True):
+            for w in shares:
+                assert_close(made[w](x), net.extract(w)(x))
+    assert count.frame_count == counters["stats"]["unique_graphs"] == 36
+    assert not counters["graph_break"]
 
 
 def test_plain_torch_compile_would_fall_back():
@@ -107,13 +124,15 @@ def test_the_default_is_all_listed_widths():
     assert list(views) == ["s", "l"]
 
 
-def test_a_compiled_stale_view_says_so():
+def test_a_compiled_view_follows_a_cast_and_says_when_it_is_stale():
     net = elastic()
     view = net.compile([0.5], backend="eager")[0.5]
     view(rand(*IMAGE))
     net.float()
+    assert_close(view(rand(*IMAGE).float()), net.extract(0.5)(rand(*IMAGE).float()))
+    del net.model.blocks[3]
     with pytest.raises(errors.StaleViewError, match=r"Call net.at"):
-        view(rand(*IMAGE))
+        view(rand(*IMAGE).float())
 
 
 def test_a_copy_of_a_compiled_view_is_plain():

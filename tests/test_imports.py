@@ -13,7 +13,7 @@ ROOT = Path(anywidth.__file__).parent
 # Every row may import the rows before it; the parts of one row know nothing of each other.
 ROWS = (
     ("errors",),
-    ("files", "seeds", "subset"),
+    ("files", "seeds", "subset", "signature"),
     ("width",),
     ("channels",),
     ("view",),

@@ -6,6 +6,7 @@ Source: Universally Slimmable Networks, arXiv 1903.05134, sec. 3.2 ("post-statis
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from anywidth.norms import batch_norms
+from anywidth.norms import batch_norms, reset_, statistics_of
 from anywidth.trunk import Once, Trunk
+from anywidth.view import eagerly, holding
 from anywidth.width import Width
 
 
@@ -51,7 +53,7 @@ def collect_(
     """
     for view in views:
         for m in batch_norms(view()).values():
-            m.reset_running_stats()
+            reset_(m)
     seen = torch.zeros((), dtype=torch.float64, device=device)
     for batch in islice(loader, batches):
         x = inputs_of(batch)
@@ -73,32 +75,27 @@ def _add_(view: nn.Module, x: Any) -> None:
     Args:
         x: the batch, or what runs the view on it.
     """
-    norms = batch_norms(view)
-    saved = [(m, m.training) for m in view.modules()]
-    momenta = {p: m.momentum for p, m in norms.items()}
-    try:
-        view.eval()
-        for m in norms.values():
-            m.training, m.momentum = True, None  # momentum None: the cumulative average
+    norms = set(batch_norms(view).values())
+    with ExitStack() as stack:
+        stack.enter_context(eagerly(view))
+        for m in view.modules():
+            stack.enter_context(holding(m, training=m in norms))
+        for m in norms:
+            stack.enter_context(holding(m, momentum=None))  # the cumulative average
         x(view) if isinstance(x, partial) else view(x)
-    finally:
-        for p, m in norms.items():
-            m.momentum = momenta[p]
-        for m, mode in saved:
-            m.training = mode
 
 
 def _merge_(view: nn.Module, total: Callable[[Tensor], Tensor]) -> None:
     """The average over all batches of all processes."""
-    norms = list(batch_norms(view).values())
-    counts = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
-    parts = [t * n.to(t) for m, n in zip(norms, counts, strict=True) for t in (m.running_mean, m.running_var) if t is not None]  # fmt: skip
+    norms = [statistics_of(m) for m in batch_norms(view).values()]
+    counts = [n for m in norms if (n := m["num_batches_tracked"]) is not None]
+    parts = [t * n.to(t) for m, n in zip(norms, counts, strict=True) for t in (m["running_mean"], m["running_var"]) if t is not None]  # fmt: skip
     sums = total(torch.cat([*parts, torch.stack(counts).to(parts[0])])) if parts else torch.zeros(0)
     sizes = [p.numel() for p in parts]
     *merged, all_counts = sums.split([*sizes, len(counts)]) if parts else [sums]
     rest = iter(merged)
     for m, n, count in zip(norms, counts, all_counts, strict=True):
-        for t in (m.running_mean, m.running_var):
+        for t in (m["running_mean"], m["running_var"]):
             if t is not None:
                 t.copy_(next(rest) / count.clamp(min=1))
         n.fill_(int(count))

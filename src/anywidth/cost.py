@@ -8,17 +8,28 @@ published tables of Slimmable Networks and DS-Net do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, get_args
 
 import numpy as np
 from torch import nn
 
-from anywidth.channels.space import ChannelSpace, Run, Size
+from anywidth.channels.space import ChannelSpace, Size
 from anywidth.errors import WidthError
 from anywidth.width import Width
 
 Convention = Literal["anywidth", "slimmable"]
-_CHUNK = 8192
+_ELEMENTS = 2**21  # of intermediate arrays
+_ONE = -1
+
+
+@dataclass(frozen=True)
+class Products:
+    """Products of sizes: `factors[t] x sizes[columns[0, t]] x sizes[columns[1, t]] ...`; column -1 is the size 1."""
+
+    factors: np.ndarray
+    columns: np.ndarray
 
 
 class CostModel:
@@ -29,16 +40,14 @@ class CostModel:
     """
 
     def __init__(self, space: ChannelSpace, shapes: Mapping[str, Sequence[int]]) -> None:
-        self.space = space
         self._sizes: dict[Size, int] = {}
         self.macs_terms = self._products([t.sizes for t in space.terms if not t.pool])
         self.pool_terms = self._products([t.sizes for t in space.terms if t.pool])
         self.activation_terms = self._products([t.written for t in space.terms if not t.pool])
         self.param_terms = self._products([_parameter_sizes(space, n, shape) for n, shape in shapes.items()])
-        self._runs: list[Run] = []
         self._design()
 
-    def _products(self, terms: Iterable[Sequence[Size]]) -> list[tuple[int, tuple[int, ...]]]:
+    def _products(self, terms: Iterable[Sequence[Size]]) -> Products:
         """Constant factor and variable sizes of every product; equal products merged."""
         merged: dict[tuple[int, ...], int] = {}
         for sizes in terms:
@@ -51,35 +60,43 @@ class CostModel:
                     factor *= s.constant
             key = tuple(sorted(variable))
             merged[key] = merged.get(key, 0) + factor
-        return [(factor, key) for key, factor in merged.items()]
+        longest = max(map(len, merged), default=0)
+        rows = [[*key, *[_ONE] * (longest - len(key))] for key in merged]
+        columns = np.array(rows, np.int64).reshape(len(rows), longest).T
+        return Products(np.array(list(merged.values()), np.float64), columns)
 
     def _design(self) -> None:
-        """Sizes as one matrix over clipped runs: size = constant + matrix @ clip(units - first, 0, count)."""
-        runs = list(dict.fromkeys(Run(r.group, r.first, r.count, 1) for s in self._sizes for r in s.runs))
-        where = {r: i for i, r in enumerate(runs)}
+        """Sizes as sums over clipped runs: size = constant + sum of each x clip(units - first, 0, count).
+
+        The runs of all sizes stand in one row, one size after the other; `_starts` says where each begins, and one more size,
+        that of no run, is 1.
+        """
+        runs = [r for s in self._sizes for r in s.runs]
         self._group = np.array([r.group for r in runs], np.int64)
         self._first = np.array([r.first for r in runs], np.float64)
         self._count = np.array([r.count for r in runs], np.float64)
-        self._matrix = np.zeros((len(runs), len(self._sizes)))
+        self._each = np.array([r.each for r in runs], np.float64)
+        self._starts = np.cumsum([0, *(len(s.runs) for s in self._sizes)], dtype=np.int64)[:-1]
         self._constant = np.array([s.constant for s in self._sizes], np.float64)
-        for s, column in self._sizes.items():
-            for r in s.runs:
-                self._matrix[where[Run(r.group, r.first, r.count, 1)], column] += r.each
 
-    def total(self, terms: Sequence[tuple[int, tuple[int, ...]]], kept: np.ndarray) -> np.ndarray:
+    def _sizes_at(self, rows: np.ndarray) -> np.ndarray:
+        """(N, groups) units -> (N, sizes + 1) sizes, the last one 1."""
+        sizes = np.ones((len(rows), len(self._sizes) + 1))
+        if len(self._sizes):
+            active = np.minimum(np.maximum(rows[:, self._group] - self._first, 0), self._count) * self._each
+            sizes[:, :-1] = np.add.reduceat(active, self._starts, axis=1) + self._constant
+        return sizes
+
+    def total(self, terms: Products, kept: np.ndarray) -> np.ndarray:
         """Sum of products for every row of `kept` (N x groups, units) -> (N,) int64."""
         out = np.empty(len(kept), np.int64)
-        for start in range(0, len(kept), _CHUNK):
-            rows = kept[start : start + _CHUNK].astype(np.float64)
-            active = np.clip(rows[:, self._group] - self._first, 0, self._count)
-            sizes = (active @ self._matrix + self._constant).T.copy()
-            total = np.zeros(len(rows))
-            for factor, key in terms:
-                product = np.full(len(rows), float(factor))
-                for k in key:
-                    product *= sizes[k]
-                total += product
-            out[start : start + _CHUNK] = np.rint(total)
+        chunk = max(1, _ELEMENTS // max(1, len(terms.factors), len(self._group)))
+        for start in range(0, len(kept), chunk):
+            sizes = self._sizes_at(kept[start : start + chunk].astype(np.float64))
+            product = np.broadcast_to(terms.factors, (len(sizes), len(terms.factors)))
+            for column in terms.columns:
+                product = product * sizes[:, column]
+            out[start : start + chunk] = np.rint(product.sum(axis=1))
         return out
 
     def macs(self, kept: np.ndarray, convention: Convention = "anywidth") -> np.ndarray:
@@ -113,6 +130,26 @@ def _parameter_sizes(space: ChannelSpace, name: str, shape: Sequence[int]) -> li
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every parameter, tied ones once."""
     return {n: tuple(p.shape) for n, p in model.named_parameters()}
+
+
+class TensorShapes:
+    """The shapes of a model's parameters, and a quick look whether they may have changed since."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.shapes = parameter_shapes(model)
+        modules = list(model.modules())
+        self._children = [m.__dict__["_modules"] for m in modules if m.__dict__["_modules"]]
+        self._parameters = [m.__dict__["_parameters"] for m in modules if m.__dict__["_parameters"]]
+        self._seen = self._look()
+
+    def _look(self) -> tuple[list, list]:
+        children = chain.from_iterable(map(dict.values, self._children))
+        return list(children), list(map(id, chain.from_iterable(map(dict.values, self._parameters))))
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the model has the same modules and parameters as then."""
+        return self._look() == self._seen
 
 
 def kept_rows(

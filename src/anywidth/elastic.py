@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
+import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map_only
 
 from anywidth.calibration import collect_
-from anywidth.channels.build import Policy
-from anywidth.channels.space import ChannelSpace
-from anywidth.cost import Convention, CostModel, kept_rows, parameter_shapes
+from anywidth.channels.space import ChannelSpace, Policy
+from anywidth.cost import Convention, CostModel, TensorShapes, kept_rows, parameter_shapes
 from anywidth.empty import check_empty, empty_groups, silence_, with_silent
-from anywidth.errors import StatisticsError, TraceError, WidthError
+from anywidth.errors import CheckpointError, StatisticsError, TraceError, WidthError
 from anywidth.norms import NormBank, NormPolicy
 from anywidth.probe import probed_space
 from anywidth.selection import fed_by, reading_subsets
-from anywidth.still import RequireStatistics, as_constants_, keep_frozen
+from anywidth.signature import ModelForward
+from anywidth.still import as_constants_, keep_frozen
 from anywidth.subset import has_index
 from anywidth.trunk import Trunk
-from anywidth.view import Blueprint, compile_, link_of, standalone
-from anywidth.width import Width, unknown_name
+from anywidth.view import Blueprint, NormKind, PackStore, baseline, compile_, standalone
+from anywidth.width import Width, check_label, unknown_name
 
-_VIEWS_KEPT = 64
+_VIEWS_KEPT, _COSTS_KEPT = 64, 4096
+_WIDTHS = "widths"  # in a state dict
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +52,8 @@ class Elastic(nn.Module):
         divisor, minimum: rounding of `space.uniform`, in channels: a number, or group name or glob pattern -> number. The
             hidden channels of MobileNet v2 (expansion t, divisor 8) have the divisor 8 t.
         freeze: names or glob patterns of modules or parameters; the channels they make stay.
-        space: a channel space found earlier, instead of tracing.
+        space: a channel space found earlier, instead of tracing; `divisor` and `minimum` then are its own by default, and `freeze`
+            says what was frozen when it was found.
 
     Raises:
         TraceError: the model fails on the example inputs.
@@ -63,53 +70,66 @@ class Elastic(nn.Module):
         *,
         norm: NormPolicy = "shared",
         widths: Iterable[float] | Mapping[Hashable, Any] | None = None,
-        divisor: Policy = 1,
-        minimum: Policy = 1,
+        divisor: Policy | None = None,
+        minimum: Policy | None = None,
         freeze: Sequence[str] = (),
         space: ChannelSpace | None = None,
     ) -> None:
         super().__init__()
-        _check_arguments(model, widths, divisor, minimum)
-        freeze = (freeze,) if isinstance(freeze, str) else freeze
+        _check_arguments(model, widths, divisor, minimum, space is not None)
+        freeze = (freeze,) if isinstance(freeze, str) else tuple(freeze)
         self.model = model
-        self.space = probed_space(model, example_inputs, freeze, divisor, minimum) if space is None else space
-        self._shapes = parameter_shapes(model)
+        if space is None:
+            space = probed_space(model, example_inputs, freeze, divisor or 1, minimum or 1)
+        elif divisor is not None or minimum is not None:
+            space = space.rounded(
+                space.divisor if divisor is None else divisor, space.minimum if minimum is None else minimum
+            )
+        if freeze and not set(freeze) <= set(space.freeze):
+            space = replace(space, freeze=tuple(dict.fromkeys((*space.freeze, *freeze))))
+        self.space = space
         _check_fit(self.space, model)
+        self._kept = baseline(model)
         self.norms = NormBank(model, self.space, norm)
         self._example = example_inputs
-        self._policies = {
-            "freeze": tuple(freeze),
-            "divisor": divisor if isinstance(divisor, int) else 1,
-            "minimum": minimum if isinstance(minimum, int) else 1,
-        }
         self.widths: dict[Hashable, Width] = {}
+        self._selecting: list[Elastic] = []
         self._reset()
         listed = {1.0: 1.0} if widths is None else widths
         for label, w in listed.items() if isinstance(listed, Mapping) else [(w, w) for w in listed]:
             self.list_width_(label, w)
 
     def _reset(self) -> None:
+        """Forget everything that was worked out from the model's tensors and modules."""
+        self._lock = threading.RLock()
+        self._packs = PackStore(self.model)
         self._views: OrderedDict[Width, nn.Module] = OrderedDict()
         self._uniform: dict[float, Width] = {}
         self._blueprint: Blueprint | None = None
-        self._cost: CostModel | None = None
-        self._selecting: list[Elastic] = []
+        self._cost: tuple[CostModel, TensorShapes] | None = None
+        self._known_costs: dict[Any, int] = {}
         self.norms.renew_()
 
     # --- widths -------------------------------------------------------------------------------------------------
 
     def list_width_(self, label: Hashable, width: Any) -> Width:
-        """Add a width to the listed ones, under a label: it gets statistics (and, if switchable, affine pairs)."""
+        """Add a width to the listed ones, under a label: it gets statistics (and, if switchable, affine pairs).
+
+        Raises:
+            WidthError: no such width, or a label that cannot be told from another one (1, 1.0 and "1.0").
+        """
         if isinstance(width, Mapping | list | tuple) and not isinstance(width, Width):
-            found = self.space.width(width)
+            resolved = self.space.width(width)
         elif isinstance(width, float):  # a multiplier, also where it is a label of another width
-            found = self.space.uniform(width)
+            resolved = self.space.uniform(width)
         else:
-            found = self.width(width)
-        self.widths[label] = found
-        self.norms.list_(found)
-        self._views.pop(found, None)
-        return found
+            resolved = self.width(width)
+        check_label(label, self.widths)
+        self.widths[label] = resolved
+        self.norms.list_(resolved, label)
+        with self._lock:
+            self._views.pop(resolved, None)
+        return resolved
 
     def width(self, w: Any) -> Width:
         """The `Width` behind a width, a label of `net.widths`, or a multiplier.
@@ -149,21 +169,27 @@ class Elastic(nn.Module):
 
     # --- running ------------------------------------------------------------------------------------------------
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The wide network."""
+    forward: Any = ModelForward()
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
         if self.norms.still:
             keep_frozen(self.model)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self._packs.learnt += 1
         return self.model(*args, **kwargs)
 
     def at(self, w: Any) -> nn.Module:
-        """The network at a width: a module of the model's own class whose tensors alias this network's.
+        """The network at a width: a module of a subclass of the model's class that reads this network's tensors when it runs.
 
-        Gradients of the view arrive in this network's parameters. The view is in the mode (train or eval) that the
-        network is in now; views are kept, so asking again is cheap.
+        A view is an ordinary module in the graph: gradients of its loss arrive in this network's parameters, whatever optimiser,
+        hook, `DistributedDataParallel` or `torch.func` transform is around. It is in the mode (train or eval) that the network is
+        in, and has the network's attributes and hooks. Views are kept, so asking again is cheap. Train with an optimiser over
+        `net.parameters()`. What is done to a view (a hook, `train()`, an attribute) stays with that object, which is then no
+        longer the one that `at` returns; what would need tensors of its own (a cast, freezing, a mask) is refused.
 
-        Train with an optimiser over `net.parameters()`: the view's own parameters never hold a gradient. Updates through
-        optimisers, in-place operations and `load_state_dict` are noticed; after writing to `.data` in evaluation, call
-        `net.drop_views_()`. Threads may share a view for inference, not for training and inference at once.
+        In evaluation without gradients, views keep contiguous copies of their weights, at most three times the network's bytes in
+        all. They follow every change that leaves a mark: after writes to `.data`, and after steps of a fused optimiser on gradients of
+        `net.model` itself (rather than of `net` or a view), call `net.drop_views_()`.
 
         Args:
             w: a `Width`, a multiplier in (0, 1], or a label of `net.widths`.
@@ -171,20 +197,31 @@ class Elastic(nn.Module):
         Raises:
             WidthError: no such width, or one that is not a prefix of every group.
         """
-        if (other := self.owner(w)) is not self:
+        if (other := self._of(w)) is not self:
             return other.at(w)
         width = self.width(w)
-        view = self._views.get(width)
-        if view is None or not link_of(view).fresh:  # type: ignore[union-attr]
-            view = self._build(width)
-        self._views.move_to_end(width)
-        if view.training != self.model.training:
-            view.train(
-                self.model.training
-            )  # models may act on it (drop caches); then every module as in the wide network
-            for mine, wide in zip(view.modules(), self.model.modules(), strict=True):
-                mine.training = wide.training
+        with self._lock:
+            if not self._is_fresh():
+                self._renew_blueprint()
+            view = self._views.get(width)
+            if view is None:
+                view = self._views[width] = self._build(width)
+            self._views.move_to_end(width)
+            while len(self._views) > _VIEWS_KEPT:
+                self._views.popitem(last=False)
         return view
+
+    def _is_fresh(self) -> bool:
+        """Whether views may be made, and kept, by what is known of the model's modules."""
+        plan = self._blueprint
+        return plan is not None and plan.norms.still == self.norms.still and plan.fresh
+
+    def _renew_blueprint(self) -> None:
+        _check_fit(self.space, self.model)
+        self._views.clear()
+        kind = NormKind(switchable=self.norms.policy == "switchable", still=self.norms.still)
+        self._blueprint = Blueprint(self.model, self.space, self._kept, kind)
+        self.norms.renew_()
 
     def _build(self, width: Width) -> nn.Module:
         if (empty := empty_groups(width)) != set():
@@ -198,24 +235,10 @@ class Elastic(nn.Module):
                 f"a view needs nested widths (the first units of every group), but '{bad}' keeps chosen units. Use "
                 "net.extract(width) for a copy, or aw.reorder_(net, ...) to bring these channels to the front first."
             )
-        view = self._view(width)
-        self._views[width] = view
-        while len(self._views) > _VIEWS_KEPT:
-            self._views.popitem(last=False)
-        return view
-
-    def _view(
-        self, width: Width, *, overrides: Mapping[str, Tensor] | None = None, checked: bool = True
-    ) -> nn.Module:
-        if self._blueprint is None or not self._blueprint.fresh:
-            self._blueprint = Blueprint(self.model, self.space)
-            self.norms.renew_()
-        checks: list[Callable[[nn.Module], None]] = []
-        if checked and self.norms.needs_check(width):
-            checks.append(RequireStatistics(self.norms, width, self._label(width)))
-        return self._blueprint.build(
-            width, self.norms.overrides(width) if overrides is None else overrides, checks
-        )
+        assert self._blueprint is not None
+        with torch.inference_mode(False):  # a view made in evaluation may be trained later
+            norms = self.norms.at(width, self._label(width))
+            return self._blueprint.build(width, norms=norms, packs=self._packs, changed=_Leave(self, width))
 
     def extract(self, w: Any) -> nn.Module:
         """A stand-alone copy at a width: owns compact tensors, needs nothing of this package to run (but for selections and
@@ -225,12 +248,11 @@ class Elastic(nn.Module):
         output (`anywidth.empty`). A width without statistics gets slices of the wide network's, as pruning does: calibrate
         or fine-tune it. Norms that were made constants are `FrozenBatchNorm2d` in the copy.
         """
-        if (other := self.owner(w)) is not self:
+        if (other := self._of(w)) is not self:
             return other.extract(w)
         width = self.width(w)
-        overrides = None
-        if self.norms.policy == "shared" and not self.norms.ready(width):
-            overrides = {}
+        measured = self.norms.ready(width) or self.norms.policy != "shared"
+        if not measured:
             _log.info(
                 "extract: width %s has no statistics of its own; it gets slices of the wide network's",
                 self._label(width),
@@ -240,17 +262,22 @@ class Elastic(nn.Module):
                 "chosen units cannot be extracted with switchable norms: each listed width has its own. Use norm='shared'."
             )
         check_empty(self.space, width)
-        view = self._view(with_silent(width), overrides=overrides, checked=False)
-        for mine, wide in zip(view.modules(), self.model.modules(), strict=True):
-            mine.training = wide.training
-        made = standalone(view)
-        silence_(made, self.space, width)
-        return as_constants_(made) if self.norms.constant else made
+        _check_fit(self.space, self.model)
+        with self._lock:
+            if not self._is_fresh():
+                self._renew_blueprint()
+            assert self._blueprint is not None
+            full = with_silent(width)
+            norms = self.norms.at(full, self._label(width)) if measured else None
+            small = standalone(self._blueprint.build(full, norms=norms))
+        silence_(small, self.space, width)
+        return as_constants_(small) if self.norms.constant else small
 
     def selection(self, example_inputs: Any = None, *, freeze: Sequence[str] = ()) -> Elastic:
         """This network with streams that keep their width: batch norms that read them choose a subset (`anywidth.selection`).
 
-        It shares all tensors; its widths, of other groups, may be given to `extract`, `at`, `macs` and `params` of this one.
+        An elastic network of its own, of other groups, that shares all tensors. While it is this network's last one, its widths may
+        also be given to `extract`, `at`, `macs` and `params` of this network.
 
         Args:
             example_inputs: by default those that this network was made with.
@@ -259,12 +286,9 @@ class Elastic(nn.Module):
         Raises:
             TraceError: a network that was loaded has no example inputs (`set_example_`).
         """
-        policies = {**self._policies, "freeze": (*self._policies["freeze"], *freeze)}
-        if (
-            not self._selecting
-            or not self._twin_is_fresh()
-            or (freeze and self._selecting[0]._policies != policies)
-        ):
+        freeze = (*self.space.freeze, *freeze)
+        known = self._selecting[0] if self._selecting else None
+        if known is None or not self._shares_tensors(known) or not set(freeze) <= set(known.space.freeze):
             example = self.example() if example_inputs is None else example_inputs
             fed = fed_by(self.model, example)
             streams = [
@@ -272,26 +296,29 @@ class Elastic(nn.Module):
             ]
             twin = reading_subsets(self.model, streams)
             norm = "frozen" if self.norms.policy == "frozen" else "shared"
-            made = Elastic(twin, example, norm=norm, **policies)
-            frozen = [g.writers[0] for g in made.space.groups if g.stream and g.writers]
-            if frozen:
-                made = Elastic(
-                    twin, example, norm=norm, **{**policies, "freeze": (*policies["freeze"], *frozen)}
-                )
-                made._policies = policies
-            self._selecting = [made]  # in a list: no submodule of this one
-        twin = self._selecting[0]
-        twin.training = self.training
-        for mine, wide in zip(twin.model.modules(), self.model.modules(), strict=True):
-            mine.training = wide.training
-        return twin
+            known = Elastic(twin, example, norm=norm, freeze=freeze)
+            written = [g.writers[0] for g in known.space.groups if g.stream and g.writers]
+            if written:
+                known = Elastic(twin, example, norm=norm, freeze=(*freeze, *written))
+            space = known.space.rounded(self.space.divisor, self.space.minimum, strict=False)
+            known = Elastic(twin, example, norm=norm, space=space)
+            self._selecting = [known]  # in a list: no submodule of this one
+        known.training = self.training
+        for m, wide in zip(known.model.modules(), self.model.modules(), strict=True):
+            m.training = wide.training
+        return known
 
-    def _twin_is_fresh(self) -> bool:
-        """Whether the network of selections still shares all tensors."""
-        shared = {
-            id(t) for t in (*self._selecting[0].model.parameters(), *self._selecting[0].model.buffers())
-        }
+    def _shares_tensors(self, selection: Elastic) -> bool:
+        """Whether the network of selections still has this one's tensors."""
+        shared = {id(t) for t in (*selection.model.parameters(), *selection.model.buffers())}
         return all(id(t) in shared for t in (*self.model.parameters(), *self.model.buffers()))
+
+    def _of(self, w: Any) -> Elastic:
+        """The network that a width is of: the selection made from this one if its groups are that one's, else this one."""
+        foreign = isinstance(w, Width) and w.names != self.space.names
+        if foreign and self._selecting and self._selecting[0].space.names == w.names:
+            return self.selection(freeze=self._selecting[0].space.freeze)
+        return self
 
     def example(self) -> Any:
         """The example inputs that this network was made with, on its device and of its type.
@@ -312,14 +339,6 @@ class Elastic(nn.Module):
     def set_example_(self, example_inputs: Any) -> None:
         """Inputs on which the model runs: a tensor, a tuple of arguments or a dict of keyword arguments."""
         self._example = example_inputs
-
-    def owner(self, w: Any) -> Elastic:
-        """The network whose groups `w` names: that of the selections for a width of it, else this one."""
-        if isinstance(w, Width) and w.names != self.space.names and self._example is not None:
-            given = self._selecting[0]._policies["freeze"] if self._selecting else ()
-            other = self.selection(freeze=[f for f in given if f not in self._policies["freeze"]])
-            return other if other.space.names == w.names else self
-        return self
 
     def compile(self, widths: Iterable[Any] | None = None, **options: Any) -> dict[Any, nn.Module]:  # type: ignore[override]
         """Compile the views of these widths (default: all listed), each with a cache of its own.
@@ -404,35 +423,56 @@ class Elastic(nn.Module):
 
     @property
     def cost(self) -> CostModel:
+        """The cost formulas of this network.
+
+        Raises:
+            TraceError: parameters have other shapes than when it was traced.
+        """
+        if self._cost is None:
+            shapes = TensorShapes(self.model)
+            _check_fit(self.space, self.model)
+            self._cost = CostModel(self.space, shapes.shapes), shapes
+        cost, shapes = self._cost
+        if not shapes.fresh:
+            self._check_shapes(shapes)
+        return cost
+
+    def _check_shapes(self, before: TensorShapes) -> None:
         shapes = parameter_shapes(self.model)
-        if shapes != self._shapes:
-            changed = next(n for n in {**shapes, **self._shapes} if shapes.get(n) != self._shapes.get(n))
+        if shapes != before.shapes:
+            changed = next(n for n in {**shapes, **before.shapes} if shapes.get(n) != before.shapes.get(n))
             raise TraceError(
-                f"'{changed}' is not what it was when the network was traced ({self._shapes.get(changed)}, now "
+                f"'{changed}' is not what it was when the network was traced ({before.shapes.get(changed)}, now "
                 f"{shapes.get(changed)}), so costs are unknown. Make the network elastic again: aw.Elastic(model, example_inputs)."
             )
-        if self._cost is None:
-            self._cost = CostModel(self.space, shapes)
-        return self._cost
+        assert self._cost is not None
+        self._cost = self._cost[0], TensorShapes(self.model)
 
     def macs(self, w: Any, convention: Convention = "anywidth") -> Any:
         """Multiply-adds for the example inputs at a width; for a sequence of widths (or an N x groups array of units) an array."""
-        return self._costs(w, lambda cost, kept: cost.macs(kept, convention))
+        return self._costs(w, "macs", convention)
 
     def params(self, w: Any) -> Any:
         """Parameters at a width, tied ones once; arrays as in `macs`."""
-        return self._costs(w, CostModel.params)
+        return self._costs(w, "params")
 
     def activations(self, w: Any) -> Any:
         """Elements written by convolutions and matrix products for the example inputs; arrays as in `macs`."""
-        return self._costs(w, CostModel.activations)
+        return self._costs(w, "activations")
 
-    def _costs(self, w: Any, formula: Callable[[CostModel, np.ndarray], np.ndarray]) -> Any:
-        if (other := self.owner(w)) is not self:
-            return other._costs(w, formula)
-        if isinstance(w, Width | str) or not isinstance(w, Sequence | np.ndarray):
-            return int(formula(self.cost, kept_rows(self.space, [self.width(w)], self.width))[0])
-        return formula(self.cost, kept_rows(self.space, w, self.width))
+    def _costs(self, w: Any, what: str, *options: Any) -> Any:
+        if (other := self._of(w)) is not self:
+            return other._costs(w, what, *options)
+        formula = getattr(self.cost, what)
+        if not isinstance(w, Width | str) and isinstance(w, Sequence | np.ndarray):
+            return formula(kept_rows(self.space, w, self.width), *options)
+        width = self.width(w)
+        key = (width, what, options)
+        if key not in self._known_costs:
+            if len(self._known_costs) >= _COSTS_KEPT:
+                self._known_costs.clear()
+            self._known_costs[key] = int(formula(np.array([width.kept], np.int64), *options)[0])
+        return self._known_costs[key]
 
     # --- housekeeping -------------------------------------------------------------------------------------------
 
@@ -443,38 +483,121 @@ class Elastic(nn.Module):
         save(self, path)
 
     def drop_views_(self) -> None:
-        """Forget the views made so far (their statistics or weights were replaced); the next `at` makes new ones."""
-        self._views.clear()
+        """Forget the views made so far, and all copies of weights that they keep for inference."""
+        with self._lock:
+            self._views.clear()
+            self._packs.clear()
+            self._blueprint = None
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Elastic:
         super()._apply(fn, recurse)
         self._reset()
         return self
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """The definitions of the listed widths travel with the statistics, as JSON in one tensor of bytes."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        listed = [
+            {"label": None if isinstance(label, Width) else label, "width": w.to_json()}
+            for label, w in self.widths.items()
+            if isinstance(label, str | int | float | Width)
+        ]
+        destination[f"{prefix}{_WIDTHS}"] = torch.frombuffer(
+            bytearray(json.dumps(listed).encode()), dtype=torch.uint8
+        )
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        key = f"{prefix}{_WIDTHS}"
+        if key in state_dict:
+            self._list_saved_(state_dict[key], key)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        unexpected = args[3]
+        if key in unexpected:
+            unexpected.remove(key)
+
+    def _list_saved_(self, saved: Tensor, key: str) -> None:
+        """List the widths of a state dict; those of another network are an error."""
+        try:
+            listed = json.loads(bytes(saved.cpu().tolist()))
+            found = {
+                (w if entry["label"] is None else entry["label"]): self.space.check(w)
+                for entry in listed
+                for w in [Width.from_json(entry["width"])]
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"'{key}' of the state dict: not the widths of this network ({error}). Load a state dict of a network that was made "
+                "elastic from the same model with the same freeze."
+            ) from error
+        for label, w in found.items():
+            if self.widths.get(label) != w:
+                self.list_width_(label, w)
+
     def __deepcopy__(self, memo: dict) -> Elastic:
         made = type(self).__new__(type(self))
         memo[id(self)] = made
         memo[id(self.space)] = self.space
+        memo[id(self._kept)] = self._kept
         made.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
-        made.norms.renew_()
+        made._selecting = []
+        made._reset()
         return made
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        state.update(_views=OrderedDict(), _blueprint=None, _cost=None, _selecting=[])
+        for name in (
+            "_lock",
+            "_packs",
+            "_views",
+            "_uniform",
+            "_blueprint",
+            "_cost",
+            "_known_costs",
+            "_selecting",
+        ):
+            del state[name]
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._kept = baseline(self.model)
+        self._selecting = []
+        self._reset()
 
     def extra_repr(self) -> str:
         return f"groups={len(self.space.groups)}, norm={self.norms.policy!r}, widths={list(self.widths)}"
 
 
-def _check_arguments(model: Any, widths: Any, divisor: Policy, minimum: Policy) -> None:
+class _Leave:
+    """Takes a view out of the cache of `at` when a user changes it."""
+
+    def __init__(self, net: Elastic, width: Width) -> None:
+        self.net, self.width = weakref.ref(net), width
+
+    def __call__(self, shared: Any) -> None:
+        net = self.net()
+        if net is None:
+            return
+        with net._lock:
+            view: Any = net._views.get(self.width)
+            if view is not None and view._view_shared is shared:
+                del net._views[self.width]
+
+
+def _check_arguments(
+    model: Any, widths: Any, divisor: Policy | None, minimum: Policy | None, has_space: bool
+) -> None:
     if not isinstance(model, nn.Module):
         raise TraceError(f"model is a {type(model).__name__}; aw.Elastic takes an nn.Module.")
     if any(t.is_inference() for t in (*model.parameters(), *model.buffers())):
         raise TraceError(
             f"{type(model).__name__} was made under torch.inference_mode(), so its tensors can never have gradients or views; make "
             "it outside."
+        )
+    if not has_space and any(isinstance(p, DTensor) for p in model.parameters()):
+        raise TraceError(
+            f"{type(model).__name__} is sharded already, and a sharded network cannot be traced. Make it elastic first, then shard "
+            "net.model: net = aw.Elastic(model, example_inputs); fully_shard(net.model). Or give the space of a net that was made before."
         )
     if widths is not None and (isinstance(widths, str) or not isinstance(widths, Iterable)):
         raise WidthError(

@@ -21,8 +21,12 @@ class StatisticsError(AnywidthError, RuntimeError):
     """Evaluation at a width whose batch-norm statistics were never collected."""
 
 
-class StaleViewError(AnywidthError, RuntimeError):
-    """A view outlived the tensors it aliases."""
+class ViewError(AnywidthError, RuntimeError):
+    """Something that cannot be done to a view, as its tensors are parts of the wide network's."""
+
+
+class StaleViewError(ViewError):
+    """A view of modules or tensors that the wide network no longer has."""
 
 
 class CheckpointError(AnywidthError, ValueError):

@@ -11,9 +11,7 @@ their statistics in training too, and neither statistics nor affine pairs change
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -24,8 +22,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from anywidth.channels.space import ChannelSpace
 from anywidth.errors import StatisticsError, WidthError
-from anywidth.view import AxisPlan, cut
-from anywidth.width import Width
+from anywidth.view import AxisPlan, Live, cut, own_of_width
+from anywidth.width import Width, label_text, width_key
 
 NormPolicy = Literal["shared", "switchable", "frozen"]
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -34,13 +32,24 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
     """Path -> every batch norm that tracks statistics."""
     return {
-        p: m for p, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None
+        p: m
+        for p, m in model.named_modules()
+        if isinstance(m, _BatchNorm) and m._buffers.get("running_mean") is not None
     }
 
 
-def width_key(width: Width) -> str:
-    """A short name for a width, the same on every machine."""
-    return hashlib.sha256(json.dumps(width.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+def statistics_of(norm: _BatchNorm) -> dict[str, Tensor | None]:
+    """The statistics that a norm updates in training, measured or not."""
+    own = {name: own_of_width(norm, name, training=True) for name in _STATISTICS if isinstance(norm, Live)}
+    return {name: norm._buffers[name] if own.get(name) is None else own[name] for name in _STATISTICS}
+
+
+@torch.no_grad()
+def reset_(norm: _BatchNorm) -> None:
+    """Statistics before any batch was seen."""
+    for name, t in statistics_of(norm).items():
+        if t is not None:
+            t.fill_(1 if name == "running_var" else 0)
 
 
 class NormBank(nn.Module):
@@ -55,9 +64,13 @@ class NormBank(nn.Module):
             raise ValueError(f"norm={policy!r} is no norm policy: use 'shared', 'switchable' or 'frozen'.")
         self.policy: NormPolicy = policy
         self.lenient = False  # whether listed widths may be evaluated before they have statistics
-        self.constant = False  # whether nothing of any norm changes in training (`freeze_`)
+        self.still = policy == "frozen"  # whether norms stay in evaluation mode while the network trains
+        self.constant = False
         self.space = space
-        self.statistics: dict[Width, dict[str, Tensor]] = {}
+        self.statistics: dict[
+            Width, dict[str, Tensor]
+        ] = {}  # views hold the inner dicts: change what is in them
+        self.labels: dict[Width, Hashable] = {}
         self.affine = nn.ParameterDict()
         self.widths_of_affine: dict[str, Width] = {}
         self._models = [model]  # in a list: the model is no submodule of its norms
@@ -69,16 +82,20 @@ class NormBank(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NormBank:
         super()._apply(fn, recurse)
         with torch.no_grad():
-            self.statistics = {w: {n: fn(t) for n, t in s.items()} for w, s in self.statistics.items()}
+            for tensors in self.statistics.values():
+                tensors.update({n: fn(t) for n, t in tensors.items()})
         return self
 
-    def list_(self, width: Width) -> None:
+    def list_(self, width: Width, label: Hashable = None) -> None:
         """Make room for a width: statistics to train or calibrate, and an affine pair of its own if switchable."""
+        self.labels.setdefault(
+            width, width_key(width) if label is None or isinstance(label, Width) else label
+        )
         if width == self.space.full or self.policy == "frozen" or width in self.statistics:
             return
         self.statistics[width] = self._fresh(width)
         if self.policy == "switchable":
-            key = width_key(width)
+            key = label_text(self.labels[width])
             self.widths_of_affine[key] = width
             for path, m in batch_norms(self.model).items():
                 for name in ("weight", "bias"):
@@ -112,6 +129,15 @@ class NormBank(nn.Module):
             found[path] = (m.running_mean, None if axis is None else AxisPlan.of(axis))
         return found
 
+    def reaches(self, width: Width, path: str) -> bool:
+        """Whether a norm sees other values at a width than in the wide network: a group that is narrower there makes its
+        channels, or is read by an earlier layer.
+        """
+        upstream = self.space.upstream.get(path)
+        if upstream is None:  # a network that was traced before this was recorded
+            return width != self.space.full
+        return any(width.kept[g] != self.space.groups[g].size for g in upstream)
+
     def freeze_(self) -> None:
         """Make all norms constants: no gradients, and evaluation mode whatever the mode of the network.
 
@@ -122,6 +148,7 @@ class NormBank(nn.Module):
                 self._slice_(width)
         self.constant = True
         for m in batch_norms(self.model).values():
+            m.training = False
             for p in m.parameters(recurse=False):
                 p.requires_grad_(False)
         for p in self.affine.parameters():
@@ -150,9 +177,8 @@ class NormBank(nn.Module):
         self.__dict__.pop("_plans", None)
         like = next((mean for mean, _ in self._plans.values()), None)
         if like is not None:
-            for found in self.statistics.values():
-                for name, t in found.items():
-                    found[name] = t.to(like) if t.is_floating_point() else t.to(like.device)
+            for tensors in self.statistics.values():
+                follow_(tensors, like)
 
     def overrides(self, width: Width) -> dict[str, Tensor]:
         """Tensors that a view of `width` has in place of the wide network's.
@@ -160,22 +186,37 @@ class NormBank(nn.Module):
         Raises:
             WidthError: switchable norms, and the width is not listed.
         """
+        at = self.at(width, "")
+        return {**at.tensors, **{n: self.affine[slot] for n, slot in at.affine.items()}}
+
+    def at(self, width: Width, label: str) -> WidthNorms:
+        """The norms of a width, as a view reads them.
+
+        Args:
+            width: of the view.
+            label: its name in messages.
+
+        Raises:
+            WidthError: switchable norms, and the width is not listed.
+        """
         if width == self.space.full or self.policy == "frozen":
-            return {}
+            return WidthNorms(self, width, label, {}, {})
         known = self.statistics.get(width)
-        if self.policy == "switchable" and known is None:
+        if self.policy != "switchable":
+            return WidthNorms(self, width, label, self._fresh(width) if known is None else known, {})
+        if known is None:
             raise WidthError(
                 "this width has no batch norms of its own: with norm='switchable' only listed widths exist. List it when "
                 "the network is made (widths=[...]), or use norm='shared' for any width at any time."
             )
-        found = dict(known if known is not None else self._fresh(width))
-        if self.policy == "switchable":
-            key = width_key(width)
-            for path in self._plans:
-                for name in ("weight", "bias"):
-                    if _slot(key, path, name) in self.affine:
-                        found[f"{path}.{name}"] = self.affine[_slot(key, path, name)]
-        return found
+        key = label_text(self.labels[width])
+        slots = {
+            f"{path}.{name}": _slot(key, path, name)
+            for path in self._plans
+            for name in ("weight", "bias")
+            if _slot(key, path, name) in self.affine
+        }
+        return WidthNorms(self, width, label, known, slots)
 
     def ready(self, width: Width) -> bool:
         """Whether batch norms at this width have statistics to evaluate with."""
@@ -190,15 +231,14 @@ class NormBank(nn.Module):
         )
 
     @property
-    def still(self) -> bool:
-        """Whether norms stay in evaluation mode while the network trains."""
-        return self.constant or self.policy == "frozen"
+    def constant(self) -> bool:
+        """Whether nothing of any norm changes in training (`freeze_`)."""
+        return self._constant
 
-    def needs_check(self, width: Width) -> bool:
-        """Whether a view of this width must be watched before it runs."""
-        if self.lenient and width in self.statistics and not self.constant:
-            return False
-        return self.still or (width != self.space.full and bool(self._plans))
+    @constant.setter
+    def constant(self, value: bool) -> None:
+        self._constant = value
+        self.still = value or self.policy == "frozen"
 
     def snapshot(self) -> dict[str, Any]:
         """All statistics, the wide network's too, to go back to."""
@@ -222,25 +262,39 @@ class NormBank(nn.Module):
                     t.copy_(snapshot["narrow"][w][name])
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        """Statistics of narrow widths belong to `state_dict` like any buffer."""
+        """Statistics of narrow widths belong to `state_dict` like any buffer, by the label of the width."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination.update({f"{prefix}statistics/{k}": t for k, t in self.state().items()})
+        for w, tensors in self.statistics.items():
+            text = label_text(self.labels[w])
+            destination.update(
+                {f"{prefix}statistics/{text}/{n}": t if keep_vars else t.detach() for n, t in tensors.items()}
+            )
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
-        unexpected = args[3]
-        for w, found in self.statistics.items():
-            for name, t in found.items():
-                key = f"{prefix}statistics/{width_key(w)}/{name}"
-                if key in state_dict:
-                    t.copy_(state_dict[key])
-                    if key in unexpected:
-                        unexpected.remove(key)
+        unexpected, errors = args[3:5]
+        for w, tensors in self.statistics.items():
+            for name, t in tensors.items():
+                key = f"{prefix}statistics/{label_text(self.labels[w])}/{name}"
+                if key not in state_dict:
+                    continue
+                if state_dict[key].shape != t.shape:
+                    errors.append(
+                        f"size mismatch for {key}: copying a tensor of {tuple(state_dict[key].shape)}, here it is {tuple(t.shape)}. The "
+                        "state dict is of another network, or of other widths under these labels."
+                    )
+                    continue
+                t.copy_(state_dict[key])
+        known = {f"{prefix}statistics/{label_text(label)}" for label in self.labels.values()}
+        here = [k for k in unexpected if k.startswith(f"{prefix}statistics/")]
+        for key in here:
+            if key.rpartition("/")[0] in known:
+                unexpected.remove(key)
 
     def forget_(self, width: Width) -> None:
         """Drop statistics (channels were reordered, or statistics are to be collected anew)."""
         if width in self.statistics:
-            self.statistics[width] = self._fresh(width)
+            self.statistics[width].update(self._fresh(width))
 
     def state(self) -> dict[str, Tensor]:
         """Statistics as flat tensors: '<width key>/<tensor name>'."""
@@ -267,6 +321,102 @@ class NormBank(nn.Module):
             )
         for t, key in wanted:
             t.copy_(state[key])
+
+
+class WidthNorms:
+    """The batch norms of one width.
+
+    Attributes:
+        tensors: name -> statistics of this width.
+        affine: name -> which parameter of the bank stands for it.
+    """
+
+    def __init__(
+        self, bank: NormBank, width: Width, label: str, tensors: dict[str, Tensor], affine: dict[str, str]
+    ) -> None:
+        self.bank, self.width, self.label = bank, width, label
+        self.tensors, self.affine = tensors, affine
+
+    def __call__(self, path: str) -> NormAt:
+        """The norm at a path, as its module in a view reads it."""
+        return NormAt(self, path)
+
+
+class NormAt:
+    """One batch norm at one width.
+
+    Attributes:
+        affine: whether it has a scale and shift of its own.
+        like_wide: whether it sees the same values as in the wide network.
+        names: of its tensors in `tensors`.
+    """
+
+    def __init__(self, norms: WidthNorms, path: str) -> None:
+        self.bank, self.norms, self.tensors = norms.bank, norms, norms.tensors
+        self.names = {n: f"{path}.{n}" if path else n for n in (*_STATISTICS, "weight", "bias")}
+        self._slots = {n: norms.affine.get(full) for n, full in self.names.items()}
+        self.affine = any(slot is not None for slot in self._slots.values())
+        self.like_wide = self.bank.policy == "shared" and not self.bank.reaches(norms.width, path)
+        self._measured = -1  # version of the count when it was seen to be above zero
+
+    def parameter(self, name: str) -> Tensor | None:
+        """The scale ("weight") or shift ("bias") of this width, None if it is the wide network's."""
+        slot = self._slots.get(name)
+        return None if slot is None else self.bank.affine._parameters[slot]
+
+    def statistic(self, name: str, training: bool) -> Tensor | None:
+        """A statistic of this width, None if it is the wide network's.
+
+        Statistics that were never measured are none in evaluation, where the norm sees what it sees in the wide network.
+        """
+        if self.like_wide and not training and not self.ready():
+            return None
+        return self.tensors.get(self.names[name])
+
+    def followed(self, name: str, wide: Tensor) -> Tensor:
+        """A statistic where the wide network's is, and of its type: the model was moved or cast since."""
+        with torch.inference_mode(False), torch.no_grad():
+            follow_(self.tensors, wide)
+        return self.tensors[self.names[name]]
+
+    def require(self, norm: Any) -> None:
+        """Check that the norm, a module of a view in evaluation mode, has statistics to evaluate with.
+
+        Raises:
+            StatisticsError: they were never collected.
+        """
+        if not self.ready():
+            raise self._error(norm)
+
+    @torch.compiler.assume_constant_result
+    def ready(self) -> bool:
+        """Whether the norm has statistics of this width. In a compiled graph: whether it had them when the graph was made."""
+        count = self.tensors.get(self.names["num_batches_tracked"])
+        if count is None or self._measured == count._version:
+            return True
+        bank = self.bank
+        if self.norms.width in bank.statistics and (bank.constant or bank.lenient):
+            return True
+        if int(count) == 0:
+            return False
+        self._measured = count._version
+        return True
+
+    def _error(self, norm: Any) -> StatisticsError:
+        views = [v for reference in norm._view_shared.modules.values() if (v := reference()) is not None]
+        norms = [v for v in views if v._view_norm is not None and not v.training]
+        missing = [v for v in norms if not v._view_norm.like_wide and not v._view_norm.ready()]
+        label = self.norms.label
+        return StatisticsError(
+            f"width {label} has no batch-norm statistics ('{norm._view_path}' and {len(missing) - 1} more would normalise with "
+            f"numbers that were never measured). Call net.calibrate(loader, widths=[{label}]) first, or train at this width."
+        )
+
+
+def follow_(tensors: dict[str, Tensor], like: Tensor) -> None:
+    """Statistics go where the wide network's went."""
+    for name, t in tensors.items():
+        tensors[name] = t.to(like) if t.is_floating_point() else t.to(like.device)
 
 
 def _slot(key: str, path: str, name: str) -> str:

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from anywidth.channels.build import Policy, build, frozen_by_name
+from anywidth.channels.build import build, frozen_by_name
 from anywidth.channels.labels import Freeze
-from anywidth.channels.space import ChannelSpace
-from anywidth.channels.trace import call, trace
+from anywidth.channels.space import ChannelSpace, Policy
+from anywidth.channels.trace import call, following, trace, untouched
 from anywidth.channels.walk import Walk, tensors_in
 from anywidth.errors import TraceError
-from anywidth.view import Blueprint
+from anywidth.view import Blueprint, Live, hold_
 from anywidth.width import Width
 
 _ATTEMPTS = 25
@@ -72,13 +72,15 @@ def _try(
     model: nn.Module, space: ChannelSpace, width: Width, example: Any
 ) -> tuple[list[tuple[int, ...]], tuple[str, str] | None]:
     """Output shapes at a width, and where and how it failed, if it did."""
-    view = Blueprint(model, space).build(width, {})
+    view = Blueprint(model, space).build(width)
     buffers = {n: b.clone() for n, b in view.named_buffers()}
-    view.eval()
+    for m in view.modules():
+        hold_(m, "training", False)
     with (
+        untouched(model),
         torch.no_grad(),
         torch.random.fork_rng(devices=[]),
-        _innermost(view, _elastic_modules(model, space)) as place,
+        _innermost(model, _elastic_modules(model, space)) as place,
     ):
         try:
             out = call(view, example)
@@ -103,30 +105,26 @@ class _WideModuleRanError(RuntimeError):
 
 
 @contextmanager
-def _innermost(view: nn.Module, wide: dict[int, str]) -> Iterator[list[str]]:
-    """The path of the innermost module that was running when an exception passed."""
-    names = {id(m): path for path, m in view.named_modules()}
+def _innermost(model: nn.Module, elastic: dict[int, str]) -> Iterator[list[str]]:
+    """The path of the innermost module that was running when an exception passed.
+
+    Hooks of the wide network's modules run for those of the view too; if a wide module itself runs that owns elastic tensors,
+    something that no mapping reaches led there.
+    """
     stack = [""]
 
-    def enter(module: nn.Module, args: Any) -> None:
-        stack.append(wide.get(id(module), names.get(id(module), stack[-1])))
-        if id(module) in wide:
+    def enter(module: nn.Module) -> None:
+        stack.append(module._view_path if isinstance(module, Live) else elastic.get(id(module), stack[-1]))
+        if id(module) in elastic:
             raise _WideModuleRanError(
-                f"the model calls '{wide[id(module)]}' of the wide network itself, whatever the width"
+                f"the model calls '{elastic[id(module)]}' of the wide network itself, whatever the width"
             )
 
-    def leave(module: nn.Module, args: Any, out: Any) -> None:
+    def leave() -> None:
         stack.pop()
 
-    hooks = [
-        nn.modules.module.register_module_forward_pre_hook(enter),
-        nn.modules.module.register_module_forward_hook(leave),
-    ]
-    try:
+    with following(model, enter, leave):
         yield stack
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _blame(walk: Walk, space: ChannelSpace, place: str, what: str) -> Freeze:

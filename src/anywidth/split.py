@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from anywidth.errors import TraceError
+from anywidth.view import standing_for_tensors
 from anywidth.width import unknown_name
 
 _VIEWS = frozenset({"view", "reshape", "flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "expand",
@@ -63,6 +64,20 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # Batch norms of other packages (synchronised ones) decide in Python what they do.
         return isinstance(m, _BatchNorm) or super().is_leaf_module(m, module_qualified_name)
+
+    def trace(self, root: Any, concrete_args: Any = None) -> fx.Graph:
+        """The graph of a module. The tensors of a view are read when the graph runs, not now."""
+        self.read: dict[int, tuple[Any, str]] = {}
+        with standing_for_tensors(root, self.read):
+            return super().trace(root, concrete_args)
+
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, Tensor) and id(a) in self.read:
+            module, name = self.read[id(a)]
+            return self.create_node(
+                "call_module", f"{self.path_of_module(module)}.{name}".lstrip("."), (), {}
+            )
+        return super().create_arg(a)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         path = self.path_of_module(m)
@@ -126,9 +141,14 @@ def _alive(nodes: Sequence[fx.Node], order: dict[fx.Node, int], end: int) -> lis
     found = [
         node
         for node in nodes[: end + 1]
-        if node.op != "get_attr" and any(order[user] > end for user in node.users)
+        if not _fetches(node) and any(order[user] > end for user in node.users)
     ]
     return [node for node in found if _counted(node) is None] if nodes[end] in found else found
+
+
+def _fetches(node: fx.Node) -> bool:
+    """Whether a node fetches a parameter or buffer."""
+    return node.op == "get_attr" or (node.op == "call_module" and not node.args and not node.kwargs)
 
 
 def _counted(node: fx.Node) -> fx.Node | None:
@@ -165,7 +185,7 @@ def _overwritten(module: nn.Module, inside: Sequence[fx.Node], among: Collection
 
 def _in_place(module: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_module":
-        return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
+        return bool(getattr(_target(module, node), "inplace", False))
     if node.op not in ("call_method", "call_function"):
         return False
     name = _name(node)
@@ -193,7 +213,7 @@ def _in_place(module: nn.Module, node: fx.Node) -> bool:
 
 def _is_view(module: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_module":
-        inner = module.get_submodule(str(node.target))
+        inner = _target(module, node)
         return isinstance(inner, nn.Identity | nn.Flatten | nn.Unflatten | _DropoutNd)
     return bool(node.args) and (_name(node) in _VIEWS or _in_place(module, node))
 
@@ -232,16 +252,43 @@ def _part(
     if leaving is not None:
         feature = handed_out or known(leaving[0])
         graph.output((feature, *(known(node) for node in leaving[1:])))
-    used = fx.GraphModule(module, graph)
-    used.delete_all_unused_submodules()
-    return Part(module=used, tensors=frozenset(_tensors(module, graph)))
+    root = {
+        str(node.target): _target(module, node)
+        for node in graph.nodes
+        if node.op in ("call_module", "get_attr")
+    }
+    return Part(module=fx.GraphModule(root, graph), tensors=frozenset(_tensors(module, graph)))
+
+
+class _Read(nn.Module):
+    """Gives a tensor of a view's module as it is now."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__()
+        self._from = [module]  # in a list: no submodule
+        self.name = name
+
+    def forward(self) -> Tensor:
+        return getattr(self._from[0], self.name)
+
+
+def _target(module: nn.Module, node: fx.Node) -> Any:
+    """What a node calls or reads."""
+    path, _, name = str(node.target).rpartition(".")
+    owner = module.get_submodule(path)
+    if node.op == "call_module" and name not in owner._modules:
+        return _Read(owner, name)
+    return getattr(owner, name)
 
 
 def _tensors(module: nn.Module, graph: fx.Graph) -> set[str]:
     names: set[str] = set()
     for node in graph.nodes:
         if node.op == "call_module":
-            inner = module.get_submodule(str(node.target))
+            inner = _target(module, node)
+            if isinstance(inner, _Read):
+                names.add(str(node.target))
+                continue
             names |= {
                 f"{node.target}.{name}" for name, _ in (*inner.named_parameters(), *inner.named_buffers())
             }

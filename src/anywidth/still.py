@@ -1,4 +1,4 @@
-"""Norms that stay as they are: evaluation mode in training, constants in copies; and the check that statistics exist."""
+"""Norms that stay as they are: evaluation mode in training, constants in copies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from anywidth.errors import StatisticsError, WidthError
+from anywidth.errors import WidthError
 from anywidth.norms import NormBank, batch_norms
 from anywidth.width import Width
 
@@ -56,27 +56,3 @@ def as_constants_(model: nn.Module) -> nn.Module:
                 return made
             model.set_submodule(path, made)
     return model
-
-
-class RequireStatistics:
-    """Checks, before a view's forward, that batch norms in evaluation mode have statistics."""
-
-    def __init__(self, bank: NormBank, width: Width, label: str) -> None:
-        self.bank, self.width, self.label, self.done = bank, width, label, False
-
-    def __call__(self, view: nn.Module) -> None:
-        if self.bank.still:
-            keep_frozen(view)
-        if self.bank.policy == "frozen":
-            return
-        if self.done:
-            return
-        norms = [p for p, m in batch_norms(view).items() if not m.training]
-        if not norms:
-            return
-        if not self.bank.ready(self.width):
-            raise StatisticsError(
-                f"width {self.label} has no batch-norm statistics ('{norms[0]}' and {len(norms) - 1} more would normalise with "
-                f"numbers that were never measured). Call net.calibrate(loader, widths=[{self.label}]) first, or train at this width."
-            )
-        self.done = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,7 +22,7 @@ from anywidth.channels.space import ChannelSpace
 from anywidth.errors import WidthError
 from anywidth.norms import NormPolicy, batch_norms
 from anywidth.split import Cut, Part, split
-from anywidth.view import link_of
+from anywidth.view import holding, instead
 from anywidth.width import Width
 
 _RANDOM = re.compile(
@@ -119,67 +119,61 @@ class Once:
         self.trunk, self.x = trunk, x
         self._made: dict[Hashable, tuple[list[Any], list[Any], Moments]] = {}
 
-    def __call__(self, view: nn.Module, width: Width) -> Any:
-        """The output of a view; batch norms of its trunk update their statistics as if they had run."""
+    def __call__(self, view: nn.Module, width: Width, *, attached: bool = False) -> Any:
+        """The output of a view; batch norms of its trunk update their statistics as if they had run.
+
+        Args:
+            view: at `width`.
+            width: of the view.
+            attached: the backward pass of the output reaches the trunk; otherwise it ends there, and `backward_` goes on.
+        """
         first, rest = self.trunk.parts(view)
         key = self.trunk.kept(view, width)
-        with _entered(view):
-            if key not in self._made:
-                with _moments(first.module) as moments:
-                    _, *values = first.module(self.x)
-                leaves = [_leaf(v) for v in values]
-                self._made[key] = (values, leaves, moments)
-            _, leaves, moments = self._made[key]
-            _update_(first.module, moments)
-            return rest.module(*leaves)
+        if key not in self._made:
+            with _moments(first.module) as moments:
+                _, *values = first.module(self.x)
+            leaves = [_leaf(v) for v in values]
+            self._made[key] = (values, leaves, moments)
+        values, leaves, moments = self._made[key]
+        _update_(first.module, moments)
+        return rest.module(*(values if attached else leaves))
+
+    def pending(self) -> list[tuple[Tensor, Tensor]]:
+        """Outputs of all trunks, with the gradients that the backward passes of views left there so far."""
+        return [
+            (value, leaf.grad)
+            for values, leaves, _ in self._made.values()
+            for value, leaf in zip(values, leaves, strict=True)
+            if isinstance(leaf, Tensor) and leaf.grad is not None
+        ]
 
     def backward_(self) -> None:
         """After the backward passes of all views: that of the trunks."""
-        for values, leaves, _ in self._made.values():
-            pairs = [(v, leaf.grad) for v, leaf in zip(values, leaves, strict=True) if _has_grad(leaf)]
-            if pairs:
-                torch.autograd.backward([v for v, _ in pairs], [g for _, g in pairs])
+        if pending := self.pending():
+            torch.autograd.backward([value for value, _ in pending], [gradient for _, gradient in pending])
 
 
 def _leaf(value: Any) -> Any:
     return value.detach().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
 
 
-def _has_grad(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.grad is not None
-
-
-@contextmanager
-def _entered(view: nn.Module) -> Iterator[None]:
-    """What happens around a view's own forward."""
-    link = link_of(view)
-    if link is None:
-        yield
-        return
-    link.enter(view, ())
-    try:
-        yield
-    finally:
-        link.leave(view, (), None)
-
-
 @contextmanager
 def _moments(module: nn.Module) -> Iterator[Moments]:
     """Statistics of the batch that runs through the norms of a module, which stay as they are."""
     norms = {p: m for p, m in batch_norms(module).items() if m.training}
-    saved = [(m, m.running_mean, m.running_var, m.num_batches_tracked, m.momentum) for m in norms.values()]
     found: Moments = {}
-    try:
+    with ExitStack() as stack:
         for p, m in norms.items():
-            assert m.running_mean is not None
-            assert m.running_var is not None
-            found[p] = (torch.zeros_like(m.running_mean), torch.zeros_like(m.running_var))
-            m.running_mean, m.running_var = found[p]
-            m.num_batches_tracked, m.momentum = torch.zeros((), dtype=torch.long), 1.0
+            mean, variance = (m._buffers[name] for name in ("running_mean", "running_var"))
+            assert mean is not None
+            assert variance is not None
+            found[p] = (torch.zeros_like(mean), torch.zeros_like(variance))
+            count = torch.zeros((), dtype=torch.long)
+            stack.enter_context(
+                instead(m, running_mean=found[p][0], running_var=found[p][1], num_batches_tracked=count)
+            )
+            stack.enter_context(holding(m, momentum=1.0))
         yield found
-    finally:
-        for m, mean, variance, count, momentum in saved:
-            m.running_mean, m.running_var, m.num_batches_tracked, m.momentum = mean, variance, count, momentum  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @torch.no_grad()

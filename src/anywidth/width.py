@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +104,36 @@ def check_multiplier(value: float) -> float:
             "that share of every channel group. Give a number in that range, a label of net.widths, or net.space.width({...})."
         )
     return number
+
+
+def width_key(width: Width) -> str:
+    """A short name for a width, the same on every machine."""
+    return hashlib.sha256(json.dumps(width.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def label_text(label: Hashable) -> str:
+    """A label as it stands in the names of saved tensors; labels that look alike have one text: 1, 1.0 and "1.0"."""
+    if isinstance(label, str):
+        try:
+            return label_text(float(label))
+        except ValueError:
+            return label
+    if isinstance(label, int | float) and not isinstance(label, bool):
+        return repr(float(label))
+    return width_key(label) if isinstance(label, Width) else repr(label)
+
+
+def check_label(label: Hashable, others: Iterable[Hashable]) -> None:
+    """Refuse a label that looks like another one.
+
+    Raises:
+        WidthError: there is one.
+    """
+    for other in others:
+        if (type(other), other) != (type(label), label) and label_text(other) == label_text(label):
+            raise WidthError(
+                f"the label {label!r} of a width cannot be told from {other!r}, which is listed already; give it another name."
+            )
 
 
 def unknown_name(kind: str, name: object, known: Iterable[object]) -> str:

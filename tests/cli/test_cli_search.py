@@ -196,3 +196,16 @@ def test_kill_during_a_search_ten_times(searched, run_command, tmp_path):
     assert run_command("search", searched, *OPTIONS).code == 0
     assert (searched / "search.jsonl").read_text() == whole
     assert (searched / "front.json").read_text() == expected
+
+
+def test_a_front_may_be_faster_than_every_uniform_width():
+    """Latencies are measured: the narrowest uniform width may come out slower than a width that was found."""
+    import torch
+    from torch import nn
+
+    from anywidth import Elastic
+    from anywidth.cli.search import _uniform_rival
+
+    net = Elastic(nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2)), torch.randn(1, 3))
+    assert _uniform_rival(net, lambda widths: [1.0] * len(widths), 0.5) == net.space.smallest
+    assert _uniform_rival(net, lambda widths: [w.kept[0] / 8 for w in widths], 0.5)["0"] == 4

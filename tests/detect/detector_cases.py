@@ -17,7 +17,7 @@ RCNN = tuple(name for name in DETECTORS if "rcnn" in name)
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 SIZE = 96
 TIGHT = {"rtol": 1e-8, "atol": 1e-9}
-LOOSE = {"rtol": 1e-4, "atol": 1e-5}  # single precision
+LOOSE = {"rtol": 1e-4, "atol": 2e-4}  # boxes are in pixels
 _PREDICTORS = {"bbox": 0.01, "regression_head.module_list": 0.01, "lowres": 0.1, "fcn_logits": 0.1, "cls": 0.1, "ctrness": 0.1, "classification_head.module_list": 0.1}  # fmt: skip
 
 

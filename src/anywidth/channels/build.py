@@ -12,17 +12,23 @@ from torch import nn
 from anywidth.channels.labels import FIXED, Block, Freeze, Partition
 from anywidth.channels.sizes import DimSize, Form
 from anywidth.channels.solve import Solution, solve
-from anywidth.channels.space import AttributeRule, Axis, ChannelGroup, ChannelSpace, Frozen, Run, Size, Term
+from anywidth.channels.space import (
+    AttributeRule,
+    Axis,
+    ChannelGroup,
+    ChannelSpace,
+    Frozen,
+    Policy,
+    Run,
+    Size,
+    Term,
+)
 from anywidth.channels.trace import trace
 from anywidth.channels.walk import Walk
 from anywidth.errors import WidthError
 from anywidth.width import unknown_name
 
 _TRIVIAL = {"output of the model", "a kernel keeps its spatial size"}
-
-
-Policy = int | Mapping[str, int]
-"""A number for all groups, or group name or glob pattern -> number (later patterns win, 1 where none matches)."""
 
 
 def channel_space(
@@ -100,7 +106,7 @@ def build(
     group_of, rank_of, sizes = _groups(solution, blocks)
     coder = _Coder(solution, group_of, rank_of)
     axes = _axes(walk, coder)
-    groups = _named(walk, coder, blocks, sizes, divisor, minimum)
+    groups = _named(walk, coder, blocks, sizes)
     attributes = tuple(
         AttributeRule(a.module, a.name, a.index, size)
         for a, form in solution.attributes.items()
@@ -111,14 +117,27 @@ def build(
         for c in walk.contractions
     )
     unknown = tuple(f"{op} in {module or '<root>'}" for op, module in walk.unknown)
-    return ChannelSpace(
+    space = ChannelSpace(
         groups=groups,
         axes=axes,
         attributes=attributes,
         terms=terms,
         unknown=unknown,
         frozen=_reasons(walk, solution, coder),
+        upstream=_upstream(walk, axes),
     )
+    return space.rounded(divisor, minimum)
+
+
+def _upstream(walk: Walk, axes: Mapping[str, tuple[Axis | None, ...]]) -> dict[str, tuple[int, ...]]:
+    """Batch norm -> the groups of all tensors that what it normalises depends on, and its own."""
+    groups = {
+        n: {r.group for a in found if a is not None for r in a if r.group >= 0} for n, found in axes.items()
+    }
+    return {
+        path: tuple(sorted(set().union(*(groups.get(n, set()) for n in names))))
+        for path, names in walk.upstream().items()
+    }
 
 
 def _groups(solution: Solution, blocks: Sequence[Block]) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -219,7 +238,7 @@ def _axes(walk: Walk, coder: _Coder) -> dict[str, tuple[Axis | None, ...]]:
 
 
 def _named(
-    walk: Walk, coder: _Coder, blocks: Sequence[Block], sizes: Sequence[int], divisor: Policy, minimum: Policy
+    walk: Walk, coder: _Coder, blocks: Sequence[Block], sizes: Sequence[int]
 ) -> tuple[ChannelGroup, ...]:
     """Groups, named after the first module that makes them."""
     writers: list[list[str]] = [[] for _ in sizes]
@@ -256,15 +275,14 @@ def _named(
                 name=name,
                 size=size,
                 unit=max(1, unit[g]),
-                divisor=_policy(divisor, name),
-                minimum=_policy(minimum, name),
+                divisor=1,
+                minimum=1,
                 permutable=not bool(fixed_order[g]),
                 stream=bool(streams[g]),
                 writers=makes,
                 readers=reads,
             )
         )
-    _check_policies((divisor, minimum), taken)
     return tuple(groups)
 
 
@@ -275,21 +293,6 @@ def _holding(coder: _Coder, found: Iterable[np.ndarray], count: int) -> np.ndarr
         owners = coder.group_of[coder.solution.part.name[labels]]
         holds[owners[owners >= 0]] = True
     return holds
-
-
-def _policy(policy: Policy, name: str) -> int:
-    if isinstance(policy, int):
-        return policy
-    return next((v for p, v in reversed(list(policy.items())) if fnmatch.fnmatchcase(name, p)), 1)
-
-
-def _check_policies(policies: Iterable[Policy], names: Iterable[str]) -> None:
-    for policy in policies:
-        for pattern, value in ({} if isinstance(policy, int) else policy).items():
-            if value < 1:
-                raise WidthError(f"rounding policy '{pattern}': {value} counts channels and is at least 1.")
-            if not any(fnmatch.fnmatchcase(n, pattern) for n in names):
-                raise WidthError(unknown_name("channel group in a rounding policy", pattern, names))
 
 
 def _reasons(walk: Walk, solution: Solution, coder: _Coder) -> tuple[Frozen, ...]:

@@ -50,6 +50,9 @@ def joined(space: ChannelSpace, names: Mapping[str, str]) -> ChannelSpace:
             )
             for term in space.terms
         ),
+        upstream={
+            path: tuple(sorted({number[g] for g in groups})) for path, groups in space.upstream.items()
+        },
     )
 
 

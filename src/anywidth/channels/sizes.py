@@ -8,6 +8,7 @@ tells which attribute must follow which channels when the network narrows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,11 +84,14 @@ def _binary(op: str, apply: Callable[[int, int], int], *, swap: bool = False) ->
 _NAMES = {"+": "add", "-": "sub", "*": "mul", "//": "floordiv"}
 
 
+COMPARED: ContextVar[list[tuple[Expression, Expression]] | None] = ContextVar("COMPARED", default=None)
+"""Equalities that the model's code checked, in a trace of this thread."""
+
+
 class TracedInt(int):
     """An int with an expression of its origin; everything but + - * // gives plain numbers."""
 
     source: Expression
-    compared: list[tuple[Expression, Expression]] | None = None  # equalities the model's code checked
 
     def __new__(cls, value: int, source: Expression) -> TracedInt:
         self = super().__new__(cls, value)
@@ -106,8 +110,9 @@ class TracedInt(int):
 
     def __eq__(self, other: object) -> bool:
         equal = int.__eq__(self, other)  # type: ignore[operator]
-        if equal is True and isinstance(other, TracedInt) and TracedInt.compared is not None:
-            TracedInt.compared.append((self.source, other.source))
+        compared = COMPARED.get()
+        if equal is True and isinstance(other, TracedInt) and compared is not None:
+            compared.append((self.source, other.source))
         return equal
 
     def __ne__(self, other: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,9 @@ import torch
 
 from anywidth.errors import WidthError
 from anywidth.width import Width, check_multiplier, round_units, unknown_name
+
+Policy = int | Mapping[str, int]
+"""A number for all groups, or group name or glob pattern -> number (later patterns win, 1 where none matches)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,9 @@ class ChannelSpace:
         attributes: integer attributes of modules that follow the width.
         terms: contractions, for the closed-form cost.
         frozen: what is not elastic, and why.
+        upstream: path of a batch norm -> the groups, by number, whose channels its input depends on, or that it has itself.
+        freeze: names or patterns of what was asked to stay.
+        divisor, minimum: the rounding policies that the groups' own numbers come from.
         unknown: operations without a rule that touched channels, as "operation in module".
     """
 
@@ -145,6 +151,10 @@ class ChannelSpace:
     terms: tuple[Term, ...] = ()
     frozen: tuple[Frozen, ...] = ()
     unknown: tuple[str, ...] = ()
+    upstream: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    freeze: tuple[str, ...] = ()
+    divisor: Policy = 1
+    minimum: Policy = 1
     _index: dict[str, int] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -163,6 +173,32 @@ class ChannelSpace:
     def smallest(self) -> Width:
         """The fewest channels that every group's minimum allows."""
         return Width(names=self.names, kept=tuple(g.round(1e-9) for g in self.groups))
+
+    def rounded(self, divisor: Policy, minimum: Policy, *, strict: bool = True) -> ChannelSpace:
+        """The same groups under other rounding policies.
+
+        Args:
+            divisor, minimum: in channels.
+            strict: whether a pattern that matches no group is an error.
+
+        Raises:
+            WidthError: a number below 1, or a pattern that matches nothing.
+        """
+        for policy in (divisor, minimum):
+            for pattern, value in ({"": policy} if isinstance(policy, int) else policy).items():
+                if value < 1:
+                    raise WidthError(
+                        f"rounding policy '{pattern}': {value} counts channels and is at least 1."
+                        if pattern
+                        else f"divisor={divisor}, minimum={minimum}: both count channels and are at least 1."
+                    )
+                if pattern and strict and not any(fnmatch.fnmatchcase(n, pattern) for n in self.names):
+                    raise WidthError(unknown_name("channel group in a rounding policy", pattern, self.names))
+        groups = tuple(
+            replace(g, divisor=_policy(divisor, g.name), minimum=_policy(minimum, g.name))
+            for g in self.groups
+        )
+        return replace(self, groups=groups, divisor=divisor, minimum=minimum)
 
     def uniform(self, multiplier: float) -> Width:
         """The same share of every group, rounded by the group's policy.
@@ -306,12 +342,22 @@ class ChannelSpace:
             ),
             frozen=tuple(Frozen(**f) for f in d["frozen"]),
             unknown=tuple(d["unknown"]),
+            upstream={n: tuple(g) for n, g in d.get("upstream", {}).items()},
+            freeze=tuple(d.get("freeze", ())),
+            divisor=d.get("divisor", 1),
+            minimum=d.get("minimum", 1),
         )
 
     def __str__(self) -> str:
         from anywidth.channels.show import show
 
         return show(self)
+
+
+def _policy(policy: Policy, name: str) -> int:
+    if isinstance(policy, int):
+        return policy
+    return next((v for p, v in reversed(list(policy.items())) if fnmatch.fnmatchcase(name, p)), 1)
 
 
 def _packed(value: Any) -> Any:

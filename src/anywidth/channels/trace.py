@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from anywidth.channels.rules import rule_for
 from anywidth.channels.shapes import observe
-from anywidth.channels.sizes import Attribute, DimSize, TracedInt
+from anywidth.channels.sizes import COMPARED, Attribute, DimSize, TracedInt
 from anywidth.channels.walk import Walk, outputs, tensors_in
 from anywidth.errors import TraceError
 
@@ -56,6 +56,7 @@ class _Labels(TorchDispatchMode):
             if id(t) in self.names:
                 self.walk.used.add(self.names[id(t)])
         out = func(*args, **kwargs)
+        self.walk.depends(inputs, outputs(out), self.names)
         self.walk.operation = func._schema.name.split("::")[-1]
         rule = rule_for(func)
         if rule is not None:
@@ -166,9 +167,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Whatever the forward leaves behind (features kept by hooks, caches, running statistics) is undone."""
     modules = list(model.modules())
     before = [dict(vars(m)) for m in modules]
-    dicts = [
-        (d, dict(d)) for m in modules for k, d in vars(m).items() if type(d) is dict and not k.startswith("_")
-    ]
+    dicts = [(d, dict(d)) for m in modules for d in vars(m).values() if isinstance(d, dict)]
+    lists = [(v, list(v)) for m in modules for v in vars(m).values() if type(v) is list]
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
     try:
         yield
@@ -177,11 +177,45 @@ def untouched(model: nn.Module) -> Iterator[None]:
             vars(m).clear()
             vars(m).update(state)
         for d, content in dicts:
-            d.clear()
-            d.update(content)
+            if not _same_items(d, content):
+                d.clear()
+                d.update(content)
+        for v, content in lists:
+            if list(map(id, v)) != list(map(id, content)):
+                v[:] = content
         for b, content in buffers:
             if not torch.equal(b, content):
                 b.data.copy_(content)
+
+
+def _same_items(a: dict, b: dict) -> bool:
+    return list(a) == list(b) and list(map(id, a.values())) == list(map(id, b.values()))
+
+
+@contextmanager
+def following(
+    model: nn.Module, enter: Callable[[nn.Module], None], leave: Callable[[], None]
+) -> Iterator[None]:
+    """Tell which module of `model` runs: `enter` before each forward and, if it does not fail, `leave` after it.
+
+    By hooks on the modules, not on all modules of the process: other threads may run other models meanwhile.
+    """
+
+    def before(module: nn.Module, args: Any) -> None:
+        enter(module)
+
+    def after(module: nn.Module, args: Any, out: Any) -> None:
+        leave()
+
+    handles = []
+    for m in model.modules():
+        handles.append(m.register_forward_pre_hook(before, prepend=True))
+        handles.append(m.register_forward_hook(after, prepend=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
@@ -189,32 +223,26 @@ def _paths(model: nn.Module, walk: Walk) -> Iterator[None]:
     names = {id(m): path for path, m in model.named_modules()}
     stack: list[str] = []
 
-    def enter(module: nn.Module, args: Any) -> None:
+    def enter(module: nn.Module) -> None:
         stack.append(walk.module)
         walk.module = names.get(id(module), walk.module)
 
-    def leave(module: nn.Module, args: Any, out: Any) -> None:
-        walk.module = stack.pop()
+    def leave() -> None:
+        walk.module = stack.pop()  # not after an error: its place is told
 
-    hooks = [
-        nn.modules.module.register_module_forward_pre_hook(enter),
-        nn.modules.module.register_module_forward_hook(leave),  # not after an error: its place is told
-    ]
-    try:
+    with following(model, enter, leave):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
 def _comparisons(walk: Walk) -> Iterator[None]:
     """Equalities that the model's code checks while this context lasts."""
-    TracedInt.compared = found = []
+    found: list[Any] = []
+    token = COMPARED.set(found)
     try:
         yield
     finally:
-        TracedInt.compared = None
+        COMPARED.reset(token)
         walk.compared += found
 
 

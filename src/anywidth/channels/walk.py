@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,11 @@ class Walk:
     used: set[str] = field(default_factory=set)
     module: str = ""
     operation: str = ""
+    _sources: dict[int, int] = field(
+        default_factory=dict
+    )  # address of a storage -> bits of the tensors it depends on
+    _bits: dict[str, int] = field(default_factory=dict)
+    _normalised: dict[str, int] = field(default_factory=dict)
     _shadows: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     _blank: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
 
@@ -57,6 +62,34 @@ class Walk:
 
     def shadows(self, t: Tensor) -> list[Tensor]:
         return self._shadows.get(t) or []
+
+    def depends(self, inputs: Sequence[Tensor], outs: Sequence[Tensor], names: Mapping[int, str]) -> None:
+        """Note which of the model's tensors the outputs of an operation depend on.
+
+        x = conv(input, w1); y = norm(x, ..., mean2): x depends on {w1}, and the norm of mean2 normalises what depends on {w1}.
+        """
+        bits, known = 0, []
+        for t in inputs:
+            if (name := names.get(id(t))) is not None:
+                bits |= self._bits.setdefault(name, 1 << len(self._bits))
+                known.append(name)
+            else:
+                bits |= self._sources.get(_storage(t), 0)
+        for name in known:
+            if name.endswith("running_mean"):
+                path = name.rpartition(".")[0]
+                self._normalised[path] = self._normalised.get(path, 0) | bits
+        shared = {_storage(t) for t in inputs}
+        for t in outs:
+            place = _storage(t)
+            self._sources[place] = bits | (self._sources.get(place, 0) if place in shared else 0)
+
+    def upstream(self) -> dict[str, list[str]]:
+        """Path of a batch norm -> the model's tensors that its input depends on, and its own."""
+        return {
+            path: [name for name, bit in self._bits.items() if bits & bit]
+            for path, bits in self._normalised.items()
+        }
 
     def set(self, t: Tensor, shadows: Sequence[Tensor]) -> None:
         kept = [s for s in shadows if any(n > 1 for n in s.shape) and self.ledger.alive(s)]
@@ -176,6 +209,10 @@ class Walk:
                 shape = [size if d == axis else 1 for d in range(t.ndim)]
                 shadows.append(self.ledger.fresh(size, tensor=name, axis=axis).reshape(shape))
         self.set(t, shadows)
+
+
+def _storage(t: Tensor) -> int:
+    return t.untyped_storage()._cdata if t.layout is torch.strided else id(t)
 
 
 def tensors_in(value: object) -> list[Tensor]:

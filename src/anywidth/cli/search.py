@@ -117,11 +117,19 @@ def find(
             report=_say,
         )
         ceilings = limits.limits if limits is not None else {m.label: m.cost for m in found.members}
-        uniform = [search.largest_uniform(net, costs, ceilings[m.label]) for m in found.members]
+        uniform = [_uniform_rival(net, costs, ceilings[m.label]) for m in found.members]
         if distributed.rank() != 0:
             return
         search.write_front(front or run / FRONT, found)
         print_table(f"{front or run / FRONT}", _rows(net, found, uniform, ask(uniform), quality))
+
+
+def _uniform_rival(net: Elastic, costs: search.Costs, limit: float) -> Width:
+    """The widest uniform width within a limit; the narrowest where none is, as a measured latency may have it."""
+    try:
+        return search.largest_uniform(net, costs, limit)
+    except WidthError:
+        return net.space.uniform(1e-9)
 
 
 def _check_norms(net: Elastic) -> None:

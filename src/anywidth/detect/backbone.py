@@ -14,6 +14,7 @@ from anywidth.errors import CheckpointError
 from anywidth.models import ResNet
 from anywidth.models.resnet import BLOCKS
 from anywidth.norms import batch_norms
+from anywidth.view import cut
 from anywidth.width import Width
 
 _LAYERS = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
@@ -138,12 +139,15 @@ def _match(
 
 def _norm_state(net: Elastic, width: Width) -> dict[str, Tensor]:
     """Every tensor of every batch norm at a width."""
-    view = net._view(width, checked=False)
-    return {
-        f"{path}.{name}": t
-        for path, m in batch_norms(view).items()
-        for name, t in (*m.named_parameters(recurse=False), *m.named_buffers(recurse=False))
-    }
+    own = net.norms.overrides(width)
+    wide = dict(net.model.named_parameters()) | dict(net.model.named_buffers())
+    state = {}
+    for path, m in batch_norms(net.model).items():
+        for name in (*m._parameters, *m._buffers):
+            full = f"{path}.{name}"
+            part = cut(net.space, full, width)
+            state[full] = own[full] if full in own else wide[full] if part is None else part.of(wide[full])
+    return state
 
 
 def _norms_(net: Elastic, width: Width, classifier: Elastic, other: Width, taken: Mapping[str, str]) -> int:

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from anywidth.channels.build import Policy, build
-from anywidth.channels.space import ChannelSpace
+from anywidth.channels.build import build
+from anywidth.channels.space import ChannelSpace, Policy
 from anywidth.channels.trace import trace
 from anywidth.detect.backbone import load_backbone_
 from anywidth.detect.parts import (

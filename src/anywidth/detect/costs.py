@@ -84,7 +84,7 @@ def _space_at(net: Elastic, size: Sequence[int]) -> ChannelSpace:
     """The channel space with the costs of another image size."""
     with short_run(net.model, size):
         walk = trace(net.model, example_images(net.model, size))
-    freeze = net._policies["freeze"]
+    freeze = net.space.freeze
     if not freeze:  # or the network was loaded, and does not know them
         freeze = [name.partition("#")[0] for name in build(walk, []).names if name not in net.space.names]
     found = build(walk, frozen_by_name(walk, net.model, freeze))

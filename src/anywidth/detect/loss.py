@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from anywidth.elastic import Elastic
+from anywidth.view import unnoticed
 
 Proposals = Literal["own", "widest"]
 Reduction = Literal["sum", "mean"]
@@ -65,7 +67,7 @@ class DetectionLoss:
             net: in training mode.
             batch: images (3, H, W) and targets, as torchvision's detectors take them.
             widths: the widest first.
-            how: autocast, scale, view and before_last, as of `anywidth.train.step.Pass`.
+            how: autocast, scale, view, run and synchronised, as of `anywidth.train.step.Pass`.
 
         Returns:
             (len(widths),) losses, detached.
@@ -78,18 +80,22 @@ class DetectionLoss:
             first = index == 0
             seen = widest if first else _Seen()
             given = None if first or self.proposals == "own" else widest.proposals
-            with _watched(view, seen, given, features=self.distill > 0), how.autocast():
-                found = view(images, targets)
-            loss = torch.stack([v.float() if v.dtype != torch.float64 else v for v in found.values()]).sum()
-            if first:
-                widest.detach_()
-            elif self.distill:
-                loss = loss + self.distill * _distance(seen.features, widest.features)
-            if index == len(widths) - 1:
-                how.before_last(view)
-            how.scale(share * loss).backward()
+            with how.synchronised(index == len(widths) - 1):
+                with _watched(view, seen, given, features=self.distill > 0), how.autocast():
+                    found = how.run(partial(view, images, targets))
+                loss = torch.stack([_in_full(v) for v in found.values()]).sum()
+                if first:
+                    widest.detach_()
+                elif self.distill:
+                    loss = loss + self.distill * _distance(seen.features, widest.features)
+                how.scale(share * loss).backward()
             losses.append(loss.detach())
         return torch.stack(losses)
+
+
+def _in_full(loss: Tensor) -> Tensor:
+    """Losses are summed in float32 at least."""
+    return loss if loss.dtype == torch.float64 else loss.float()
 
 
 class _Seen:
@@ -117,15 +123,17 @@ def _watched(
     def pyramid(module: nn.Module, args: Any, out: Any) -> None:
         seen.features = list(out.values()) if isinstance(out, Mapping) else [out]
 
-    if isinstance(rpn := getattr(view, "rpn", None), nn.Module):
-        hooks.append(rpn.register_forward_hook(regions))
-    if features:
-        hooks.append(view.get_submodule("backbone").register_forward_hook(pyramid))
+    with unnoticed(view):
+        if isinstance(rpn := getattr(view, "rpn", None), nn.Module):
+            hooks.append(rpn.register_forward_hook(regions))
+        if features:
+            hooks.append(view.get_submodule("backbone").register_forward_hook(pyramid))
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        with unnoticed(view):
+            for hook in hooks:
+                hook.remove()
 
 
 def _distance(mine: Sequence[Tensor], wide: Sequence[Tensor]) -> Tensor:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anywidth.channels.build import Policy
 from anywidth.channels.joined import joined
+from anywidth.channels.space import Policy
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
 from anywidth.interop import arguments, arrays

@@ -36,7 +36,7 @@ def owner(net: Elastic, w: Any) -> tuple[Elastic, Width]:
     """
     if isinstance(w, Width) and w.names != net.space.names:
         net.example()
-    of = net.owner(w)
+    of = net._of(w)
     return of, of.width(w)
 
 

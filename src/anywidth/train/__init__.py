@@ -1,5 +1,6 @@
 """Training one set of weights for many widths."""
 
+from anywidth.train.at_width import AtWidth
 from anywidth.train.config import FitConfig, Progress
 from anywidth.train.evaluate import Score, evaluate, evaluate_module
 from anywidth.train.loop import CHECKPOINT, DivergenceError, fit_
@@ -22,6 +23,7 @@ from anywidth.train.targets import alpha, ema, ema_ensemble, labels, next_wider,
 __all__ = [
     "CHECKPOINT",
     "Adaptive",
+    "AtWidth",
     "DivergenceError",
     "Draw",
     "Drawn",

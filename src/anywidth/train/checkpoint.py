@@ -19,24 +19,36 @@ _FORMAT = "anywidth.train/2"
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Everything that training changes: the network, the optimiser, the loss scale, the moving average."""
+    """Everything that training changes: the network, the optimiser, the loss scale, the moving average.
+
+    With `sharding`, parameters and the optimiser's tensors are no part of `state`: `anywidth.train.shard_files` keeps them.
+    """
 
     net: Elastic
     optimizer: Optimizer
     scaler: torch.amp.GradScaler  # pyright: ignore[reportPrivateImportUsage]
     ema: Ema | None = None
+    sharding: bool = False
+
+    def _elsewhere(self) -> set[str]:
+        """Names of the state dict that `shard_files` keeps."""
+        return {n for n, _ in self.net.named_parameters(remove_duplicate=False)} if self.sharding else set()
 
     def state(self) -> dict[str, Any]:
+        elsewhere = self._elsewhere()
         return {
-            "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "net": {n: t for n, t in self.net.state_dict().items() if n not in elsewhere},
+            "optimizer": {} if self.sharding else self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema": {} if self.ema is None else self.ema.net.state_dict(),
         }
 
     def load_(self, state: dict[str, Any]) -> None:
-        self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        keys = self.net.load_state_dict(state["net"], strict=not self.sharding)
+        if wrong := {*keys.missing_keys, *keys.unexpected_keys} - self._elsewhere():
+            raise KeyError(f"{min(wrong)} is missing or unknown")
+        if not self.sharding:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.net.load_state_dict(state["ema"])

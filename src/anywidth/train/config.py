@@ -12,6 +12,7 @@ from anywidth.train.targets import Smoothing
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Dropout = Literal["all", "widest"]
+Sharding = Literal["fully_shard"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,9 @@ class FitConfig:
         sparsity: a regulariser that presses channels towards zero, for pruning.
         ema: decay of a moving average of the weights, which is then the result; 0 for none.
         sync_norm: batch norms use the batch of all processes.
+        sharding: "fully_shard": each process keeps a share of the weights and of the optimiser's state (FSDP2), and collects those of
+            a module while it runs; None: all processes keep all.
+        shard_modules: glob patterns of module paths, like "layer*.*"; each match is collected as a whole, what is left with the model.
         eval_every: epochs between evaluations while training, 0 for none; then the best epoch is the result.
         best: what the best epoch is best in: "mean" accuracy over the listed widths, "min", or a width's label.
         save_every: steps between checkpoints within an epoch; 0 for one after each epoch.
@@ -86,6 +90,8 @@ class FitConfig:
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
     ema: float = 0.0
     sync_norm: bool = True
+    sharding: Sharding | None = None
+    shard_modules: tuple[str, ...] = ()
     eval_every: int = 0
     best: str | int | float = "mean"
     save_every: int = 0
@@ -109,6 +115,8 @@ class FitConfig:
             "trunk": (self.trunk is None or not self.compile, "none where compile is true"),
             "clip": (0 <= self.clip < math.inf, "a number from 0"),
             "ema": (0 <= self.ema < 1, "0 <= ema < 1"),
+            "sharding": (self.sharding in (None, "fully_shard"), "'fully_shard' or none"),
+            "shard_modules": (not self.shard_modules or self.sharding is not None, "none where sharding is not set"),
             "eval_every": (self.eval_every >= 0, "a number of epochs from 0"),
             "save_every": (self.save_every >= 0, "a number of steps from 0"),
             "log_every": (self.log_every >= 1, "at least 1 step"),

@@ -1,4 +1,4 @@
-"""One optimiser step: micro-batches, the reduction over processes, clipping, the moving average."""
+"""One optimiser step: micro-batches, gradients as means over processes, clipping, the moving average."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ from anywidth.train.ema import Ema
 from anywidth.train.optim import optimizer
 from anywidth.train.policies import Widths
 from anywidth.train.precision import autocast, scaler
+from anywidth.train.replicas import OneProcess, Replicas, Synchronisation
+from anywidth.train.sharding import Shards, check_sharding, clip_, modules_to_shard, separate_
 from anywidth.train.sparsity import Sparsity
 from anywidth.train.step import Pass, accumulate_, dropouts, narrowest
 from anywidth.train.targets import Target, make
 from anywidth.trunk import Trunk
+from anywidth.view import is_compiled
 
 Batch = Sequence[Any]
 
@@ -33,19 +36,31 @@ class Task(Protocol):
     """What a step learns where it is not the classes of images."""
 
     def __call__(self, net: Elastic, batch: Any, widths: Widths, how: Pass) -> Tensor:
-        """Run every width forward and backward on a micro-batch; (len(widths),) losses, detached."""
+        """Run every width forward and backward on a micro-batch.
+
+        Both passes of a width belong inside `how.synchronised(last)`, with `last=True` for the last width, and the forward pass into
+        `how.run(function)`.
+
+        Returns:
+            (len(widths),) losses, detached.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """What a step needs, and what it changes."""
+    """What a step needs, and what it changes.
 
+    Attributes:
+        net: the network that gets the result: that of `parts`, but for training in shares.
+    """
+
+    net: Elastic
     parts: Parts
     config: FitConfig
     device: torch.device
     target: Target
-    reducer: distributed.Reducer
+    synchronisation: Synchronisation
     sparsity: Sparsity
     trunk: Trunk | None = None
     task: Task | None = None
@@ -59,9 +74,16 @@ class Engine:
             scale=lambda loss: self.parts.scaler.scale(loss / self.config.accumulate),
             view=self._compiled if self.config.compile else Elastic.at,
             teacher=None if ema is None else ema.logits,
+            run=self.synchronisation.run,
             trunk=self.trunk,
             dropout_on=self.config.dropout_on,
         )
+
+    def gather_(self) -> Parts:
+        """What was trained, with `net` in its present state, plain and in full in every process."""
+        if isinstance(self.synchronisation, Shards):
+            self.synchronisation.gather_()
+        return replace(self.parts, net=self.net)
 
     @property
     def redraws(self) -> bool:
@@ -70,13 +92,12 @@ class Engine:
 
     def _compiled(self, net: Elastic, width: Any) -> nn.Module:
         view = net.at(width)
-        if not view.__dict__.get("_anywidth_compiled"):
-            net.compile([width])
-        return net.at(width)
+        return view if is_compiled(view) else net.compile([width])[width]
 
-    def _watch(self, view: nn.Module) -> None:
-        wide = dict(self.parts.net.model.named_parameters())
-        self.reducer.watch_(dict(view.named_parameters()), wide)
+    def _how(self, *, last: bool, redrawn: Widths) -> Pass:
+        """How a micro-batch runs; in the last one of a step the last pass is synchronised."""
+        synchronised = self.synchronisation.synchronised
+        return replace(self.how, redrawn=redrawn, synchronised=lambda final: synchronised(last and final))
 
     def step_(
         self, batches: Sequence[Batch], widths: Widths, lr: float, epoch: float = 0.0, redrawn: Widths = ()
@@ -100,17 +121,16 @@ class Engine:
             group["lr"] = lr
         parts.optimizer.zero_grad()
         by_micro, net = [], parts.net
-        common = replace(self.how, redrawn=between_ends(net, redrawn))
+        between = between_ends(net, redrawn)
         for index, batch in enumerate(batches):
-            last = index == len(batches) - 1
-            how = replace(common, before_last=self._watch) if last and distributed.world() > 1 else common
+            how = self._how(last=index == len(batches) - 1, redrawn=between)
             if self.task is not None:
                 moved = tree_map_only(Tensor, lambda t: t.to(self.device, non_blocking=True), tuple(batch))
                 by_micro.append(self.task(net, moved, widths, how))
                 continue
             x, y = self._moved(batch[0]), batch[1].to(self.device, non_blocking=True)
             by_micro.append(accumulate_(net, x, y, widths, target=self.target, how=how))
-        self.reducer.finish_()
+        self.synchronisation.finish_()
         losses = distributed.mean(torch.stack(by_micro).mean(0))
         if self.device.type == "cpu" and not losses.isfinite().all():
             return losses
@@ -130,7 +150,8 @@ class Engine:
         if self.config.clip or self.config.sparsity.on:
             parts.scaler.unscale_(parts.optimizer)
         if self.config.clip:
-            nn.utils.clip_grad_norm_(parts.net.parameters(), self.config.clip)
+            clip = clip_ if self.config.sharding else nn.utils.clip_grad_norm_
+            clip(parts.net.parameters(), self.config.clip)
         self.sparsity.add_(epoch)
         parts.scaler.step(parts.optimizer)
         parts.scaler.update()
@@ -162,11 +183,13 @@ def drop_zero_gradients_(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def new_engine(net: Elastic, config: FitConfig, task: Task | None = None) -> Engine:
-    """The engine of a training from its first step; `net` gets the memory format of the settings.
+    """The engine of a training from its first step; `net` gets the memory format of the settings, and the first process's weights.
+
+    With `config.sharding` in several processes a sharded copy of `net` is trained; `Engine.gather_` brings `net` to its state.
 
     Raises:
-        RecipeError: unknown names of optimiser or target, a target that needs a moving average without one, or dropout
-            on the widest of a network that has none.
+        RecipeError: unknown names of optimiser or target, a target that needs a moving average without one, dropout on the widest of
+            a network that has none, or what a training in shares does not have.
     """
     device = next(net.parameters()).device
     if config.channels_last:
@@ -177,6 +200,36 @@ def new_engine(net: Elastic, config: FitConfig, task: Task | None = None) -> Eng
         over=config.smoothing_over,
         options=config.target_options,
     )
+    _check(net, config, target)
+    trunk = None if config.trunk is None else Trunk(net.space, net.norms.policy, config.trunk)
+    if trunk is not None:
+        trunk.parts(net.at(next(iter(net.widths))))  # a wrong name shows now
+    sparsity = Sparsity(net, config.sparsity)
+    sparsity.init_()
+    distributed.broadcast_([*net.parameters(), *net.buffers()])
+    synchronisation = _synchronisation(net, config)
+    trained = synchronisation.net if isinstance(synchronisation, Shards) else net
+    parts = Parts(
+        net=trained,
+        optimizer=_optimizer(trained, config),
+        scaler=scaler(device, config.precision),
+        ema=Ema(net, config.ema) if config.ema else None,
+        sharding=config.sharding is not None,
+    )
+    return Engine(
+        net=net,
+        parts=parts,
+        config=config,
+        device=device,
+        target=target,
+        sparsity=sparsity,
+        trunk=trunk,
+        task=task,
+        synchronisation=synchronisation,
+    )
+
+
+def _check(net: Elastic, config: FitConfig, target: Target) -> None:
     if getattr(target, "teacher", False) and not config.ema:
         raise RecipeError(f"target {config.target!r} learns from a moving average: set train.ema, like 0.997")
     if config.dropout_on != "all" and not dropouts(net):
@@ -184,12 +237,17 @@ def new_engine(net: Elastic, config: FitConfig, task: Task | None = None) -> Eng
             f"train.dropout_on = {config.dropout_on!r}: {type(net.model).__name__} has no dropout layer of torch.nn; leave the key "
             "out, or give the network one"
         )
-    trunk = None if config.trunk is None else Trunk(net.space, net.norms.policy, config.trunk)
-    if trunk is not None:
-        trunk.parts(net.at(next(iter(net.widths))))  # a wrong name shows now
-    sparsity = Sparsity(net, config.sparsity)
-    sparsity.init_()
-    distributed.broadcast_([*net.parameters(), *net.buffers()])
+    check_sharding(config)
+    modules_to_shard(net.model, config.shard_modules)
+
+
+def _synchronisation(net: Elastic, config: FitConfig) -> Synchronisation:
+    if distributed.world() == 1:
+        return OneProcess()
+    return Replicas(net) if config.sharding is None else Shards(net, config.shard_modules)
+
+
+def _optimizer(net: Elastic, config: FitConfig) -> torch.optim.Optimizer:
     made = optimizer(
         net,
         config.optimizer,
@@ -200,19 +258,5 @@ def new_engine(net: Elastic, config: FitConfig, task: Task | None = None) -> Eng
         nesterov=config.nesterov,
         options=config.optimizer_options,
     )
-    parts = Parts(
-        net=net,
-        optimizer=made,
-        scaler=scaler(device, config.precision),
-        ema=Ema(net, config.ema) if config.ema else None,
-    )
-    return Engine(
-        parts=parts,
-        config=config,
-        device=device,
-        target=target,
-        sparsity=sparsity,
-        trunk=trunk,
-        task=task,
-        reducer=distributed.Reducer(net.parameters()),
-    )
+    separate_(made)
+    return made

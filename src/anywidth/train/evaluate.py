@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from anywidth.elastic import Elastic
 from anywidth.errors import StatisticsError
 from anywidth.norms import batch_norms
 from anywidth.train.distributed import total
+from anywidth.view import instead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +134,7 @@ def _logits(view: nn.Module, x: Tensor, norm: str) -> Tensor:
 @contextmanager
 def _batch_statistics(view: nn.Module) -> Iterator[None]:
     """Batch norms normalise with the statistics of each batch, and remember nothing."""
-    norms = [(m, m.running_mean, m.running_var) for m in batch_norms(view).values()]
-    try:
-        for m, _, _ in norms:
-            m.running_mean = m.running_var = None
+    with ExitStack() as stack:
+        for m in batch_norms(view).values():
+            stack.enter_context(instead(m, running_mean=None, running_var=None))
         yield
-    finally:
-        for m, mean, variance in norms:
-            m.running_mean, m.running_var = mean, variance

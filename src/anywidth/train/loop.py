@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from anywidth.elastic import Elastic
-from anywidth.errors import AnywidthError, CheckpointError, MeasurementError
+from anywidth.errors import AnywidthError, CheckpointError, MeasurementError, RecipeError
 from anywidth.seeds import generator
 from anywidth.train import checkpoint, distributed
 from anywidth.train.best import Best, Scores
@@ -23,6 +23,8 @@ from anywidth.train.engine import Engine, Task, new_engine
 from anywidth.train.log import Log
 from anywidth.train.policies import Adaptive, Draw, Widths
 from anywidth.train.schedule import lr_factor
+from anywidth.train.shard_files import load_shards_, remove_other_shards, save_shards
+from anywidth.train.sharding import local
 from anywidth.train.sync_norm import synchronised_
 
 CHECKPOINT = "checkpoint.pt"
@@ -69,7 +71,8 @@ class _Fit:
     def identity(self) -> dict[str, object]:
         """What must be the same for a checkpoint to be of this training."""
         listed = [[str(label), list(w.kept)] for label, w in self.engine.parts.net.widths.items()]
-        shown = ("log_every", "tensorboard")  # change nothing but what is written about the training
+        # These change nothing but what is written about the training, and where weights lie.
+        shown = ("log_every", "tensorboard", "shard_modules")
         settings = {
             k: list(v) if isinstance(v, tuple) else v
             for k, v in asdict(self.config).items()
@@ -176,13 +179,22 @@ def _epoch_(fit: _Fit, batches: Batches) -> None:
 
 
 def _check_finite(fit: _Fit) -> None:
-    for name, tensor in fit.engine.parts.net.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+    bad = next((n for n, t in fit.engine.parts.net.state_dict().items() if not _finite(local(t))), None)
+    names = distributed.gathered(bad) if fit.config.sharding else [bad]
+    for name in names:
+        if name is not None:
             raise _diverged(fit, f"after step {fit.step}", f"{name} holds a number that is not finite")
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
 def _save(fit: _Fit) -> None:
     _check_finite(fit)
+    parts, shards = fit.engine.parts, {}
+    if fit.config.sharding:
+        shards = {"shards": save_shards(fit.run, fit.step, parts)}
     if distributed.rank() == 0:
         progress = {
             "step": fit.step,
@@ -190,8 +202,11 @@ def _save(fit: _Fit) -> None:
             "sums": fit.sums,
             "best_epoch": fit.best.state(),
             **({"policy_state": fit.draw.state()} if isinstance(fit.draw, Adaptive) else {}),
+            **shards,
         }
-        checkpoint.save(fit.run / CHECKPOINT, fit.engine.parts, {**fit.identity(), **progress})
+        checkpoint.save(fit.run / CHECKPOINT, parts, {**fit.identity(), **progress})
+        if shards:
+            remove_other_shards(fit.run, shards["shards"])
     distributed.barrier()
 
 
@@ -215,6 +230,9 @@ def fit_(
     of every batch, and the weights are those that one process would find, up to the order of summation. Detectors
     draw regions in each process, so theirs differ where the draws do.
 
+    With `config.sharding` in several processes, a sharded copy of `net` is trained. `net` has its state, plain and in full in every
+    process, when `scores` measures it and at the end.
+
     Args:
         net: changed in place, left in training mode: the last weights, their moving average, or those of the best
             epoch, as the settings say.
@@ -234,8 +252,13 @@ def fit_(
     Raises:
         DivergenceError: if a loss or a weight is not finite; the last checkpoint stays.
         CheckpointError: if `run` holds a damaged checkpoint, or one of other settings.
-        RecipeError: a name in the settings that does not exist.
+        RecipeError: a name in the settings that does not exist, or settings that do not go together.
     """
+    if config.sharding and isinstance(draw, Adaptive):
+        raise RecipeError(
+            f"train.sharding = {config.sharding!r} does not go with a width rule that measures the network while it is trained, like "
+            "'joslim': leave out train.sharding, or use another widths.rule"
+        )
     engine = new_engine(net, config, task)
     fit = _Fit(
         engine=engine,
@@ -252,14 +275,16 @@ def fit_(
     devices = [engine.device] if engine.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), fit.log:
         while fit.step < fit.steps:
-            with synchronised_(
-                net, config.sync_norm
-            ):  # not while the best epoch is looked for: processes calibrate alone
+            # Not while the best epoch is looked for: processes calibrate alone.
+            with synchronised_(engine.parts.net, config.sync_norm):
                 _epoch_(fit, batches(fit.epoch, fit.step % fit.epoch_steps))
             if fit.best.due(fit.epoch):
-                fit.log("scores", fit.step, epoch=fit.epoch, **fit.best.look_(fit.epoch, engine.parts))
+                fit.log("scores", fit.step, epoch=fit.epoch, **fit.best.look_(fit.epoch, engine.gather_()))
             _save(fit)
-    fit.best.finish_(engine.parts)
+    fit.best.finish_(engine.gather_())
+    if not config.sync_norm:  # each process saw other batches; checkpoints hold what the first one saw
+        narrow = [t for tensors in net.norms.statistics.values() for t in tensors.values()]
+        distributed.broadcast_([*net.buffers(), *narrow])
     if isinstance(draw, Adaptive):
         draw.finish_()
     net.train()
@@ -284,5 +309,7 @@ def _resume_(fit: _Fit) -> None:
     fit.best.load_(progress["best_epoch"])
     if isinstance(fit.draw, Adaptive):
         fit.draw.load_(progress["policy_state"])
+    if fit.config.sharding:
+        load_shards_(fit.run / progress["shards"], fit.engine.parts)
     fit.log.rewind_(step=fit.step)
     fit.log("resume", fit.step, **facts)

@@ -2,8 +2,9 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,8 @@ from anywidth.elastic import Elastic
 from anywidth.train.policies import Widths
 from anywidth.train.targets import Context, Target, widest
 from anywidth.trunk import Once, Trunk
+from anywidth.view import holding
+from anywidth.width import Width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,9 @@ class Pass:
         autocast: makes the context of a forward pass.
         scale: loss -> what is differentiated (a gradient scaler, the share of a micro-batch).
         view: network, width -> the module that runs.
-        before_last: is told about the last view before its backward pass; not where there is a trunk, whose own comes later.
+        run: calls what runs the forward pass of one width. Every tensor that the backward pass starts from is in its result.
+        synchronised: makes the context of a width's forward and backward pass; is told whether it is the last of the step, in whose
+            backward pass the gradients become means over processes.
         teacher: images, width or None for the whole network -> logits of the moving average; None where there is none.
         redrawn: widths at which the moving average teaches, besides its widest.
         trunk: the first part of the network, which runs once for all widths that share it; None: at every width.
@@ -34,7 +39,8 @@ class Pass:
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     scale: Callable[[Tensor], Tensor] = lambda loss: loss
     view: Callable[[Elastic, Any], nn.Module] = Elastic.at
-    before_last: Callable[[nn.Module], None] = lambda view: None
+    run: Callable[[Callable[[], Any]], Any] = lambda forward: forward()
+    synchronised: Callable[[bool], AbstractContextManager[Any]] = lambda last: nullcontext()
     teacher: Callable[[Tensor, Any], Tensor] | None = None
     redrawn: Widths = ()
     trunk: Trunk | None = None
@@ -75,21 +81,34 @@ def accumulate_(
     context = Context(teacher=_once(how.teacher, images, top), redrawn=how.redrawn)
     once = None if how.trunk is None else Once(how.trunk, images)
     for index in order:
-        view = how.view(net, widths[index])
+        view, last = how.view(net, widths[index]), index == order[-1]
         context.narrowest = index == low
-        with without_dropout(view) if how.dropout_on == "widest" and index else nullcontext():
+        forward = partial(_forward, view, net.width(widths[index]), images, once, last)
+        dropout = without_dropout(view) if how.dropout_on == "widest" and index else nullcontext()
+        with dropout, how.synchronised(last):
             with how.autocast():
-                out = view(images) if once is None else once(view, net.width(widths[index]))
+                out, trunks = how.run(forward)
             logits = _in_full(out)
             loss = target(logits, labels, context)
-            if index == order[-1] and once is None:
-                how.before_last(view)
-            how.scale(loss).backward()
+            gradients = [gradient for _, gradient in once.pending()] if trunks and once is not None else []
+            torch.autograd.backward([how.scale(loss), *trunks], [None, *gradients])
         losses[index] = loss.detach()
         context.seen.append(logits.detach())
-    if once is not None:
-        once.backward_()
     return torch.stack([losses[index] for index in range(len(widths))])
+
+
+def _forward(
+    view: nn.Module, width: Width, images: Tensor, once: Once | None, last: bool
+) -> tuple[Any, list[Tensor]]:
+    """The output of a view, and the outputs of trunks whose backward pass is due with it.
+
+    A parameter may get its gradient only once in the backward pass that is synchronised, so the last one of a step takes all trunks
+    along: that of the last width through the network, the others by the gradients that the earlier passes left.
+    """
+    if once is None:
+        return view(images), []
+    out = once(view, width, attached=last)
+    return out, [value for value, _ in once.pending()] if last else []
 
 
 def narrowest(net: Elastic, widths: Widths) -> int:
@@ -105,14 +124,11 @@ def dropouts(model: nn.Module) -> list[nn.Module]:
 @contextmanager
 def without_dropout(view: nn.Module) -> Iterator[None]:
     """Dropout layers do nothing; the backward pass belongs here too, as it may compute activations anew."""
-    acting = [m for m in dropouts(view) if m.training]
-    try:
-        for m in acting:
-            m.training = False
+    with ExitStack() as stack:
+        for m in dropouts(view):
+            if m.training:
+                stack.enter_context(holding(m, training=False))
         yield
-    finally:
-        for m in acting:
-            m.training = True
 
 
 def _in_full(logits: Tensor) -> Tensor:

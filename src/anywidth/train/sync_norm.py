@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.modules._functions import SyncBatchNorm as _CudaBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -32,19 +34,27 @@ class _Sum(torch.autograd.Function):
         return gradient
 
 
-def _normalised(x: Tensor, norm: _BatchNorm) -> Tensor:
-    """Two passes (mean, then variance around it), each summed over processes; updates running statistics."""
+def _normalised(x: Tensor, norm: _BatchNorm, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Two passes (mean, then variance around it), each summed over processes; updates running statistics.
+
+    Processes may have different numbers of elements:
+
+        process 0    x (2, C, 8, 8)    sum over 128 elements   }  one all-reduce: (C sums, count)
+        process 1    x (2, C, 6, 10)   sum over 120 elements   }  mean = sums / 248
+    """
     dims = [0, *range(2, x.ndim)]
     shape = [1, -1] + [1] * (x.ndim - 2)
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    count = x.numel() // x.shape[1] * world()  # equal shares: the loader sees to it
-    mean = _Sum.apply(wide.sum(dims)) / count
+    own_count = wide.new_full((1,), x.numel() // x.shape[1])
+    sums = _Sum.apply(torch.cat([wide.sum(dims), own_count]))
+    count = sums[-1].detach().clamp_min(1)
+    mean = sums[:-1] / count
     centred = wide - mean.view(shape)
     variance = _Sum.apply(centred.square().sum(dims)) / count
-    _update_(norm, mean.detach(), variance.detach() * (count / max(count - 1, 1)))
+    _update_(norm, mean.detach(), variance.detach() * (count / (count - 1).clamp_min(1)))
     out = centred * (variance + norm.eps).rsqrt().view(shape)
-    if norm.weight is not None:
-        out = out * norm.weight.view(shape) + norm.bias.view(shape)
+    if weight is not None and bias is not None:
+        out = out * weight.view(shape) + bias.view(shape)
     return out.to(x.dtype)
 
 
@@ -62,22 +72,26 @@ class _Synchronised(nn.Module):
         if not self.training or world() == 1:
             return super().forward(x)
         if not x.is_cuda:
-            return _normalised(x, self)
+            return _normalised(x, self, self.weight, self.bias)
         momentum = self.momentum or 0.0
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 momentum = 1 / self.num_batches_tracked.item()
         group = dist.group.WORLD
-        return _CudaBatchNorm.apply(
+        return _CudaBatchNorm.apply(  # gathers the processes' numbers of elements
             x, self.weight, self.bias, self.running_mean, self.running_var, self.eps, momentum, group, world()
         )
 
 
-_KINDS: dict[type, type] = {
-    kind: type(f"Synchronised{kind.__name__}", (_Synchronised, kind), {})
-    for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-}
+_KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@cache
+def _synchronised_kind(kind: type) -> type | None:
+    """The synchronised class of torch's batch norms, also of sharded ones, whose class `fully_shard` made; None for others."""
+    plain = kind.__mro__[2] if issubclass(kind, FSDPModule) else kind
+    return type(f"Synchronised{kind.__name__}", (_Synchronised, kind), {}) if plain in _KINDS else None
 
 
 @contextmanager
@@ -89,13 +103,14 @@ def synchronised_(net: Elastic, wanted: bool) -> Iterator[None]:
     if not wanted or world() == 1:
         yield
         return
-    changed = [(m, type(m)) for m in net.model.modules() if type(m) in _KINDS]
+    modules = [(m, type(m), _synchronised_kind(type(m))) for m in net.model.modules()]
+    changed = [(m, kind, synchronised) for m, kind, synchronised in modules if synchronised is not None]
     try:
-        for m, kind in changed:
-            m.__class__ = _KINDS[kind]
-        net.drop_views_()
+        for m, _, synchronised in changed:
+            m.__class__ = synchronised
+        net.drop_views_()  # views are of subclasses of these classes
         yield
     finally:
-        for m, kind in changed:
+        for m, kind, _ in changed:
             m.__class__ = kind
         net.drop_views_()

@@ -1,13 +1,45 @@
-"""Views: ordinary modules whose tensors alias parts of the wide network's. The only place that touches tensors.
+"""Views: modules of the model's own classes that read the wide network at the time of use.
 
-A view is a shallow copy of the module tree. Each of its parameters is a leaf whose data is a slice of the wide
-parameter; when its gradient is complete, it is added to the same slice of the wide parameter's gradient and dropped.
-Where the active channels are no prefix (concatenated inputs, packed qkv), a leaf holds a gathered copy that is renewed
-when the wide parameter has changed. During inference, slices that are not contiguous are packed, on the same terms.
+A view is a module tree beside the wide one. Its tensors are cut out of the wide network's current tensors, in the graph,
+whenever they are read; attributes, buffers and hooks are the wide module's; narrow integers are its own. Nothing is
+copied, nothing is hooked, nothing can go stale. `standalone` makes a copy that owns its tensors.
 """
 
-from anywidth.view.build import Blueprint, compile_, standalone
-from anywidth.view.link import Link, link_of
+from anywidth.view.build import Baseline, Blueprint, NormKind, baseline
+from anywidth.view.compiling import compile_, eagerly, is_compiled
+from anywidth.view.copies import standalone
+from anywidth.view.live import (
+    Live,
+    hold_,
+    holding,
+    instead,
+    is_view,
+    own_of_width,
+    standing_for_tensors,
+    unnoticed,
+)
+from anywidth.view.packs import PackStore
 from anywidth.view.slices import AxisPlan, Cut, cut
 
-__all__ = ["AxisPlan", "Blueprint", "Cut", "Link", "compile_", "cut", "link_of", "standalone"]
+__all__ = [
+    "AxisPlan",
+    "Baseline",
+    "Blueprint",
+    "Cut",
+    "Live",
+    "NormKind",
+    "PackStore",
+    "baseline",
+    "compile_",
+    "cut",
+    "eagerly",
+    "hold_",
+    "holding",
+    "instead",
+    "is_compiled",
+    "is_view",
+    "own_of_width",
+    "standalone",
+    "standing_for_tensors",
+    "unnoticed",
+]

@@ -1,230 +1,439 @@
-"""Making views, and stand-alone copies of them."""
+"""Making views: everything that does not depend on the width is worked out once per network."""
 
 from __future__ import annotations
 
-import copy
-import operator
+import dis
+import functools
+import inspect
 import types
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from anywidth.channels.space import AttributeRule, ChannelSpace
 from anywidth.errors import TraceError
-from anywidth.view.link import Link, leaf_of, link_of
-from anywidth.view.slices import AxisPlan, Cut, cut_by
-from anywidth.view.tree import pointing, remapped, set_attribute, shell, tidy, with_functions
+from anywidth.view.live import (
+    NOTHING,
+    ForwardProperty,
+    Kept,
+    Live,
+    NormAt,
+    Shared,
+    attribute_property,
+    call,
+    forward_of,
+    hooks_property,
+    lazy_property,
+    norm_property,
+    norm_train,
+    norm_training,
+    prepare_,
+    tensor_property,
+)
+from anywidth.view.mapping import MODULE_STATE, reaches
+from anywidth.view.packs import PackStore
+from anywidth.view.slices import AxisPlan, Slice, cut_by
 from anywidth.width import Width
 
-_HOOKED = (
-    "_forward_pre_hooks",
-    "_forward_hooks",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks_with_kwargs",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
+_STANDARD = frozenset(vars(nn.Module())) | {"forward", "_compiled_call_impl"}
+_NEVER_MAPPED = (bool, int, float, str, bytes, torch.dtype, torch.device)
+Baseline = Mapping[str, tuple[type, Mapping[str, Kept]]]
+"""Path of a module -> its class and its attributes that may reach others, as they were when the network was made elastic."""
+_Slices = dict[Any, Slice | None]
+
+
+# --- attributes ---------------------------------------------------------------------------------------------------------
+
+
+def baseline(model: nn.Module) -> Baseline:
+    """The attributes of all modules, as they are now."""
+    return {path: (type(m), _attributes(m)) for path, m in model.named_modules()}
+
+
+def _attributes(m: nn.Module) -> dict[str, Kept]:
+    """Attributes of a module that may reach others: what does now, and in classes that are not torch's what may one day."""
+    state = vars(m)
+    foreign = not type(m).__module__.startswith("torch.")
+    assigned = _assigned(type(m)) if foreign else set()
+    found = {
+        k: Kept.of(v, runtime=k in assigned)
+        for k, v in state.items()
+        if k not in _STANDARD and ((foreign and not isinstance(v, _NEVER_MAPPED)) or reaches(v))
+    }
+    lazy = [k for k, t in state["_buffers"].items() if t is None and k in assigned]
+    found.update({k: Kept.of(None, runtime=True) for k in lazy})
+    for name in assigned:
+        if name not in _STANDARD and name not in found and not _in_tree(m, name):
+            found[name] = Kept.of(state[name], runtime=True) if name in state else NOTHING
+    return found
+
+
+def _in_tree(m: nn.Module, name: str) -> bool:
+    return any(name in m.__dict__[place] for place in MODULE_STATE)
+
+
+@functools.cache
+def _assigned_in(code: types.CodeType) -> frozenset[str]:
+    return frozenset(str(i.argval) for i in dis.get_instructions(code) if i.opname == "STORE_ATTR")
+
+
+def _assigned(kind: type) -> set[str]:
+    """Names of attributes that a class's methods assign after construction; properties and slots are not among them."""
+    names: set[str] = set()
+    for base in kind.__mro__:
+        if base is nn.Module or base.__module__.startswith("torch."):
+            continue
+        for name, function in vars(base).items():
+            if name != "__init__" and isinstance(function, types.FunctionType):
+                names |= _assigned_in(function.__code__)
+    return {n for n in names if not hasattr(inspect.getattr_static(kind, n, None), "__set__")}
+
+
+def _codes_of_forward(kind: Any) -> tuple[types.CodeType, ...]:
+    """The code of a class's forward, and of the methods that it calls, and those call."""
+    found: dict[str, types.CodeType] = {}
+    names = ["forward"]
+    while names:
+        function = inspect.unwrap(getattr(kind, names.pop(), None) or len)
+        code = getattr(function, "__code__", None)
+        if code is not None and code.co_name not in found and not hasattr(nn.Module, code.co_name):
+            found[code.co_name] = code
+            names += code.co_names
+        elif code is not None and not found:
+            found["forward"] = code
+            names += code.co_names
+    return tuple(found.values())
+
+
+# --- classes ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NormKind:
+    """What the batch norms of a network are.
+
+    Attributes:
+        switchable: whether widths have scales and shifts of their own.
+        still: whether they stay in evaluation mode.
+    """
+
+    switchable: bool = False
+    still: bool = False
+
+
+_classes: weakref.WeakValueDictionary[Any, type] = weakref.WeakValueDictionary()
+
+
+def _view_class(
+    kind: type,
+    tensors: tuple[tuple[str, str], ...],
+    narrow: tuple[str, ...],
+    attributes: frozenset[str],
+    norms: NormKind,
+) -> type:
+    """The class of views of modules of a class that hold these tensors, narrow integers and attributes."""
+    key = (kind, tensors, narrow, attributes, norms)
+    known: Any = _classes.get(key)
+    if known is None:
+        namespace: dict[str, Any] = {
+            "__slots__": narrow,
+            "__module__": kind.__module__,
+            "__qualname__": kind.__qualname__,
+            "__doc__": kind.__doc__,
+            "forward": ForwardProperty(forward_of),
+            "_view_kind": kind,
+            "_view_forward": property(lambda self: super(known, self).forward),
+        }
+        for name in ("_forward_hooks", "_forward_pre_hooks"):
+            namespace[name] = hooks_property(name)
+        readers = _codes_of_forward(kind)
+        norm = issubclass(kind, _BatchNorm)
+        for place, name in tensors:
+            if place == "_buffers" and name in attributes:
+                namespace[name] = lazy_property(name)
+            elif norm:
+                namespace[name] = norm_property(place, name, readers, switchable=norms.switchable)
+            else:
+                namespace[name] = tensor_property(place, name, readers)
+        plain = kind.__call__ is nn.Module.__call__ and kind._call_impl is nn.Module._call_impl  # pyright: ignore[reportFunctionMemberAccess]
+        if plain and isinstance(inspect.getattr_static(kind, "forward"), types.FunctionType):
+            namespace["__call__"] = call
+        if norm and norms.still:
+            namespace["training"] = property(norm_training)
+            namespace["train"] = norm_train
+        for name in attributes - set(namespace) - set(narrow):
+            namespace[name] = attribute_property(name)
+        try:
+            known = type(kind)(kind.__name__, (Live, kind), namespace)
+        except TypeError as error:
+            raise TraceError(
+                f"views of {kind.__name__} cannot be made, as its class cannot be combined with another one ({error}). Classes of modules "
+                "that are to be elastic have no __slots__."
+            ) from error
+        _classes[key] = known
+    return known
+
+
+def refreshed_(view: Any) -> None:
+    """Look again for attributes of the wide module that reach others: a tool added some."""
+    new = {
+        k
+        for k, v in view.__dict__.items()
+        if k not in _STANDARD
+        and reaches(v)
+        and not isinstance(inspect.getattr_static(type(view), k, None), property)
+    }
+    if new:
+        kind: Any = type(view)
+        namespace = {
+            "__slots__": (),
+            "__module__": kind.__module__,
+            "__qualname__": kind.__qualname__,
+            **{name: attribute_property(name) for name in new},
+        }
+        view._view_kept = {
+            **view._view_kept,
+            **{name: Kept.of(view.__dict__[name], runtime=False) for name in new},
+        }
+        object.__setattr__(view, "__class__", type(kind)(kind.__name__, (kind,), namespace))
+
+
+# --- narrow integers ----------------------------------------------------------------------------------------------------
+
+
+def _stated_sizes(m: nn.Module) -> tuple[str, ...]:
+    """Attributes in which standard modules state the sizes of their weight."""
+    if m.__dict__["_parameters"].get("weight") is None:
+        return ()
+    if isinstance(m, nn.modules.conv._ConvNd):
+        return ("out_channels", "in_channels")
+    if isinstance(m, nn.Linear):
+        return ("out_features", "in_features")
+    if isinstance(m, nn.modules.batchnorm._NormBase):
+        return ("num_features",)
+    if isinstance(m, nn.GroupNorm):
+        return ("num_channels",)
+    return ("num_embeddings", "embedding_dim") if isinstance(m, nn.Embedding) else ()
+
+
+def _sizes_of(m: nn.Module, names: tuple[str, ...], shape: tuple[int, ...], groups: int) -> tuple[int, ...]:
+    """The values of `_stated_sizes` for a weight of this shape."""
+    if isinstance(m, nn.modules.conv._ConvNd):
+        first, second = shape[0], shape[1]
+        return (second * groups, first) if m.transposed else (first, second * groups)
+    return shape[: len(names)]
+
+
+# --- views --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ModulePlan:
+    """Everything about one module of a view that does not depend on the width."""
+
+    wide: nn.Module
+    path: str
+    kind: type
+    kept: Mapping[str, Kept]
+    tensors: tuple[tuple[str, tuple[AxisPlan | None, ...], torch.Size], ...]
+    rules: tuple[AttributeRule, ...]
+    sizes: tuple[str, ...]
+    norm: bool
+    children: tuple[tuple[str, int], ...]
 
 
 class Blueprint:
-    """Everything about the module tree that does not depend on the width."""
+    """Everything about the module tree that does not depend on the width.
 
-    def __init__(self, model: nn.Module, space: ChannelSpace) -> None:
-        self.model, self.space = model, space
-        self.paths = {id(m): path for path, m in model.named_modules()}
-        self.modules = [m for _, m in model.named_modules()]
-        self.names: dict[int, str] = {}
-        self.slots: list[tuple[dict, str]] = []
-        for kind in ("_parameters", "_buffers"):
-            for path, m in model.named_modules():
-                for key, t in getattr(m, kind).items():
+    Args:
+        model: the wide network.
+        space: its channel space.
+        kept: its attributes when it was made elastic; by default, as they are now.
+        norms: what its batch norms are.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        space: ChannelSpace,
+        kept: Baseline | None = None,
+        norms: NormKind = NormKind(),
+    ) -> None:
+        self.model, self.space, self.norms = model, space, norms
+        self._kept = {} if kept is None else kept
+        self._rules: dict[str, list[AttributeRule]] = {}
+        for rule in space.attributes:
+            self._rules.setdefault(rule.module, []).append(rule)
+        self._names: dict[int, str] = {}
+        self.places: dict[int, tuple[nn.Module, str, str]] = {}
+        paths = {m: path for path, m in model.named_modules()}
+        for place in ("_parameters", "_buffers"):
+            for m, path in paths.items():
+                for key, t in m.__dict__[place].items():
                     if t is not None:
-                        self.slots.append((getattr(m, kind), key))
-                        self.names.setdefault(id(t), f"{path}.{key}" if path else key)
-        self.links = [(m._modules, key) for m in self.modules for key in m._modules]
-        self.children = [d[key] for d, key in self.links]
+                        self._names.setdefault(id(t), f"{path}.{key}" if path else key)
+                        self.places.setdefault(id(t), (m, place, key))
         same: dict[Any, tuple[AxisPlan | None, ...]] = {}
-        self.plans = {
+        self._axes = {
             n: same.setdefault(axes, tuple(None if a is None else AxisPlan.of(a) for a in axes))
             for n, axes in space.axes.items()
         }
-        self.rules: dict[str, list[AttributeRule]] = {}
-        for rule in space.attributes:
-            self.rules.setdefault(rule.module, []).append(rule)
-        self.pointing = {id(m): keys for m in self.modules if (keys := pointing(m))}
+        self._plans = [self._plan(m, path) for m, path in paths.items()]
+        self._kept_by_module = {id(p.wide): p.kept for p in self._plans}
+        self._watch(list(paths))
+
+    def _plan(self, m: nn.Module, path: str) -> _ModulePlan:
+        rules = tuple(self._rules.get(path, ()))
+        tensors, cut = [], []
+        for place in ("_parameters", "_buffers"):
+            for key, t in m.__dict__[place].items():
+                tensors.append((place, key))
+                axes = None if t is None else self._axes.get(self._names[id(t)])
+                if axes is not None:
+                    assert t is not None
+                    cut.append((key, axes, t.shape))
+        sizes = _stated_sizes(m) if any(key == "weight" for key, _, _ in cut) else ()
+        kind, kept = self._kept.get(path, (None, {}))
+        if kind is not type(m):
+            kept = _attributes(m)
+        else:
+            new = {k: v for k, v in vars(m).items() if k not in _STANDARD and k not in kept and reaches(v)}
+            assigned = _assigned(kind)
+            kept = {**kept, **{k: Kept.of(v, runtime=k in assigned) for k, v in new.items()}}
+        narrow = tuple(sorted({r.name for r in rules} | set(sizes)))
+        return _ModulePlan(
+            wide=m,
+            path=path,
+            kind=_view_class(type(m), tuple(tensors), narrow, frozenset(kept), self.norms),
+            kept=kept,
+            tensors=tuple(cut),
+            rules=rules,
+            sizes=sizes,
+            norm=isinstance(m, _BatchNorm),
+            children=tuple((k, id(c)) for k, c in m.__dict__["_modules"].items()),
+        )
+
+    def _watch(self, modules: list[nn.Module]) -> None:
+        """What tells that the tree changed: children of containers, and attributes of modules that are not torch's."""
+        own = [m for m in modules if not type(m).__module__.startswith("torch.")]
+        parents = [m for m in modules if m.__dict__["_modules"] or m in own]
+        self._modules = modules
+        self._children = [m.__dict__["_modules"] for m in parents]
+        self._tensors = [m.__dict__[place] for m in parents for place in ("_parameters", "_buffers")]
+        self._states = [m.__dict__ for m in own]
+        self._known_names = [set(m.__dict__) | set(self._kept_by_module[id(m)]) for m in own]
+        self._tree, self._sizes = self._structure(), list(map(len, self._states))
+
+    def _structure(self) -> tuple[list, list, list]:
+        return (
+            list(map(type, self._modules)),
+            [*map(list, map(dict.values, self._children))],
+            [*map(len, self._tensors)],
+        )
 
     @property
     def fresh(self) -> bool:
         """Whether the module tree is still the one this was made from."""
-        return all(map(operator.is_, [d.get(key) for d, key in self.links], self.children)) and all(
-            id(d.get(key)) in self.names for d, key in self.slots
-        )
+        if self._structure() != self._tree:
+            return False
+        sizes = list(map(len, self._states))
+        if sizes != self._sizes:
+            for state, known in zip(self._states, self._known_names, strict=True):
+                if any(reaches(state[name]) for name in state.keys() - known):
+                    return False
+            self._sizes = sizes
+        return True
 
     def build(
         self,
         width: Width,
-        overrides: Mapping[str, Tensor],
-        before: Sequence[Callable[[nn.Module], None]] = (),
+        *,
+        norms: Callable[[str], NormAt | None] | None = None,
+        packs: PackStore | None = None,
+        changed: Callable[[Any], None] = lambda shared: None,
     ) -> nn.Module:
-        """The view at `width`, with `overrides` (tensor name -> tensor) put in place of wide tensors."""
-        return _Assembly(self, width, overrides, before).root()
+        """The view at `width`.
+
+        Args:
+            width: need not be a prefix.
+            norms: path -> the batch norm at this width; by default slices of the wide network's.
+            packs: where copies for inference are kept; by default there are none.
+            changed: is called when a user changes the view.
+        """
+        shared = Shared(packs, changed, self.places)
+        slices: _Slices = {}
+        views = {id(p.wide): _view(p, width, shared, norms, slices) for p in self._plans}
+        for plan in self._plans:
+            views[id(plan.wide)]._view_children.update({k: views.get(c) for k, c in plan.children})
+        shared.modules.update({i: weakref.ref(v) for i, v in views.items()})
+        for view in views.values():
+            if view._view_kept:
+                prepare_(view, methods=False)
+        return views[id(self.model)]
 
 
-class _Assembly:
-    """One view in the making."""
-
-    def __init__(
-        self,
-        plan: Blueprint,
-        width: Width,
-        overrides: Mapping[str, Tensor],
-        before: Sequence[Callable[[nn.Module], None]],
-    ) -> None:
-        self.plan, self.width, self.overrides = plan, width, overrides
-        self.link = Link(plan.slots, plan.links, before)
-        self.cuts: dict[int, Cut | None] = {}
-        self.new: dict[int, Any] = {id(m): shell(m) for m in plan.modules}
-
-    def root(self) -> nn.Module:
-        with torch.inference_mode(False):  # a view made during evaluation may be trained later
-            for m in self.plan.modules:
-                self._fill(self.new[id(m)], m)
-        for m in self.plan.modules:
-            state = self.new[id(m)].__dict__
-            for key in self.plan.pointing.get(id(m), ()):
-                state[key] = remapped(state[key], self.new)
-        made = self.new[id(self.plan.model)]
-        _attach(made, self.link)
-        return made
-
-    def _fill(self, view: nn.Module, wide: nn.Module) -> None:
-        state = view.__dict__
-        for kind in ("_parameters", "_buffers"):
-            state[kind] = {k: None if t is None else self._tensor(t) for k, t in wide.__dict__[kind].items()}
-        state["_modules"] = {
-            k: None if m is None else self.new[id(m)] for k, m in wide.__dict__["_modules"].items()
-        }
-        for rule in self.plan.rules.get(self.plan.paths[id(wide)], ()):
-            set_attribute(state, rule, self.width)
-        tidy(view)
-
-    def _tensor(self, wide: Tensor) -> Tensor:
-        made = self.new.get(id(wide))
-        if made is None:
-            made = self.new[id(wide)] = self._made(wide, self.plan.names[id(wide)])
-        return made
-
-    def _made(self, wide: Tensor, name: str) -> Tensor:
-        if name in self.overrides:
-            return self.overrides[name]
-        part = self._cut(name)
-        if not isinstance(wide, nn.Parameter):
-            return wide if part is None else part.of(wide)
-        leaf = leaf_of(wide, part)
-        if part is not None:
-            self.link.keep(leaf, wide, part)
-        return leaf
-
-    def _cut(self, name: str) -> Cut | None:
-        plans = self.plan.plans.get(name)
-        if plans is None:
-            return None
-        if id(plans) not in self.cuts:
-            self.cuts[id(plans)] = cut_by(plans, self.width)
-        return self.cuts[id(plans)]
+_SLOTS = (
+    "wide",
+    "path",
+    "kept",
+    "shared",
+    "children",
+    "expected",
+    "slices",
+    "norm",
+    "packs",
+    "given",
+    "memo",
+    "own",
+    "compiled",
+)
+_setters = [getattr(Live, f"_view_{name}").__set__ for name in _SLOTS]
 
 
-def _attach(root: nn.Module, link: Link) -> None:
-    """Give the root its link: a check before forward, compact state_dicts, and copies that stand alone."""
-    state = root.__dict__
-    link.plain_hooks = {key: state[key] for key in _HOOKED}
-    state.update({key: copy.copy(hooks) for key, hooks in link.plain_hooks.items()})
-    root.register_forward_pre_hook(link.enter)
-    root.register_forward_hook(link.leave, always_call=True)
-    root.register_state_dict_pre_hook(lambda *args: link.renew())
-    root.register_state_dict_post_hook(_compact_state)
-    root.register_load_state_dict_pre_hook(lambda *args: link.renew())
-    root.register_load_state_dict_post_hook(lambda *args: link.push())
-    state["_anywidth_link"] = link
-    itself = weakref.ref(root)  # no cycle: a view that nobody holds is gone at once, with its copies
-    state["__deepcopy__"] = lambda memo: standalone(_alive(itself), memo)
-    state["__reduce_ex__"] = lambda protocol: standalone(_alive(itself)).__reduce_ex__(protocol)
-
-
-def _alive(reference: weakref.ref[nn.Module]) -> nn.Module:
-    view = reference()
-    assert view is not None, "a method of a view is called on the view"
+def _view(
+    plan: _ModulePlan,
+    width: Width,
+    shared: Shared,
+    norms: Callable[[str], NormAt | None] | None,
+    slices: _Slices,
+) -> Any:
+    """The view of one module, without children."""
+    view, wide = object.__new__(plan.kind), plan.wide
+    object.__setattr__(view, "__dict__", wide.__dict__)
+    parts = {}
+    for name, axes, shape in plan.tensors:
+        key = (id(axes), shape)
+        if key not in slices:
+            cut = cut_by(axes, width)
+            slices[key] = None if cut is None else Slice(cut, shape)
+        if (part := slices[key]) is not None:
+            parts[name] = part
+    values = (wide, plan.path, plan.kept, shared, {}, dict(wide.__dict__["_modules"]), parts, norms(plan.path) if norms is not None and plan.norm else None)  # fmt: skip
+    for put, value in zip(_setters, (*values, {}, {}, {}, {}, None), strict=True):
+        put(view, value)
+    for name, value in _narrow_integers(plan, parts, width).items():
+        object.__setattr__(view, name, value)
     return view
 
 
-def _compact_state(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    """Clone slices, so that a saved view holds its own elements and not the wide network's."""
-    for key, t in state.items():
-        if isinstance(t, Tensor) and t.untyped_storage().nbytes() > t.numel() * t.element_size():
-            state[key] = t.detach().clone(memory_format=torch.contiguous_format)
-
-
-def standalone(view: nn.Module, memo: dict | None = None) -> nn.Module:
-    """A copy of a view that owns its tensors and knows nothing of this package."""
-    link = link_of(view)
-    assert link is not None
-    link.renew()
-    memo = {} if memo is None else memo
-    for b in view.buffers():
-        memo[id(b)] = b.detach().clone()
-    bare = shell(view)
-    state = bare.__dict__
-    state.update(link.plain_hooks)
-    for key in ("__deepcopy__", "__reduce_ex__", "_anywidth_link"):
-        del state[key]
-    if state.pop("_anywidth_compiled", False):
-        del state["forward"]
-    kind = type(view)
-    if hasattr(kind, "__deepcopy__") or kind.__getstate__ is not nn.Module.__getstate__:
-        made = copy.deepcopy(bare, memo)
-    else:
-        made = kind.__new__(kind)
-        memo[id(view)] = made  # bound methods of the root lead here, not to another copy of the view
-        made.__dict__.update(copy.deepcopy(bare.__getstate__(), memo))
-    memo[id(view)] = made
-    _rebind_functions(view, bare, made)
-    return made
-
-
-def _rebind_functions(view: nn.Module, bare: nn.Module, made: nn.Module) -> None:
-    """Closures over modules of the view become closures over those of its copy."""
-    copies = {id(v): c for v, c in zip(view.modules(), made.modules(), strict=True)}
-    for v, c in zip(view.modules(), made.modules(), strict=True):
-        source = bare if v is view else v
-        for key in with_functions(source):
-            vars(c)[key] = remapped(vars(source)[key], copies)
-
-
-def compile_(view: nn.Module, **options: Any) -> nn.Module:
-    """Compile a view's forward under a code object of its own, so that widths do not compete for one cache.
-
-    The check for staleness stays outside the compiled graph.
-    """
-    forward = type(view).forward
-    code = getattr(forward, "__code__", None)
-    if code is None:
-        raise TraceError(
-            f"{type(view).__name__}.forward is not a Python function and cannot be compiled per width."
-        )
-    own = types.FunctionType(
-        # Not under torch's own file name: dynamo skips the frames of its own modules (nn.Sequential).
-        code.replace(co_name=f"{code.co_name}_at_width", co_filename="<anywidth>"),
-        forward.__globals__,
-        forward.__name__,
-        forward.__defaults__,
-        forward.__closure__,
-    )
-    own.__kwdefaults__ = forward.__kwdefaults__
-    view.__dict__["forward"] = torch.compile(types.MethodType(own, view), **{"fullgraph": True, **options})
-    view.__dict__["_anywidth_compiled"] = True
-    return view
+def _narrow_integers(plan: _ModulePlan, parts: Mapping[str, Slice], width: Width) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    state = plan.wide.__dict__
+    for rule in plan.rules:
+        value: Any = rule.size.at(width)
+        if rule.index is not None:
+            old = list(found.get(rule.name, state[rule.name]))
+            old[rule.index] = value
+            value = type(state[rule.name])(old)
+        found[rule.name] = value
+    if plan.sizes:
+        shape = parts["weight"].shape if "weight" in parts else tuple(state["_parameters"]["weight"].shape)
+        groups = found.get("groups", state.get("groups", 1))
+        stated = _sizes_of(plan.wide, plan.sizes, shape, groups)
+        found.update(zip(plan.sizes, stated, strict=True))
+    return found

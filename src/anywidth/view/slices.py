@@ -1,4 +1,10 @@
-"""Which part of a wide tensor is active at a width."""
+"""Which part of a wide tensor is active, and how it is taken.
+
+an axis of 8 rows, 3 active           -> the prefix [0, 3): a strided alias of the wide tensor
+packed q, k, v of 8 rows each, 3 kept -> rows [0, 3), [8, 11), [16, 19): three runs, one period apart: a strided
+                                         alias of shape (3, 3, ...), copied once to be one axis of 9 rows
+any other rows                        -> an index
+"""
 
 from __future__ import annotations
 
@@ -7,10 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anywidth.channels.space import Axis, ChannelSpace
 from anywidth.width import Width
+
+_PLAIN = (Tensor, nn.Parameter)
 
 
 @dataclass(frozen=True)
@@ -37,15 +45,36 @@ class AxisPlan:
                 parts.append(np.arange(start, start + r.positions))
             else:
                 units = np.asarray(width.units(r.group))
-                mine = units[(units >= r.first) & (units < r.first + r.count)] - r.first
-                parts.append((start + mine[:, None] * r.each + np.arange(r.each)).ravel())
+                inside = units[(units >= r.first) & (units < r.first + r.count)] - r.first
+                parts.append((start + inside[:, None] * r.each + np.arange(r.each)).ravel())
             start += r.positions
-        chosen = np.concatenate(parts)
-        if chosen.size == self.total:
+        positions = np.concatenate(parts)
+        if positions.size == self.total:
             return None
-        if chosen[-1] == chosen.size - 1:
-            return slice(0, int(chosen.size))
-        return torch.from_numpy(chosen)
+        if positions[-1] == positions.size - 1:
+            return slice(0, int(positions.size))
+        return torch.from_numpy(positions)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """`count` runs of `length` positions, `period` apart."""
+
+    count: int
+    length: int
+    period: int
+
+
+def _runs(positions: Tensor, total: int) -> Runs | None:
+    """Positions as equal runs that divide the axis evenly; None if they are no such runs."""
+    breaks = torch.nonzero(positions.diff() != 1).ravel() + 1
+    count = len(breaks) + 1
+    length, left = divmod(len(positions), count)
+    period, rest = divmod(total, count)
+    if left or rest:
+        return None
+    regular = (torch.arange(count)[:, None] * period + torch.arange(length)).ravel()
+    return Runs(count, length, period) if torch.equal(positions, regular) else None
 
 
 @dataclass(frozen=True)
@@ -56,35 +85,27 @@ class Cut:
 
     @property
     def aliases(self) -> bool:
+        """Whether the active part shares memory with the wide tensor."""
         return not any(isinstance(p, Tensor) for p in self.parts)
 
     def of(self, t: Tensor) -> Tensor:
         """The active part: a view of `t` where possible, else a copy."""
+        t = self._sliced(t)
         for dim, part in enumerate(self.parts):
-            if isinstance(part, slice):
-                t = t.narrow(dim, 0, part.stop)
-            elif part is not None:
+            if isinstance(part, Tensor):
                 t = t.index_select(dim, part.to(t.device))
         return t
 
-    def add_(self, t: Tensor, value: Tensor) -> None:
-        """Add `value` to the active part of `t`."""
-        if self.aliases:
-            self.of(t).add_(value)
-            return
-        gathered = [d for d, p in enumerate(self.parts) if isinstance(p, Tensor)]
-        t = self._sliced(t)
-        if len(gathered) == 1:
-            t.index_add_(gathered[0], self.parts[gathered[0]].to(t.device), value)  # type: ignore[union-attr]
-        else:
-            self._put(t, gathered, value, accumulate=True)
-
     def write_(self, t: Tensor, value: Tensor) -> None:
         """Write `value` over the active part of `t`."""
-        if self.aliases:
-            self.of(t).copy_(value)
-        else:
-            self._put(self._sliced(t), [d for d, p in enumerate(self.parts) if isinstance(p, Tensor)], value)
+        gathered = [d for d, p in enumerate(self.parts) if isinstance(p, Tensor)]
+        t = self._sliced(t)
+        if not gathered:
+            t.copy_(value)
+            return
+        mesh = torch.meshgrid(*[self.parts[d].to(t.device) for d in gathered], indexing="ij")  # type: ignore[union-attr]
+        first = list(range(len(gathered)))
+        t.movedim(gathered, first).index_put_(mesh, value.movedim(gathered, first).to(t))
 
     def _sliced(self, t: Tensor) -> Tensor:
         for dim, part in enumerate(self.parts):
@@ -92,10 +113,63 @@ class Cut:
                 t = t.narrow(dim, 0, part.stop)
         return t
 
-    def _put(self, t: Tensor, gathered: list[int], value: Tensor, *, accumulate: bool = False) -> None:
-        mesh = torch.meshgrid(*[self.parts[d].to(t.device) for d in gathered], indexing="ij")  # type: ignore[union-attr]
-        first = list(range(len(gathered)))
-        t.movedim(gathered, first).index_put_(mesh, value.movedim(gathered, first), accumulate=accumulate)
+
+class Slice:
+    """A cut of tensors of one shape, with everything that does not depend on their values worked out once.
+
+    Args:
+        cut: the active part.
+        wide: shape of the tensors that it is taken from.
+
+    Attributes:
+        shape: of the active part.
+        aliases: whether `take` gives a view of its argument.
+    """
+
+    def __init__(self, cut: Cut, wide: torch.Size) -> None:
+        self.cut, self.wide, self.aliases = cut, wide, cut.aliases
+        sizes = [
+            n if p is None else p.stop if isinstance(p, slice) else len(p)
+            for n, p in zip(wide, (*cut.parts, *[None] * len(wide)), strict=False)
+        ]
+        self.shape = tuple(sizes)
+        self._runs = None if self.aliases else self._runs_by_axis()
+
+    def _runs_by_axis(self) -> list[Runs | None] | None:
+        """Per axis its runs, None where it is a slice; None if an axis needs an index."""
+        runs: list[Runs | None] = [None] * len(self.wide)
+        for dim, part in enumerate(self.cut.parts):
+            if isinstance(part, Tensor):
+                runs[dim] = _runs(part, self.wide[dim])
+                if runs[dim] is None:
+                    return None
+        return runs
+
+    def take(self, t: Tensor) -> Tensor:
+        """The active part of `t`, in the graph."""
+        if torch.compiler.is_compiling() or type(t) not in _PLAIN:
+            return self._take_by_parts(t)  # compilers and tensor subclasses know `narrow`, not always strides
+        if self.aliases:
+            # One operation, one gradient of the wide size; two slices would have two.
+            return t.as_strided(self.shape, t.stride())
+        if self._runs is None:
+            return self.cut.of(t)
+        shape, stride = [], []
+        for size, step, runs in zip(self.shape, t.stride(), self._runs, strict=True):
+            shape += [size] if runs is None else [runs.count, runs.length]
+            stride += [step] if runs is None else [runs.period * step, step]
+        return t.as_strided(shape, stride).reshape(self.shape)
+
+    def _take_by_parts(self, t: Tensor) -> Tensor:
+        if self.aliases or self._runs is None:
+            return self.cut.of(t)
+        for dim, (part, runs) in enumerate(zip(self.cut.parts, self._runs, strict=False)):
+            if isinstance(part, slice):
+                t = t.narrow(dim, 0, part.stop)
+            elif runs is not None:
+                t = t.unflatten(dim, (runs.count, runs.period)).narrow(dim + 1, 0, runs.length)
+                t = t.flatten(dim, dim + 1)
+        return t
 
 
 def cut(space: ChannelSpace, name: str, width: Width) -> Cut | None:
