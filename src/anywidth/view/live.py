@@ -732,15 +732,20 @@ def _mutable(value: Any) -> bool:
 NOTHING = Kept(_MISSING, False, False, True)
 
 
+def _written(view: Any, name: str) -> Any:
+    """What was written to an attribute of a view; it may have been deleted there."""
+    value = view._view_own[name]
+    if value is _MISSING:
+        raise AttributeError(f"'{type(view).__name__}' object has no attribute '{name}'")
+    return value
+
+
 def attribute_property(name: str) -> property:
     """An attribute that may reach modules or tensors of the wide network, mapped when it is read."""
 
     def get(self: Any) -> Any:
-        own = self._view_own
-        if name in own:
-            if own[name] is _MISSING:
-                raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-            return own[name]
+        if name in self._view_own:
+            return _written(self, name)
         value = self._view_wide.__dict__.get(name, _MISSING)
         if type(value) in _SCALARS:
             return value
@@ -1059,11 +1064,8 @@ def _owning(kind: type, name: str) -> type:
     if known is None:
 
         def get(self: Any) -> Any:
-            own = self._view_own
-            if name in own:
-                if own[name] is _MISSING:
-                    raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-                return own[name]
+            if name in self._view_own:
+                return _written(self, name)
             if name in self._view_wide.__dict__:
                 return self._view_wide.__dict__[name]
             return getattr(super(made, self), name)
