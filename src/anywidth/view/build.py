@@ -19,6 +19,7 @@ from anywidth.channels.space import AttributeRule, ChannelSpace
 from anywidth.errors import TraceError
 from anywidth.view.live import (
     NOTHING,
+    STATISTICS,
     ForwardProperty,
     Kept,
     Live,
@@ -135,9 +136,15 @@ def _view_class(
     narrow: tuple[str, ...],
     attributes: frozenset[str],
     norms: NormKind,
+    *,
+    alone: bool,
 ) -> type:
-    """The class of views of modules of a class that hold these tensors, narrow integers and attributes."""
-    key = (kind, tensors, narrow, attributes, norms)
+    """The class of views of modules of a class that hold these tensors, narrow integers and attributes.
+
+    Args:
+        alone: whether the modules have no children.
+    """
+    key = (kind, tensors, narrow, attributes, norms, alone)
     known: Any = _classes.get(key)
     if known is None:
         namespace: dict[str, Any] = {
@@ -147,6 +154,8 @@ def _view_class(
             "__doc__": kind.__doc__,
             "forward": ForwardProperty(forward_of),
             "_view_kind": kind,
+            "_view_leaf": False,
+            "_view_narrow": narrow,
             "_view_forward": property(lambda self: super(known, self).forward),
         }
         for name in ("_forward_hooks", "_forward_pre_hooks"):
@@ -163,13 +172,22 @@ def _view_class(
         plain = kind.__call__ is nn.Module.__call__ and kind._call_impl is nn.Module._call_impl  # pyright: ignore[reportFunctionMemberAccess]
         if plain and isinstance(inspect.getattr_static(kind, "forward"), types.FunctionType):
             namespace["__call__"] = call
+            buffers = {name for place, name in tensors if place == "_buffers"}
+            namespace["_view_leaf"] = (
+                alone
+                and bool(tensors)
+                and attributes <= set(narrow)
+                and not (_assigned(kind) or issubclass(kind, nn.RNNBase))
+                and (not buffers or (norm and buffers == set(STATISTICS)))
+            )
         if norm and norms.still:
             namespace["training"] = property(norm_training)
             namespace["train"] = norm_train
         for name in attributes - set(namespace) - set(narrow):
             namespace[name] = attribute_property(name)
         try:
-            known = type(kind)(kind.__name__, (Live, kind), namespace)
+            metaclass: Any = type(kind)
+            known = metaclass(kind.__name__, (Live, kind), namespace)
         except TypeError as error:
             raise TraceError(
                 f"views of {kind.__name__} cannot be made, as its class cannot be combined with another one ({error}). Classes of modules "
@@ -309,7 +327,9 @@ class Blueprint:
         return _ModulePlan(
             wide=m,
             path=path,
-            kind=_view_class(type(m), tuple(tensors), narrow, frozenset(kept), self.norms),
+            kind=_view_class(
+                type(m), tuple(tensors), narrow, frozenset(kept), self.norms, alone=not m.__dict__["_modules"]
+            ),
             kept=kept,
             tensors=tuple(cut),
             rules=rules,

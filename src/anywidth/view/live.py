@@ -33,6 +33,7 @@ from torch.nn.modules.module import (
 )
 
 from anywidth.errors import StaleViewError, ViewError
+from anywidth.view.leaves import HELD, reader_of
 from anywidth.view.mapping import mapped, reaches
 from anywidth.view.packs import Pack, PackStore
 from anywidth.view.parameters import ViewParameter, handed_out, plain, state_of
@@ -195,6 +196,10 @@ def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             or nn.Module.__call__ is not _MODULE_CALL  # torch.fx looks at calls so
             or torch._C._get_tracing_state()
         ):
+            if self._view_leaf and not (state["training"] or torch.is_grad_enabled() or self._view_given):
+                reader = reader_of(self)
+                if reader is not None:
+                    return self._view_kind.forward(reader, *args, **kwargs)
             return self._view_kind.forward(self, *args, **kwargs)
     return super(Live, self).__call__(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -230,6 +235,8 @@ class Live:
         _view_given: dict[str, Tensor | None]
         _view_kept: Mapping[str, Kept]
         _view_kind: Any  # the model's class
+        _view_leaf: bool  # whether `leaves` may stand for it in inference
+        _view_narrow: tuple[str, ...]  # names of the narrow integers
         _view_memo: dict[str, tuple[Any, Any]]
         _view_norm: NormAt | None
         _view_own: dict[str, Any]
@@ -260,8 +267,8 @@ class Live:
     @property
     def _modules(self) -> dict[str, Any]:
         if not torch.compiler.is_compiling():
-            now = list(self._view_wide.__dict__["_modules"].values())
-            if now != list(self._view_expected.values()):
+            now = self.__dict__["_modules"]
+            if [*now.values()] != [*self._view_expected.values()]:
                 raise _restructured(self)
         return self._view_children
 
@@ -297,6 +304,7 @@ class Live:
         if isinstance(static, types.MemberDescriptorType):  # a narrow integer, or one of ours
             object.__setattr__(self, name, value)
             if not name.startswith("_view_"):
+                self._view_packs.pop(HELD, None)
                 _touched(self)
             return
         if name in _FLAT_WEIGHTS and isinstance(self, nn.RNNBase):
@@ -444,6 +452,8 @@ def tensor_property(place: str, name: str, readers: Sequence[types.CodeType], de
             if packs is not None:
                 if torch.is_grad_enabled() and tensor.requires_grad:
                     packs.learnt += 1
+                    if part.aliases and type(tensor) is nn.Parameter and tensor.shape == part.wide:
+                        return tensor.as_strided(part.shape, tensor.stride())
                 elif not (self.training or _is_wrapped(tensor)):
                     pack = self._view_packs.get(name)
                     if (

@@ -52,13 +52,14 @@ class PackStore:
 
     Attributes:
         learnt: how often a tensor was read for learning.
+        lock: of what is kept.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._limit: int | None = None
         self._uses: OrderedDict[int, _Use] = OrderedDict()
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self.bytes = 0
         self.learnt = 0
 
@@ -81,6 +82,8 @@ class PackStore:
             t = part.take(wide.detach())
             if part.aliases and not t.is_contiguous():
                 t = t.clone(memory_format=torch.preserve_format)
+            if type(t) is not Tensor:
+                return t  # made inside a mode that gives tensors of another kind
             copied = t.untyped_storage()._cdata != wide.untyped_storage()._cdata
             storage = wide.untyped_storage()
             pack = Pack(
@@ -93,7 +96,7 @@ class PackStore:
                 learnt=self.learnt,
                 alive=StorageWeakRef(storage),
             )
-        with self._lock:
+        with self.lock:
             self._keep(view, packs, name, pack)
         return t
 
@@ -122,12 +125,12 @@ class PackStore:
 
     def drop(self, view: int) -> None:
         """Forget the copies of a view."""
-        with self._lock:
+        with self.lock:
             self._drop(view)
 
     def clear(self) -> None:
         """Forget all copies."""
-        with self._lock:
+        with self.lock:
             for view in list(self._uses):
                 self._drop(view)
             self._limit = None
