@@ -672,6 +672,6 @@ def test_the_cut_of_a_full_axis_is_nothing():
     net = elastic()
     assert cut(net.space, "stem.weight", net.space.full) is None
     assert cut(net.space, "no.such.tensor", net.space.full) is None
-    assert cut(net.space, "stem.weight", width(net)).parts[0] == slice(0, 3)
+    assert cut(net.space, "stem.weight", width(net)).axis_parts[0] == slice(0, 3)
     plan = AxisPlan.of(net.space.axes["head.weight"][1])
     assert (plan.total, plan.prefix) == (6, True)

@@ -66,32 +66,36 @@ def parse(text: str, full: Callable[[Kind], float]) -> Budget:
     Raises:
         WidthError: not of this form.
     """
-    kind, equals, rest = text.partition("=")
-    if kind not in get_args(Kind) or not equals:
+    # "macs=75%, 50%" of a network with 100 MACs -> limits {"macs=75%": 75.0, "macs=50%": 50.0}.
+    name, equals, limit_list = text.partition("=")
+    if name not in get_args(Kind) or not equals:
         raise WidthError(
             f"budget {text!r}: expected macs=LIMITS, params=LIMITS or latency=LIMITS, like macs=75%,50%"
         )
-    found: Kind = kind  # pyright: ignore[reportAssignmentType]
-    limits = {f"{kind}={part.strip()}": _limit(part.strip(), found, full) for part in rest.split(",")}
-    return Budget(kind=found, limits=dict(sorted(limits.items(), key=lambda item: -item[1])))
+    cost_kind: Kind = name  # pyright: ignore[reportAssignmentType]
+    limits = {
+        f"{name}={limit_text.strip()}": _limit(limit_text.strip(), cost_kind, full)
+        for limit_text in limit_list.split(",")
+    }
+    return Budget(kind=cost_kind, limits=dict(sorted(limits.items(), key=lambda item: -item[1])))
 
 
-def _limit(text: str, kind: Kind, full: Callable[[Kind], float]) -> float:
+def _limit(text: str, cost_kind: Kind, full: Callable[[Kind], float]) -> float:
     match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*(%|[a-zA-Z]*)", text)
-    units = _SECONDS if kind == "latency" else _UNITS
-    if kind == "latency" and match is not None and match[2] == "%":
+    units = _SECONDS if cost_kind == "latency" else _UNITS
+    if cost_kind == "latency" and match is not None and match[2] == "%":
         raise WidthError(
             f"budget latency={text!r}: a share would be measured anew at each start; give seconds, like latency=5ms"
         )
     if match is None or (match[2] != "%" and match[2] not in units):
         raise WidthError(
-            f"budget {kind}={text!r}: expected a number with one of %, {', '.join(filter(None, units))}"
+            f"budget {cost_kind}={text!r}: expected a number with one of %, {', '.join(filter(None, units))}"
         )
     try:
-        number = float(match[1])
+        amount = float(match[1])
     except ValueError:
-        raise WidthError(f"budget {kind}={text!r}: {match[1]!r} is no number") from None
-    return number / 100 * full(kind) if match[2] == "%" else number * units[match[2]]
+        raise WidthError(f"budget {cost_kind}={text!r}: {match[1]!r} is no number") from None
+    return amount / 100 * full(cost_kind) if match[2] == "%" else amount * units[match[2]]
 
 
 def check(net: Elastic, budget: Budget, costs: Costs) -> None:
@@ -118,9 +122,10 @@ def largest_uniform(net: Elastic, costs: Costs, limit: float) -> Width:
     Raises:
         WidthError: none is.
     """
+    # 400 ratios round to fewer distinct widths, in falling order of cost; bisection finds the first within the limit.
     ratios = [i / 400 for i in range(400, 0, -1)]
     widths = list(dict.fromkeys(net.space.uniform(ratio) for ratio in ratios))
-    low, high = 0, len(widths) - 1  # costs fall along the list
+    low, high = 0, len(widths) - 1
     while low < high:
         middle = (low + high) // 2
         if costs([widths[middle]])[0] <= limit:

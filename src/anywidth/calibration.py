@@ -40,9 +40,9 @@ def collect_(
     """Replace the batch-norm statistics of views by the average over batches, all views on the same ones.
 
     Args:
-        views: each gives a view (made anew at every batch, so that no more are held than the network keeps).
+        views: each returns a view (again for every batch, so that no more are alive than the network caches).
         loader: yields inputs, or tuples whose first entry is the input (N, C, ...).
-        batches: at most so many of `loader`, each with equal weight.
+        batches: how many batches of `loader` to use at most, each with equal weight.
         device: where inputs go.
         total: sums a tensor over processes, each of which saw other batches; None for one process.
         trunk: a first part that runs once for all views that share it.
@@ -54,19 +54,19 @@ def collect_(
     for view in views:
         for m in batch_norms(view()).values():
             reset_(m)
-    seen = torch.zeros((), dtype=torch.float64, device=device)
+    batch_count = torch.zeros((), dtype=torch.float64, device=device)
     for batch in islice(loader, batches):
         x = inputs_of(batch)
         x = tree_map_only(Tensor, lambda t: t.to(device), x)
-        once = None if trunk is None else Once(trunk, x)
+        shared_batch = None if trunk is None else Once(trunk, x)
         for index, view in enumerate(views):
-            _add_(view(), x if once is None else partial(once, width=widths[index]))
-        seen += 1
+            _add_(view(), x if shared_batch is None else partial(shared_batch, width=widths[index]))
+        batch_count += 1
     if total is not None:
-        seen = total(seen)
+        batch_count = total(batch_count)
         for view in views:
             _merge_(view(), total)
-    return int(seen)
+    return int(batch_count)
 
 
 def _add_(view: nn.Module, x: Any) -> None:
@@ -81,21 +81,24 @@ def _add_(view: nn.Module, x: Any) -> None:
         for m in view.modules():
             stack.enter_context(holding(m, training=m in norms))
         for m in norms:
-            stack.enter_context(holding(m, momentum=None))  # the cumulative average
+            # momentum None: torch weights batch k by 1 / k, the cumulative average.
+            stack.enter_context(holding(m, momentum=None))
         x(view) if isinstance(x, partial) else view(x)
 
 
 def _merge_(view: nn.Module, total: Callable[[Tensor], Tensor]) -> None:
     """The average over all batches of all processes."""
+    # Process 0 saw 3 batches with mean 1, process 1 saw 1 batch with mean 5: (3 x 1 + 1 x 5) / (3 + 1) = 2. All tensors travel as
+    # one vector [mean x count, var x count, ..., counts], so there is one all-reduce per view instead of one per norm.
     norms = [statistics_of(m) for m in batch_norms(view).values()]
     counts = [n for m in norms if (n := m["num_batches_tracked"]) is not None]
-    parts = [t * n.to(t) for m, n in zip(norms, counts, strict=True) for t in (m["running_mean"], m["running_var"]) if t is not None]  # fmt: skip
-    sums = total(torch.cat([*parts, torch.stack(counts).to(parts[0])])) if parts else torch.zeros(0)
-    sizes = [p.numel() for p in parts]
-    *merged, all_counts = sums.split([*sizes, len(counts)]) if parts else [sums]
-    rest = iter(merged)
+    weighted = [t * n.to(t) for m, n in zip(norms, counts, strict=True) for t in (m["running_mean"], m["running_var"]) if t is not None]  # fmt: skip
+    sums = total(torch.cat([*weighted, torch.stack(counts).to(weighted[0])])) if weighted else torch.zeros(0)
+    sizes = [p.numel() for p in weighted]
+    *merged, all_counts = sums.split([*sizes, len(counts)]) if weighted else [sums]
+    remaining_sums = iter(merged)
     for m, n, count in zip(norms, counts, all_counts, strict=True):
         for t in (m["running_mean"], m["running_var"]):
             if t is not None:
-                t.copy_(next(rest) / count.clamp(min=1))
+                t.copy_(next(remaining_sums) / count.clamp(min=1))
         n.fill_(int(count))

@@ -120,7 +120,8 @@ class Elastic(nn.Module):
         """
         if isinstance(width, Mapping | list | tuple) and not isinstance(width, Width):
             resolved = self.space.width(width)
-        elif isinstance(width, float):  # a multiplier, also where it is a label of another width
+        # A float is a multiplier even where it is also the label of another width.
+        elif isinstance(width, float):
             resolved = self.space.uniform(width)
         else:
             resolved = self.width(width)
@@ -139,6 +140,7 @@ class Elastic(nn.Module):
         """
         if isinstance(w, Width):
             return self.space.check(w)
+        # True == 1, so as a key of `widths` it would silently mean the label 1.
         if isinstance(w, bool):
             raise WidthError(
                 f"{w} is no width: give a Width, a multiplier in (0, 1] or a label of net.widths."
@@ -197,8 +199,8 @@ class Elastic(nn.Module):
         Raises:
             WidthError: no such width, or one that is not a prefix of every group.
         """
-        if (other := self._of(w)) is not self:
-            return other.at(w)
+        if (owner := self._of(w)) is not self:
+            return owner.at(w)
         width = self.width(w)
         with self._lock:
             if not self._is_fresh():
@@ -219,8 +221,8 @@ class Elastic(nn.Module):
     def _renew_blueprint(self) -> None:
         _check_fit(self.space, self.model)
         self._views.clear()
-        kind = NormKind(switchable=self.norms.policy == "switchable", still=self.norms.still)
-        self._blueprint = Blueprint(self.model, self.space, self._kept, kind)
+        norm_kind = NormKind(switchable=self.norms.policy == "switchable", still=self.norms.still)
+        self._blueprint = Blueprint(self.model, self.space, self._kept, norm_kind)
         self.norms.renew_()
 
     def _build(self, width: Width) -> nn.Module:
@@ -236,7 +238,8 @@ class Elastic(nn.Module):
                 "net.extract(width) for a copy, or aw.reorder_(net, ...) to bring these channels to the front first."
             )
         assert self._blueprint is not None
-        with torch.inference_mode(False):  # a view made in evaluation may be trained later
+        # A view made under inference mode may be trained later, and inference tensors can never record gradients.
+        with torch.inference_mode(False):
             norms = self.norms.at(width, self._label(width))
             return self._blueprint.build(width, norms=norms, packs=self._packs, changed=_Leave(self, width))
 
@@ -248,8 +251,8 @@ class Elastic(nn.Module):
         output (`anywidth.empty`). A width without statistics gets slices of the wide network's, as pruning does: calibrate
         or fine-tune it. Norms that were made constants are `FrozenBatchNorm2d` in the copy.
         """
-        if (other := self._of(w)) is not self:
-            return other.extract(w)
+        if (owner := self._of(w)) is not self:
+            return owner.extract(w)
         width = self.width(w)
         measured = self.norms.ready(width) or self.norms.policy != "shared"
         if not measured:
@@ -281,7 +284,7 @@ class Elastic(nn.Module):
 
         Args:
             example_inputs: by default those that this network was made with.
-            freeze: more that stays, beside what this network was made with.
+            freeze: names or patterns to freeze in addition to those that this network was made with.
 
         Raises:
             TraceError: a network that was loaded has no example inputs (`set_example_`).
@@ -296,16 +299,19 @@ class Elastic(nn.Module):
             ]
             twin = reading_subsets(self.model, streams)
             norm = "frozen" if self.norms.policy == "frozen" else "shared"
+            # Made up to three times: the first trace finds which groups are streams, the second one has them frozen, and the last
+            # network reuses that space under the rounding policies of this one, as far as they match its groups.
             known = Elastic(twin, example, norm=norm, freeze=freeze)
             written = [g.writers[0] for g in known.space.groups if g.stream and g.writers]
             if written:
                 known = Elastic(twin, example, norm=norm, freeze=(*freeze, *written))
             space = known.space.rounded(self.space.divisor, self.space.minimum, strict=False)
             known = Elastic(twin, example, norm=norm, space=space)
-            self._selecting = [known]  # in a list: no submodule of this one
+            # In a list: as an attribute it would become a submodule, and its tensors would be saved twice.
+            self._selecting = [known]
         known.training = self.training
-        for m, wide in zip(known.model.modules(), self.model.modules(), strict=True):
-            m.training = wide.training
+        for m, wide_module in zip(known.model.modules(), self.model.modules(), strict=True):
+            m.training = wide_module.training
         return known
 
     def _shares_tensors(self, selection: Elastic) -> bool:
@@ -343,14 +349,14 @@ class Elastic(nn.Module):
     def compile(self, widths: Iterable[Any] | None = None, **options: Any) -> dict[Any, nn.Module]:  # type: ignore[override]
         """Compile the views of these widths (default: all listed), each with a cache of its own.
 
-        `torch.compile` keeps a few graphs per code object and then runs eagerly without a word; here every width has its
+        `torch.compile` keeps a few graphs per code object and then silently runs eagerly; here every width has its
         own code object, and a graph break is an error (`fullgraph=False` allows it).
 
         Returns:
             label -> compiled view; `net.at` returns the same ones.
         """
-        chosen = list(self.widths) if widths is None else list(widths)
-        return {w: compile_(self.at(w), **options) for w in chosen}
+        requested = list(self.widths) if widths is None else list(widths)
+        return {w: compile_(self.at(w), **options) for w in requested}
 
     # --- batch norms --------------------------------------------------------------------------------------------
 
@@ -383,21 +389,25 @@ class Elastic(nn.Module):
             raise StatisticsError(
                 "norm='frozen' keeps the wide network's statistics; make the network with norm='shared' to calibrate."
             )
-        chosen = list(self.widths) if widths is None else list(widths)
-        for w in chosen:
-            self.norms.overrides(self.width(w))  # refuses widths that cannot have statistics
+        requested = list(self.widths) if widths is None else list(widths)
+        # Raises for widths that cannot have statistics, before anything is changed.
+        for w in requested:
+            self.norms.overrides(self.width(w))
+        # All or nothing: a loader that raises in the middle would otherwise leave statistics of half the batches.
         listed, snapshot = dict(self.widths), self.norms.snapshot()
         try:
-            for w in chosen:
+            for w in requested:
                 if self.width(w) not in self.widths.values():
                     self.list_width_(w if isinstance(w, Hashable) else repr(w), w)
             device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-            views = [partial(self.at, w) for w in chosen]
-            first = None if trunk is None else Trunk(self.space, self.norms.policy, trunk)
-            full = [self.width(w) for w in chosen]
+            views = [partial(self.at, w) for w in requested]
+            shared_trunk = None if trunk is None else Trunk(self.space, self.norms.policy, trunk)
+            full = [self.width(w) for w in requested]
             with self.norms.measuring():
-                seen = collect_(views, loader, batches, device=device, total=total, trunk=first, widths=full)
-            if seen == 0:
+                batch_count = collect_(
+                    views, loader, batches, device=device, total=total, trunk=shared_trunk, widths=full
+                )
+            if batch_count == 0:
                 raise StatisticsError(
                     "calibration got no batch: the loader is empty. Give a loader over training images."
                 )
@@ -461,8 +471,8 @@ class Elastic(nn.Module):
         return self._costs(w, "activations")
 
     def _costs(self, w: Any, what: str, *options: Any) -> Any:
-        if (other := self._of(w)) is not self:
-            return other._costs(w, what, *options)
+        if (owner := self._of(w)) is not self:
+            return owner._costs(w, what, *options)
         formula = getattr(self.cost, what)
         if not isinstance(w, Width | str) and isinstance(w, Sequence | np.ndarray):
             return formula(kept_rows(self.space, w, self.width), *options)
@@ -519,7 +529,7 @@ class Elastic(nn.Module):
         """List the widths of a state dict; those of another network are an error."""
         try:
             listed = json.loads(bytes(saved.cpu().tolist()))
-            found = {
+            width_of_label = {
                 (w if entry["label"] is None else entry["label"]): self.space.check(w)
                 for entry in listed
                 for w in [Width.from_json(entry["width"])]
@@ -529,19 +539,20 @@ class Elastic(nn.Module):
                 f"'{key}' of the state dict: not the widths of this network ({error}). Load a state dict of a network that was made "
                 "elastic from the same model with the same freeze."
             ) from error
-        for label, w in found.items():
+        for label, w in width_of_label.items():
             if self.widths.get(label) != w:
                 self.list_width_(label, w)
 
     def __deepcopy__(self, memo: dict) -> Elastic:
-        made = type(self).__new__(type(self))
-        memo[id(self)] = made
+        # The space is immutable and shared; locks, views and cost tables are left out of the state and rebuilt.
+        clone = type(self).__new__(type(self))
+        memo[id(self)] = clone
         memo[id(self.space)] = self.space
         memo[id(self._kept)] = self._kept
-        made.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
-        made._selecting = []
-        made._reset()
-        return made
+        clone.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        clone._selecting = []
+        clone._reset()
+        return clone
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -612,12 +623,12 @@ def _check_fit(space: ChannelSpace, model: nn.Module) -> None:
     shapes = {n: tuple(t.shape) for n, t in (*model.named_parameters(), *model.named_buffers())}
     for name, axes in space.axes.items():
         size = tuple(None if a is None else sum(r.positions for r in a) for a in axes)
-        own = shapes.get(name)
+        shape = shapes.get(name)
         if (
-            own is None
-            or len(own) < len(size)
-            or any(s not in (None, n) for s, n in zip(size, own, strict=False))
+            shape is None
+            or len(shape) < len(size)
+            or any(s not in (None, n) for s, n in zip(size, shape, strict=False))
         ):
             raise TraceError(
-                f"the channel space is not of this {type(model).__name__}: it knows '{name}' as {size}, here it is {own}."
+                f"the channel space is not of this {type(model).__name__}: it knows '{name}' as {size}, here it is {shape}."
             )

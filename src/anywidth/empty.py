@@ -42,14 +42,15 @@ class Constant(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, any, ...) -> (N, channels, ...) as the layer would shape it."""
         if self.geometry is None:
-            made = x.new_zeros([*x.shape[:-1], self.channels])
-            return made if self.bias is None else made + self.bias
+            output = x.new_zeros([*x.shape[:-1], self.channels])
+            return output if self.bias is None else output + self.bias
+        # The formula of torch's convolution, for each spatial dimension: n 32, k 3, s 2, p 1, d 1 -> 16.
         space = [
             (n + 2 * p - d * (k - 1) - 1) // s + 1
             for n, (k, s, p, d) in zip(x.shape[2:], self.geometry, strict=True)
         ]
-        made = x.new_zeros([x.shape[0], self.channels, *space])
-        return made if self.bias is None else made + self.bias.reshape(1, -1, *[1] * len(space))
+        output = x.new_zeros([x.shape[0], self.channels, *space])
+        return output if self.bias is None else output + self.bias.reshape(1, -1, *[1] * len(space))
 
 
 def empty_groups(width: Width) -> set[int]:
@@ -109,9 +110,8 @@ def silence_(small: nn.Module, space: ChannelSpace, width: Width) -> None:
             replaced[path] = nn.Identity()
         elif isinstance(module, _ConvNd | nn.Linear) and _plain(module):
             if _gone(axes, 0, empty):
-                silent = Constant(
-                    module, module.weight.shape[0]
-                )  # one channel; several where it stands in several places
+                # One channel, or several where the silent unit has several positions on the axis.
+                silent = Constant(module, module.weight.shape[0])
                 silent.bias = None
                 replaced[path] = silent
             elif _gone(axes, 1, empty):
@@ -138,6 +138,7 @@ def _zero_(t: Tensor, axes: Sequence[Axis | None] | None, width: Width, empty: s
     axis = axes[0] if axes else None
     if axis is None or not any(r.group in empty for r in axis):
         return
+    # Positions of the extracted tensor: an empty group has its one silent unit (unit 0, `each` positions), others the units kept.
     start = 0
     for r in axis:
         if r.group in empty:
@@ -156,6 +157,7 @@ def deadened(space: ChannelSpace, width: Width) -> Width:
 
     Channels that are routed by position may be read without a weight, and stay.
     """
+    # a -> b -> c with c empty: all readers of b write into empty groups only, so b is empty too, then a; until nothing changes.
     empty = empty_groups(width)
     routed = {i for i, g in enumerate(space.groups) if not g.permutable}
     while empty:
@@ -168,10 +170,10 @@ def deadened(space: ChannelSpace, width: Width) -> Width:
             fed |= groups
             if not _gone(axes, 0, empty):
                 alive |= groups
-        more = fed - alive - empty
-        if not more:
+        unread = fed - alive - empty
+        if not unread:
             break
-        empty |= more
+        empty |= unread
     kept = tuple(0 if i in empty else k for i, k in enumerate(width.kept))
     indices = width.indices
     if indices is not None:

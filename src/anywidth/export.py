@@ -29,7 +29,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _batch_of_two(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    # torch.export takes a batch of one for a constant.
+    # torch.export specialises on sizes 0 and 1: traced with a batch of one, the program would accept no other.
     return tuple(x[:1].expand(2, *x.shape[1:]).contiguous() for x in inputs)
 
 

@@ -18,17 +18,18 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if the folder cannot be written.
     """
-    process = os.environ.get(
-        "RANK", "0"
-    )  # of several processes each has its own; what a crash left is overwritten
+    # Each process has a temporary file of its own, under a fixed name, so that what a crash left behind is overwritten.
+    process = os.environ.get("RANK", "0")
     temporary = path.with_name(f".tmp-{path.name}" if process == "0" else f".tmp-{process}-{path.name}")
     try:
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # safetensors makes files that only their owner can read
+        # safetensors creates files that only their owner can read; the mode of `touch` follows the umask.
+        temporary.chmod(mode)
         _flush(temporary)
         os.replace(temporary, path)
+        # The new name is an entry of the folder, which has to reach the disk too.
         _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

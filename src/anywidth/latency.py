@@ -45,6 +45,7 @@ def _synchronize() -> None:
 
 
 def _seconds(call: Call) -> float:
+    # CUDA calls return before the work is done: wait for earlier work first, then for that of the call.
     _synchronize()
     start = time.perf_counter()
     call()

@@ -5,7 +5,7 @@
 - `switchable`: every listed width has its own affine pair and statistics. (Slimmable Networks, arXiv 1812.08928, sec. 3.)
 - `frozen`: the wide network's statistics, sliced, never updated (detection).
 
-Beside the policy, `freeze_` makes the state of every listed width a constant, as detectors have it: norms evaluate with
+Apart from the policy, `freeze_` makes the state of every listed width a constant, as detectors have it: norms evaluate with
 their statistics in training too, and neither statistics nor affine pairs change.
 """
 
@@ -40,8 +40,13 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
 
 def statistics_of(norm: _BatchNorm) -> dict[str, Tensor | None]:
     """The statistics that a norm updates in training, measured or not."""
-    own = {name: own_of_width(norm, name, training=True) for name in _STATISTICS if isinstance(norm, Live)}
-    return {name: norm._buffers[name] if own.get(name) is None else own[name] for name in _STATISTICS}
+    width_tensors = {
+        name: own_of_width(norm, name, training=True) for name in _STATISTICS if isinstance(norm, Live)
+    }
+    return {
+        name: norm._buffers[name] if width_tensors.get(name) is None else width_tensors[name]
+        for name in _STATISTICS
+    }
 
 
 @torch.no_grad()
@@ -67,13 +72,13 @@ class NormBank(nn.Module):
         self.still = policy == "frozen"  # whether norms stay in evaluation mode while the network trains
         self.constant = False
         self.space = space
-        self.statistics: dict[
-            Width, dict[str, Tensor]
-        ] = {}  # views hold the inner dicts: change what is in them
+        # Views hold the inner dicts: update their content, never replace them.
+        self.statistics: dict[Width, dict[str, Tensor]] = {}
         self.labels: dict[Width, Hashable] = {}
         self.affine = nn.ParameterDict()
         self.widths_of_affine: dict[str, Width] = {}
-        self._models = [model]  # in a list: the model is no submodule of its norms
+        # In a list: as an attribute the model would become a submodule of its norms, and be saved twice.
+        self._models = [model]
 
     @property
     def model(self) -> nn.Module:
@@ -101,33 +106,42 @@ class NormBank(nn.Module):
                 for name in ("weight", "bias"):
                     p = getattr(m, name)
                     if p is not None:
-                        part = cut(self.space, f"{path}.{name}", width)
-                        own = (p if part is None else part.of(p)).detach().clone()
-                        self.affine[_slot(key, path, name)] = nn.Parameter(own, requires_grad=p.requires_grad)
+                        axis_cut = cut(self.space, f"{path}.{name}", width)
+                        initial = (p if axis_cut is None else axis_cut.of(p)).detach().clone()
+                        self.affine[_slot(key, path, name)] = nn.Parameter(
+                            initial, requires_grad=p.requires_grad
+                        )
         if self.constant:
             self._slice_(width)
 
     @torch.inference_mode(False)
     def _fresh(self, width: Width) -> dict[str, Tensor]:
         """Statistics before any batch was seen: mean 0, variance 1, count 0."""
-        made: dict[str, Tensor] = {}
+        # bn1 of 64 channels, of which the width keeps 16: running_mean (16,) of 0, running_var (16,) of 1, a count of 0.
+        statistics: dict[str, Tensor] = {}
         for path, (mean, plan) in self._plans.items():
-            part = plan.part(width) if plan is not None else None
-            size = mean.numel() if part is None else part.stop if isinstance(part, slice) else part.numel()
-            made[f"{path}.running_mean"] = mean.new_zeros(size)
-            made[f"{path}.running_var"] = mean.new_ones(size)
-            made[f"{path}.num_batches_tracked"] = torch.zeros((), dtype=torch.long, device=mean.device)
-        return made
+            positions = plan.part(width) if plan is not None else None
+            size = (
+                mean.numel()
+                if positions is None
+                else positions.stop
+                if isinstance(positions, slice)
+                else positions.numel()
+            )
+            statistics[f"{path}.running_mean"] = mean.new_zeros(size)
+            statistics[f"{path}.running_var"] = mean.new_ones(size)
+            statistics[f"{path}.num_batches_tracked"] = torch.zeros((), dtype=torch.long, device=mean.device)
+        return statistics
 
     @cached_property
     def _plans(self) -> dict[str, tuple[Tensor, AxisPlan | None]]:
         """Running mean and axis of every batch norm."""
-        found = {}
+        plans = {}
         for path, m in batch_norms(self.model).items():
             axis = self.space.axes.get(f"{path}.running_mean", (None,))[0]
             assert m.running_mean is not None
-            found[path] = (m.running_mean, None if axis is None else AxisPlan.of(axis))
-        return found
+            plans[path] = (m.running_mean, None if axis is None else AxisPlan.of(axis))
+        return plans
 
     def reaches(self, width: Width, path: str) -> bool:
         """Whether a norm sees other values at a width than in the wide network: a group that is narrower there makes its
@@ -166,11 +180,11 @@ class NormBank(nn.Module):
     @torch.no_grad()
     def _slice_(self, width: Width) -> None:
         """State of a width from the same slices of the wide network's."""
-        wide = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        wide_tensors = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
         for name, t in self.overrides(width).items():
-            part = cut(self.space, name, width)
-            if name in wide and not name.endswith("num_batches_tracked"):
-                t.copy_(wide[name] if part is None else part.of(wide[name]))
+            axis_cut = cut(self.space, name, width)
+            if name in wide_tensors and not name.endswith("num_batches_tracked"):
+                t.copy_(wide_tensors[name] if axis_cut is None else axis_cut.of(wide_tensors[name]))
 
     def renew_(self) -> None:
         """Look at the model again (its tensors were moved, cast or replaced); statistics follow it."""
@@ -209,6 +223,7 @@ class NormBank(nn.Module):
                 "this width has no batch norms of its own: with norm='switchable' only listed widths exist. List it when "
                 "the network is made (widths=[...]), or use norm='shared' for any width at any time."
             )
+        # Slots: "layer1.0.bn1.weight" -> "0:5/layer1:0:bn1/weight", a key of `affine`, for the width of label 0.5.
         key = label_text(self.labels[width])
         slots = {
             f"{path}.{name}": _slot(key, path, name)
@@ -242,11 +257,11 @@ class NormBank(nn.Module):
 
     def snapshot(self) -> dict[str, Any]:
         """All statistics, the wide network's too, to go back to."""
-        wide = {
+        wide_statistics = {
             f"{p}.{n}": b.clone() for p, m in batch_norms(self.model).items() for n, b in m.named_buffers()
         }
         return {
-            "wide": wide,
+            "wide": wide_statistics,
             "narrow": {w: {n: t.clone() for n, t in s.items()} for w, s in self.statistics.items()},
         }
 
@@ -257,8 +272,8 @@ class NormBank(nn.Module):
             for name, t in snapshot["wide"].items():
                 tensors[name].copy_(t)
             self.statistics = {w: s for w, s in self.statistics.items() if w in snapshot["narrow"]}
-            for w, found in self.statistics.items():
-                for name, t in found.items():
+            for w, statistics in self.statistics.items():
+                for name, t in statistics.items():
                     t.copy_(snapshot["narrow"][w][name])
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -272,6 +287,8 @@ class NormBank(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
+        # args: local_metadata, strict, missing_keys, unexpected_keys, error_msgs. Keys of widths that are listed here are expected;
+        # those of other widths stay in `unexpected`, and a strict load refuses them.
         unexpected, errors = args[3:5]
         for w, tensors in self.statistics.items():
             for name, t in tensors.items():
@@ -286,13 +303,13 @@ class NormBank(nn.Module):
                     continue
                 t.copy_(state_dict[key])
         known = {f"{prefix}statistics/{label_text(label)}" for label in self.labels.values()}
-        here = [k for k in unexpected if k.startswith(f"{prefix}statistics/")]
-        for key in here:
+        statistics_keys = [k for k in unexpected if k.startswith(f"{prefix}statistics/")]
+        for key in statistics_keys:
             if key.rpartition("/")[0] in known:
                 unexpected.remove(key)
 
     def forget_(self, width: Width) -> None:
-        """Drop statistics (channels were reordered, or statistics are to be collected anew)."""
+        """Drop statistics (channels were reordered, or statistics are to be collected again)."""
         if width in self.statistics:
             self.statistics[width].update(self._fresh(width))
 
@@ -310,16 +327,17 @@ class NormBank(nn.Module):
         Raises:
             StatisticsError: statistics of a width are missing in `state`; nothing is changed then.
         """
-        wanted: list[tuple[Tensor, str]] = []
+        # Collect first, check, then copy: nothing is changed if a tensor is missing.
+        targets: list[tuple[Tensor, str]] = []
         for w in widths:
             self.list_(w)
-            wanted += [(t, f"{width_key(w)}/{n}") for n, t in self.statistics.get(w, {}).items()]
-        missing = [key for _, key in wanted if key not in state]
+            targets += [(t, f"{width_key(w)}/{n}") for n, t in self.statistics.get(w, {}).items()]
+        missing = [key for _, key in targets if key not in state]
         if missing:
             raise StatisticsError(
-                f"{len(missing)} of {len(wanted)} batch-norm tensors are missing in the saved statistics, e.g. {missing[0]}."
+                f"{len(missing)} of {len(targets)} batch-norm tensors are missing in the saved statistics, e.g. {missing[0]}."
             )
-        for t, key in wanted:
+        for t, key in targets:
             t.copy_(state[key])
 
 
@@ -357,7 +375,8 @@ class NormAt:
         self._slots = {n: norms.affine.get(full) for n, full in self.names.items()}
         self.affine = any(slot is not None for slot in self._slots.values())
         self.like_wide = self.bank.policy == "shared" and not self.bank.reaches(norms.width, path)
-        self._measured = -1  # version of the count when it was seen to be above zero
+        # Version of the count when it was last above zero: reading a count from a GPU waits for the device, its version does not.
+        self._measured = -1
 
     def parameter(self, name: str) -> Tensor | None:
         """The scale ("weight") or shift ("bias") of this width, None if it is the wide network's."""

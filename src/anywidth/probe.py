@@ -34,18 +34,22 @@ def probed_space(
     minimum: Policy = 1,
 ) -> ChannelSpace:
     """The channel space of `model`, tried out at narrow widths."""
+    # Trace once; then solve, try two narrow widths, freeze what failed, and solve again:
+    #     width 0.5: RuntimeError in 'stage3.attn' -> freeze the elastic tensors of stage3.attn -> width 0.5: shapes (1, 10) as in the
+    #     full network, random width: shapes (1, 10) -> done
+    # The full network runs in a view too, and only where a narrow one succeeded: its shapes are what all are compared with.
     walk = trace(model, example)
     frozen = frozen_by_name(walk, model, freeze)
-    wide: list[tuple[int, ...]] | None = None
+    full_shapes: list[tuple[int, ...]] | None = None
     for _ in range(_ATTEMPTS):
         space = build(walk, frozen, divisor=divisor, minimum=minimum)
         failure = None
         for width in _trial_widths(space):
             shapes, failure = _try(model, space, width, example)
-            if failure is None and wide is None:
-                wide = _try(model, space, space.full, example)[0]
-            if failure is None and wide is not None and not _alike(shapes, wide):
-                failure = ("", f"output shapes {shapes} instead of {wide}")
+            if failure is None and full_shapes is None:
+                full_shapes = _try(model, space, space.full, example)[0]
+            if failure is None and full_shapes is not None and not _alike(shapes, full_shapes):
+                failure = ("", f"output shapes {shapes} instead of {full_shapes}")
             if failure is not None:
                 break
         if failure is None:
@@ -63,15 +67,16 @@ def _trial_widths(space: ChannelSpace) -> list[Width]:
     return [space.uniform(0.5), space.sample(generator, low=0.3)]
 
 
-def _alike(shapes: list[tuple[int, ...]], wide: list[tuple[int, ...]]) -> bool:
+def _alike(shapes: list[tuple[int, ...]], full_shapes: list[tuple[int, ...]]) -> bool:
     """Equal but for the first dimension, which may count detections."""
-    return [(len(s), s[1:]) for s in shapes] == [(len(s), s[1:]) for s in wide]
+    return [(len(s), s[1:]) for s in shapes] == [(len(s), s[1:]) for s in full_shapes]
 
 
 def _try(
     model: nn.Module, space: ChannelSpace, width: Width, example: Any
 ) -> tuple[list[tuple[int, ...]], tuple[str, str] | None]:
     """Output shapes at a width, and where and how it failed, if it did."""
+    # Buffers of the view may be the model's own; a forward may count in them even in evaluation mode, so they are put back.
     view = Blueprint(model, space).build(width)
     buffers = {n: b.clone() for n, b in view.named_buffers()}
     for m in view.modules():
@@ -80,13 +85,13 @@ def _try(
         untouched(model),
         torch.no_grad(),
         torch.random.fork_rng(devices=[]),
-        _innermost(model, _elastic_modules(model, space)) as place,
+        _innermost(model, _elastic_modules(model, space)) as running,
     ):
         try:
             out = call(view, example)
         except Exception as error:
             text = str(error).strip().splitlines()
-            return [], (place[-1], f"{type(error).__name__}: {text[0] if text else ''}")
+            return [], (running[-1], f"{type(error).__name__}: {text[0] if text else ''}")
         finally:
             for n, b in view.named_buffers():
                 if n in buffers and b.shape == buffers[n].shape:
@@ -127,16 +132,17 @@ def _innermost(model: nn.Module, elastic: dict[int, str]) -> Iterator[list[str]]
         yield stack
 
 
-def _blame(walk: Walk, space: ChannelSpace, place: str, what: str) -> Freeze:
+def _blame(walk: Walk, space: ChannelSpace, path: str, what: str) -> Freeze:
     """Freeze the elastic tensors of the module that failed, or of the nearest parent that has any."""
+    # "layer1.0.conv1" owns nothing elastic -> "layer1.0" -> "layer1" -> "" (the whole model).
     elastic = set(space.axes)
     while True:
-        mine = {n for n in elastic if not place or n == place or n.startswith(f"{place}.")}
-        if mine or not place:
+        blamed = {n for n in elastic if not path or n == path or n.startswith(f"{path}.")}
+        if blamed or not path:
             break
-        place = place.rpartition(".")[0]
-    assert mine, f"nothing is elastic, yet the narrow network differs: {what}"
-    labels = [np.arange(b.start, b.start + b.size) for b in walk.ledger.blocks if b.tensor in mine]
+        path = path.rpartition(".")[0]
+    assert blamed, f"nothing is elastic, yet the narrow network differs: {what}"
+    labels = [np.arange(b.start, b.start + b.size) for b in walk.ledger.blocks if b.tensor in blamed]
     return Freeze(
-        labels=np.concatenate(labels), reason=f"the narrow forward fails ({what})", where=place or "<root>"
+        labels=np.concatenate(labels), reason=f"the narrow forward fails ({what})", where=path or "<root>"
     )

@@ -24,7 +24,7 @@ def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:
         WidthError: unknown group, no permutation, or a group whose order the model depends on; nothing is changed then.
     """
     groups = {g.name: (i, g) for i, g in enumerate(net.space.groups)}
-    chosen: dict[int, torch.Tensor] = {}
+    permutations: dict[int, torch.Tensor] = {}
     for name, units in order.items():
         if name not in groups:
             raise WidthError(unknown_name("channel group", name, groups))
@@ -37,8 +37,8 @@ def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:
             raise WidthError(
                 f"group '{name}' cannot be reordered: the model routes these channels by position (a shuffle, a convolution along channels or a filling up with zeros)."
             )
-        chosen[index] = torch.as_tensor([int(u) for u in units])
-    if net.norms.policy == "switchable" and len(net.norms.statistics) and chosen:
+        permutations[index] = torch.as_tensor([int(u) for u in units])
+    if net.norms.policy == "switchable" and len(net.norms.statistics) and permutations:
         raise WidthError(
             "channels cannot be reordered with switchable norms: narrow widths own norms for the present order. Use norm='shared'."
         )
@@ -47,7 +47,7 @@ def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:
         for name, axes in net.space.axes.items():
             t = tensors[name]
             for dim, axis in enumerate(axes):
-                source = _sources(axis, chosen) if axis is not None else None
+                source = _sources(axis, permutations) if axis is not None else None
                 if source is not None:
                     t.copy_(t.index_select(dim, source.to(t.device)))
     for width in list(net.norms.statistics):
@@ -58,19 +58,20 @@ def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:
 def _sources(axis: Axis, order: Mapping[int, torch.Tensor]) -> torch.Tensor | None:
     """For every position along an axis, the position its content comes from; None if nothing moves.
 
-    A unit may stand at several places of an axis: its k-th place receives the k-th place of the unit that takes its turn.
+    A unit may have several positions on an axis: its k-th position receives the k-th position of the unit that takes its place.
     """
     if not any(r.group in order for r in axis):
         return None
+    # 3 units with 2 positions each, order 2 0 1: source 4 5 0 1 2 3.
+    # 3 units that stand twice on the axis (a concatenation with itself), order 2 0 1: source 2 0 1 5 3 4.
     group, unit = map(torch.from_numpy, spelled_out(axis))
     source = torch.arange(group.numel())
     for g, permutation in order.items():
-        mine = torch.nonzero(group == g).ravel()
-        if mine.numel() == 0:
+        positions = torch.nonzero(group == g).ravel()
+        if positions.numel() == 0:
             continue
-        by_unit = mine[torch.argsort(unit[mine], stable=True)]
-        places = by_unit.reshape(
-            permutation.numel(), -1
-        )  # every unit of a group stands at equally many places
-        source[places.ravel()] = places[permutation].ravel()
+        by_unit = positions[torch.argsort(unit[positions], stable=True)]
+        # (units, positions per unit): every unit of a group has equally many positions on an axis.
+        slots = by_unit.reshape(permutation.numel(), -1)
+        source[slots.ravel()] = slots[permutation].ravel()
     return source

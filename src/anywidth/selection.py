@@ -34,6 +34,7 @@ class _Uses(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        # relu_(bn(x)) overwrites its input, so nobody else sees the value before; attribute access and size queries read no values.
         in_place = kwargs.get("inplace") or (name.endswith("_") and not name.endswith("__"))
         if not in_place and not name.startswith("__get") and name not in ("size", "dim", "numel"):
             for t in tensors_in([*args, *kwargs.values()]):
@@ -49,16 +50,18 @@ def fed_by(model: nn.Module, example: Any) -> dict[str, str | None]:
     Raises:
         TraceError: the model does not run on the example.
     """
+    # conv -> bn: {"bn": "conv"}. conv -> (bn, skip connection): the output of conv is used twice, {"bn": None}. x + f(x) -> bn: no
+    # layer produced the sum, {"bn": None}. A norm that runs twice in a forward reads no single layer either.
     paths = {m: p for p, m in model.named_modules()}
     layers = (nn.Linear, nn.modules.conv._ConvNd)
     read: dict[str, list[Tensor]] = {}
-    made: WeakIdKeyDictionary = WeakIdKeyDictionary()
+    producers: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def enter(module: nn.Module, args: Any) -> None:
         read.setdefault(paths[module], []).append(args[0])
 
     def leave(module: nn.Module, args: Any, out: Tensor) -> None:
-        made[out] = paths[module]
+        producers[out] = paths[module]
 
     modes = {m: m.training for m in model.modules()}
     hooks = [m.register_forward_pre_hook(enter) for m in paths if isinstance(m, _BatchNorm)]
@@ -75,16 +78,22 @@ def fed_by(model: nn.Module, example: Any) -> dict[str, str | None]:
             hook.remove()
         for m, mode in modes.items():
             m.training = mode
-    once = {p: t[0] for p, t in read.items() if len(t) == 1}
-    return {p: made.get(once[p]) if p in once and uses.count.get(once[p], 0) == 1 else None for p in read}
+    single_inputs = {p: t[0] for p, t in read.items() if len(t) == 1}
+    return {
+        p: producers.get(single_inputs[p])
+        if p in single_inputs and uses.count.get(single_inputs[p], 0) == 1
+        else None
+        for p in read
+    }
 
 
 def reading_subsets(model: nn.Module, norms: Iterable[str]) -> nn.Module:
     """The same network, sharing all parameters and buffers, whose norms `norms` select (everything, so far)."""
+    # As the memo of `deepcopy`: tensors listed in it count as copied already, so only the modules are new.
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    made = copy.deepcopy(model, shared)
+    selecting = copy.deepcopy(model, shared)
     for path in norms:
-        norm = made.get_submodule(path)
+        norm = selecting.get_submodule(path)
         assert isinstance(norm, _BatchNorm)
         select_(norm, torch.arange(norm.num_features, device=next(iter(norm.buffers())).device))
-    return made
+    return selecting

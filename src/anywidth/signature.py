@@ -9,7 +9,7 @@ from typing import Any
 class ModelForward:
     """`forward` of a network that wraps a model: calls the owner's `_run`, with the signature of the model's forward."""
 
-    def __get__(self, owner: Any, kind: type) -> Any:
+    def __get__(self, owner: Any, owner_type: type) -> Any:
         return _of_class if owner is None else _Forward(owner)
 
 

@@ -27,7 +27,7 @@ class Cut:
 
     Attributes:
         at: module path; what comes after its output belongs to the next part.
-        feature: module path, no later than `at`, whose output the part hands out beside what the next part needs; by
+        feature: module path, no later than `at`, whose output the part returns in addition to what the next part needs; by
             default `at` itself.
     """
 
@@ -44,7 +44,7 @@ class Part:
     """One part of a network.
 
     Attributes:
-        module: takes what the part before hands on (the first one: the inputs); returns (feature, *what the next part
+        module: takes what the previous part passes on (the first one: the inputs); returns (feature, *what the next part
             needs), the last one the output of the network. It changes none of what it takes, and how many inputs a batch has
             it reads from what it takes.
         tensors: names of the network's parameters and buffers that it uses.
@@ -81,10 +81,10 @@ class _Tracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         path = self.path_of_module(m)
-        found = super().call_module(m, forward, args, kwargs)
-        if isinstance(found, fx.Proxy):
-            self.outputs[path] = found.node
-        return found
+        output = super().call_module(m, forward, args, kwargs)
+        if isinstance(output, fx.Proxy):
+            self.outputs[path] = output.node
+        return output
 
 
 def split(module: nn.Module, cuts: Sequence[Cut]) -> list[Part]:
@@ -100,6 +100,9 @@ def split(module: nn.Module, cuts: Sequence[Cut]) -> list[Part]:
     Raises:
         TraceError: it cannot be traced, a cut names no module that gives one tensor, or cuts are out of order.
     """
+    # Nodes x, stem, a, b, add, head with cuts at stem and add: parts [x, stem], [a, b, add], [head, output].
+    #     starts -1 1 4, ends 1 4: part k holds the nodes after starts[k], up to and including ends[k].
+    #     What lives on at a cut (`_alive`) is what the next part takes: a tensor that skips a part is handed through it.
     tracer = _Tracer()
     try:
         graph = tracer.trace(module)
@@ -109,23 +112,23 @@ def split(module: nn.Module, cuts: Sequence[Cut]) -> list[Part]:
         ) from error
     order = {node: i for i, node in enumerate(graph.nodes)}
     ends = [order[_output(tracer, module, cut.at)] for cut in cuts]
-    seen = [_output(tracer, module, cut.seen) for cut in cuts]
+    features = [_output(tracer, module, cut.seen) for cut in cuts]
     starts = [-1, *ends]
-    for cut, before, end, feature in zip(cuts, starts, ends, seen, strict=False):
+    for cut, before, end, feature in zip(cuts, starts, ends, features, strict=False):
         if end <= before or not before < order[feature] <= end:
             raise TraceError(
                 f"cut at '{cut.at}' with the feature '{cut.seen}': cuts go from the inputs to the output, and a feature lies "
                 "between the cut before and its own"
             )
-    parts = []
+    segments = []
     nodes = list(graph.nodes)
     bounds = [*starts, len(nodes)]
-    for number, (before, end) in enumerate(itertools.pairwise(bounds)):
+    for index, (before, end) in enumerate(itertools.pairwise(bounds)):
         inside = nodes[before + 1 : end + 1]
-        entering = [] if number == 0 else _alive(nodes, order, before)
-        leaving = None if number == len(cuts) else [seen[number], *_alive(nodes, order, end)]
-        parts.append(_part(module, inside, entering, leaving, None if number == 0 else nodes[before]))
-    return parts
+        entering = [] if index == 0 else _alive(nodes, order, before)
+        leaving = None if index == len(cuts) else [features[index], *_alive(nodes, order, end)]
+        segments.append(_part(module, inside, entering, leaving, None if index == 0 else nodes[before]))
+    return segments
 
 
 def _output(tracer: _Tracer, module: nn.Module, path: str) -> fx.Node:
@@ -138,12 +141,14 @@ def _output(tracer: _Tracer, module: nn.Module, path: str) -> fx.Node:
 
 def _alive(nodes: Sequence[fx.Node], order: dict[fx.Node, int], end: int) -> list[fx.Node]:
     """Values from up to `end` that are used after it, in their order; parameters are fetched where they are used, and inputs counted."""
-    found = [
+    # A batch size x.size(0) is dropped where the output at the cut is passed on: the next part reads it from that tensor, so that
+    # a part may be run on fewer inputs than the one before.
+    used_later = [
         node
         for node in nodes[: end + 1]
         if not _fetches(node) and any(order[user] > end for user in node.users)
     ]
-    return [node for node in found if _counted(node) is None] if nodes[end] in found else found
+    return [node for node in used_later if _counted(node) is None] if nodes[end] in used_later else used_later
 
 
 def _fetches(node: fx.Node) -> bool:
@@ -155,14 +160,18 @@ def _counted(node: fx.Node) -> fx.Node | None:
     """The tensor whose inputs this value counts, as `x.size(0)` or `x.shape[0]`."""
     source: Any = node.args[0] if node.args else None
     if node.target == "size" and node.args[1:] == (0,) and not node.kwargs:
-        found = source
+        counted_tensor = source
     elif _name(node) == "getitem" and node.args[1:] == (0,) and isinstance(source, fx.Node):
         shape = source.target == "size" and len(source.args) == 1 and not source.kwargs
         shape = shape or (source.target is getattr and source.args[1:] == ("shape",))
-        found = source.args[0] if shape else None
+        counted_tensor = source.args[0] if shape else None
     else:
         return None
-    return found if isinstance(found, fx.Node) and found.op in ("placeholder", "call_module") else None
+    return (
+        counted_tensor
+        if isinstance(counted_tensor, fx.Node) and counted_tensor.op in ("placeholder", "call_module")
+        else None
+    )
 
 
 def _name(node: fx.Node) -> str:
@@ -171,7 +180,8 @@ def _name(node: fx.Node) -> str:
 
 def _overwritten(module: nn.Module, inside: Sequence[fx.Node], among: Collection[fx.Node]) -> set[fx.Node]:
     """Those of `among` that operations change in place, through views too."""
-    found = set()
+    # relu_(x.view(...)): follow the views back from what is written to a node of `among`.
+    overwritten = set()
     for node in inside:
         if not node.args or not _in_place(module, node):
             continue
@@ -179,8 +189,8 @@ def _overwritten(module: nn.Module, inside: Sequence[fx.Node], among: Collection
         while isinstance(written, fx.Node) and written not in among and _is_view(module, written):
             written = written.args[0]
         if written in among:
-            found.add(written)
-    return found
+            overwritten.add(written)
+    return overwritten
 
 
 def _in_place(module: nn.Module, node: fx.Node) -> bool:
@@ -213,8 +223,8 @@ def _in_place(module: nn.Module, node: fx.Node) -> bool:
 
 def _is_view(module: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_module":
-        inner = _target(module, node)
-        return isinstance(inner, nn.Identity | nn.Flatten | nn.Unflatten | _DropoutNd)
+        submodule = _target(module, node)
+        return isinstance(submodule, nn.Identity | nn.Flatten | nn.Unflatten | _DropoutNd)
     return bool(node.args) and (_name(node) in _VIEWS or _in_place(module, node))
 
 
@@ -225,30 +235,32 @@ def _part(
     leaving: Sequence[fx.Node] | None,
     cut: fx.Node | None,
 ) -> Part:
+    # `entering` become placeholders; nodes of the part are copied in order, and nodes from earlier parts (parameters, batch
+    # sizes) where they are first needed. In-place operations on what comes in or is handed out work on a clone: the caller's tensor
+    # may be an input of several parts that run one after the other.
     graph = fx.Graph()
-    made: dict[fx.Node, fx.Node] = {node: graph.placeholder(node.name) for node in entering}
-    here = set(inside)
-    for node in _overwritten(module, inside, entering):  # others read it after this part
-        made[node] = graph.call_method("clone", (made[node],))
+    copies: dict[fx.Node, fx.Node] = {node: graph.placeholder(node.name) for node in entering}
+    inside_nodes = set(inside)
+    for node in _overwritten(module, inside, entering):
+        copies[node] = graph.call_method("clone", (copies[node],))
 
     def known(node: fx.Node) -> fx.Node:
-        if (
-            node not in made
-        ):  # a parameter that was fetched, or a batch whose inputs were counted, in an earlier part
-            made[node] = counted(node) or graph.node_copy(node, known)
-        return made[node]
+        if node not in copies:
+            copies[node] = counted(node) or graph.node_copy(node, known)
+        return copies[node]
 
     def counted(node: fx.Node) -> fx.Node | None:
-        if cut is None or cut not in made or _counted(node) in (None, *here):
+        if cut is None or cut not in copies or _counted(node) in (None, *inside_nodes):
             return None
-        return graph.call_method("size", (made[cut], 0))
+        return graph.call_method("size", (copies[cut], 0))
 
     handed_out: fx.Node | None = None
-    shown = set() if leaving is None else _overwritten(module, inside, leaving[:1])
+    overwritten_features = set() if leaving is None else _overwritten(module, inside, leaving[:1])
     for node in inside:
-        made[node] = counted(node) or graph.node_copy(node, known)
-        if node in shown:  # what is handed out is its value here
-            handed_out = graph.call_method("clone", (made[node],))
+        copies[node] = counted(node) or graph.node_copy(node, known)
+        # The feature is the value at this node, not what later operations of the part write into it.
+        if node in overwritten_features:
+            handed_out = graph.call_method("clone", (copies[node],))
     if leaving is not None:
         feature = handed_out or known(leaving[0])
         graph.output((feature, *(known(node) for node in leaving[1:])))
@@ -265,7 +277,8 @@ class _Read(nn.Module):
 
     def __init__(self, module: nn.Module, name: str) -> None:
         super().__init__()
-        self._from = [module]  # in a list: no submodule
+        # In a list: as an attribute it would become a submodule, and its tensors would count twice.
+        self._from = [module]
         self.name = name
 
     def forward(self) -> Tensor:
@@ -285,12 +298,13 @@ def _tensors(module: nn.Module, graph: fx.Graph) -> set[str]:
     names: set[str] = set()
     for node in graph.nodes:
         if node.op == "call_module":
-            inner = _target(module, node)
-            if isinstance(inner, _Read):
+            submodule = _target(module, node)
+            if isinstance(submodule, _Read):
                 names.add(str(node.target))
                 continue
             names |= {
-                f"{node.target}.{name}" for name, _ in (*inner.named_parameters(), *inner.named_buffers())
+                f"{node.target}.{name}"
+                for name, _ in (*submodule.named_parameters(), *submodule.named_buffers())
             }
         elif node.op == "get_attr":
             names.add(str(node.target))
@@ -300,9 +314,9 @@ def _tensors(module: nn.Module, graph: fx.Graph) -> set[str]:
 def flat(module: fx.GraphModule) -> fx.GraphModule:
     """The same part with all of its modules on one level: looking up `a.b.c.d` for every layer takes longer than some layers do."""
     graph, root = fx.Graph(), {}
-    found = graph.graph_copy(module.graph, {})
-    if found is not None:
-        graph.output(found)
+    output = graph.graph_copy(module.graph, {})
+    if output is not None:
+        graph.output(output)
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             path = str(node.target)
@@ -317,8 +331,8 @@ def flat(module: fx.GraphModule) -> fx.GraphModule:
 def run(parts: Sequence[Part], *inputs: Tensor) -> Tensor:
     """All parts one after the other: what the network computes."""
     values: Any = inputs
-    for part in parts[:-1]:
-        _, *values = part.module(*values)
+    for segment in parts[:-1]:
+        _, *values = segment.module(*values)
     return parts[-1].module(*values)
 
 

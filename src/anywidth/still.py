@@ -18,17 +18,18 @@ def copy_state_(bank: NormBank, source: Width, target: Width) -> None:
     Raises:
         WidthError: its norms have other channels.
     """
+    # Check all shapes first: a width of other channels must not leave half of the norms copied.
     have, want = bank.overrides(source), bank.overrides(target)
-    wide = dict(bank.model.named_parameters()) | dict(bank.model.named_buffers())
+    wide_tensors = dict(bank.model.named_parameters()) | dict(bank.model.named_buffers())
     for name, t in want.items():
-        given = have.get(name, wide[name])
-        if given.shape != t.shape:
+        source_tensor = have.get(name, wide_tensors[name])
+        if source_tensor.shape != t.shape:
             raise WidthError(
-                f"norms of the two widths differ in '{name}': {given.numel()} channels in one, {t.numel()} in the other; "
+                f"norms of the two widths differ in '{name}': {source_tensor.numel()} channels in one, {t.numel()} in the other; "
                 "calibrate the new width, or load norms for it."
             )
     for name, t in want.items():
-        t.copy_(have.get(name, wide[name]))
+        t.copy_(have.get(name, wide_tensors[name]))
 
 
 def keep_frozen(model: nn.Module) -> None:
@@ -46,13 +47,13 @@ def as_constants_(model: nn.Module) -> nn.Module:
     """
     for path, m in batch_norms(model).items():
         if isinstance(m, nn.BatchNorm2d):
-            made = FrozenBatchNorm2d(m.num_features, eps=m.eps).to(m.running_mean)
-            for name, t in made.named_buffers():
-                given = getattr(m, name)
-                if given is not None:  # without an affine pair: scale 1, shift 0
-                    t.copy_(given)
-            made.training = m.training
+            frozen_norm = FrozenBatchNorm2d(m.num_features, eps=m.eps).to(m.running_mean)
+            for name, t in frozen_norm.named_buffers():
+                norm_tensor = getattr(m, name)
+                if norm_tensor is not None:  # without an affine pair: scale 1, shift 0
+                    t.copy_(norm_tensor)
+            frozen_norm.training = m.training
             if not path:
-                return made
-            model.set_submodule(path, made)
+                return frozen_norm
+            model.set_submodule(path, frozen_norm)
     return model

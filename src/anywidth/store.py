@@ -67,15 +67,18 @@ def save(net: Elastic, path: str | Path) -> None:
         "widths": widths,
     }
     text = json.dumps({**header, "space": json.loads(net.space.to_json())}) + "\n"
-    with replacing(path) as weights, replacing(norms) as state, replacing(description) as about:
-        _write(weights, net.model.state_dict(), tag)  # all three are complete before the first gets its name
+    with replacing(path) as weights, replacing(norms) as state, replacing(description) as json_file:
+        # All three temporary files are complete before the first gets its name. A crash between two renames leaves files with
+        # different tags, which `load` refuses.
+        _write(weights, net.model.state_dict(), tag)
         _write(state, {**net.norm_state(), **affine}, tag)
-        about.write_text(text, encoding="utf-8")
+        json_file.write_text(text, encoding="utf-8")
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], tag: str) -> None:
-    own = {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
-    save_file(own, path, metadata={"format": "pt", "anywidth": tag})
+    # safetensors refuses tensors that share memory (tied weights, slices): each is cloned.
+    owned = {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
+    save_file(owned, path, metadata={"format": "pt", "anywidth": tag})
 
 
 def load(path: str | Path, model: nn.Module) -> Elastic:
@@ -84,6 +87,7 @@ def load(path: str | Path, model: nn.Module) -> Elastic:
     Raises:
         CheckpointError: files missing, truncated, of another save, or of another model; `model` is untouched then.
     """
+    # Everything is read and checked before the model is touched.
     path = Path(path)
     norms, description = _beside(path)
     header = _description(path, description)
@@ -140,7 +144,7 @@ def _description(path: Path, description: Path) -> dict[str, Any]:
 def _read(path: Path, tag: str) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            found = (file.metadata() or {}).get("anywidth")
+            saved_tag = (file.metadata() or {}).get("anywidth")
             tensors = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError:
         raise CheckpointError(
@@ -150,24 +154,24 @@ def _read(path: Path, tag: str) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: truncated or not a safetensors file ({error}); restore it from a copy."
         ) from error
-    if found != tag:
+    if saved_tag != tag:
         raise CheckpointError(
-            f"{path}: belongs to another save than its description (id {found}, expected {tag}); restore all three files from one save."
+            f"{path}: belongs to another save than its description (id {saved_tag}, expected {tag}); restore all three files from one save."
         )
     return tensors
 
 
 def _match(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:
-    own = model.state_dict()
-    missing, extra = [n for n in own if n not in weights], [n for n in weights if n not in own]
+    expected = model.state_dict()
+    missing, extra = [n for n in expected if n not in weights], [n for n in weights if n not in expected]
     shapes = [
-        f"{n}: {tuple(weights[n].shape)} in the file, {tuple(own[n].shape)} in the model"
-        for n in own
-        if n in weights and own[n].shape != weights[n].shape
+        f"{n}: {tuple(weights[n].shape)} in the file, {tuple(expected[n].shape)} in the model"
+        for n in expected
+        if n in weights and expected[n].shape != weights[n].shape
     ]
     problems = [
-        f"{len(names)} {kind}, e.g. {names[0]}"
-        for kind, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
+        f"{len(names)} {problem}, e.g. {names[0]}"
+        for problem, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
         if names
     ]
     if problems:

@@ -1,4 +1,4 @@
-"""A batch norm that hands on a subset of its channels: the channel selection of Network Slimming.
+"""A batch norm that outputs a subset of its channels: the channel selection of Network Slimming.
 
 The positions are a buffer `index` of int64: they are saved and loaded with the weights, and known without asking the device
 when an image passes. The class of the norm stays what it is.
@@ -18,7 +18,7 @@ INDEX = "index"
 
 
 def select_(norm: nn.Module, index: Tensor) -> None:
-    """Make a norm hand on the channels `index` of its output (N, C, ...) only.
+    """Make a norm output only the channels `index` of (N, C, ...).
 
     Args:
         norm: gets a buffer `index` and a forward hook.
@@ -46,6 +46,9 @@ def select_first_(model: nn.Module) -> None:
         if not selects(norm):
             continue
         assert isinstance(norm, _BatchNorm)
+        # Before: x (N, 64, H, W) -> norm of 64 channels -> index_select -> (N, 16, H, W).
+        # After:  x (N, 64, H, W) -> index_select -> (N, 16, H, W) -> norm of 16 channels. A batch norm treats channels one by one, so
+        # the two are equal.
         index = norm.get_buffer(INDEX)
         for key in [k for k, hook in norm._forward_hooks.items() if hook is _selected]:
             del norm._forward_hooks[key]
@@ -63,7 +66,7 @@ def select_first_(model: nn.Module) -> None:
 
 
 def selects(module: nn.Module) -> bool:
-    """Whether a norm of all channels hands on a subset of them (and is not one of `select_first_`)."""
+    """Whether a norm of all channels outputs a subset of them (and is not one of `select_first_`)."""
     return _selected in module._forward_hooks.values()
 
 

@@ -62,22 +62,22 @@ class Trunk:
             TraceError: no such module, or a network that torch.fx cannot trace.
             WidthError: a trunk with dropout or the like, which differs from pass to pass.
         """
-        made = self._cut.setdefault(view, {})
-        if view.training not in made:
-            first, rest = split(view, [Cut(at=self.at)])
-            for path, m in first.module.named_modules():
+        parts_by_mode = self._cut.setdefault(view, {})
+        if view.training not in parts_by_mode:
+            trunk_part, tail_part = split(view, [Cut(at=self.at)])
+            for path, m in trunk_part.module.named_modules():
                 if isinstance(m, _DropoutNd) and m.p > 0:
                     raise WidthError(
                         f"trunk '{self.at}': '{path}' in it drops other units at every pass; end the trunk before it"
                     )
-            for node in first.module.graph.nodes:
+            for node in trunk_part.module.graph.nodes:
                 if view.training and _random(node):
                     raise WidthError(
                         f"trunk '{self.at}': '{node.target if isinstance(node.target, str) else node.target.__name__}' in it draws random "
                         "numbers at every pass; end the trunk before it"
                     )
-            made[view.training] = (first, rest)
-        return made[view.training]
+            parts_by_mode[view.training] = (trunk_part, tail_part)
+        return parts_by_mode[view.training]
 
     def kept(self, view: nn.Module, width: Width) -> Hashable:
         """What decides whether two widths share their trunk."""
@@ -117,7 +117,7 @@ class Once:
 
     def __init__(self, trunk: Trunk, x: Any) -> None:
         self.trunk, self.x = trunk, x
-        self._made: dict[Hashable, tuple[list[Any], list[Any], Moments]] = {}
+        self._outputs: dict[Hashable, tuple[list[Any], list[Any], Moments]] = {}
 
     def __call__(self, view: nn.Module, width: Width, *, attached: bool = False) -> Any:
         """The output of a view; batch norms of its trunk update their statistics as if they had run.
@@ -125,24 +125,28 @@ class Once:
         Args:
             view: at `width`.
             width: of the view.
-            attached: the backward pass of the output reaches the trunk; otherwise it ends there, and `backward_` goes on.
+            attached: the backward pass of the output reaches the trunk; otherwise it ends there, and `backward_` continues it.
         """
-        first, rest = self.trunk.parts(view)
+        # Views at 0.5 and 0.75 that keep the same channels of the trunk have one key: x runs through the trunk once, with the norms'
+        # statistics caught in `moments`, and each view adds them to its own statistics.
+        # The tails get detached leaves, so that the backward pass of each ends there; their gradients add up in the leaves, and
+        # `backward_` carries the sum through the trunk in one pass.
+        trunk_part, tail_part = self.trunk.parts(view)
         key = self.trunk.kept(view, width)
-        if key not in self._made:
-            with _moments(first.module) as moments:
-                _, *values = first.module(self.x)
+        if key not in self._outputs:
+            with _moments(trunk_part.module) as moments:
+                _, *values = trunk_part.module(self.x)
             leaves = [_leaf(v) for v in values]
-            self._made[key] = (values, leaves, moments)
-        values, leaves, moments = self._made[key]
-        _update_(first.module, moments)
-        return rest.module(*(values if attached else leaves))
+            self._outputs[key] = (values, leaves, moments)
+        values, leaves, moments = self._outputs[key]
+        _update_(trunk_part.module, moments)
+        return tail_part.module(*(values if attached else leaves))
 
     def pending(self) -> list[tuple[Tensor, Tensor]]:
         """Outputs of all trunks, with the gradients that the backward passes of views left there so far."""
         return [
             (value, leaf.grad)
-            for values, leaves, _ in self._made.values()
+            for values, leaves, _ in self._outputs.values()
             for value, leaf in zip(values, leaves, strict=True)
             if isinstance(leaf, Tensor) and leaf.grad is not None
         ]
@@ -161,19 +165,20 @@ def _leaf(value: Any) -> Any:
 def _moments(module: nn.Module) -> Iterator[Moments]:
     """Statistics of the batch that runs through the norms of a module, which stay as they are."""
     norms = {p: m for p, m in batch_norms(module).items() if m.training}
-    found: Moments = {}
+    moments: Moments = {}
     with ExitStack() as stack:
         for p, m in norms.items():
             mean, variance = (m._buffers[name] for name in ("running_mean", "running_var"))
             assert mean is not None
             assert variance is not None
-            found[p] = (torch.zeros_like(mean), torch.zeros_like(variance))
+            moments[p] = (torch.zeros_like(mean), torch.zeros_like(variance))
             count = torch.zeros((), dtype=torch.long)
             stack.enter_context(
-                instead(m, running_mean=found[p][0], running_var=found[p][1], num_batches_tracked=count)
+                instead(m, running_mean=moments[p][0], running_var=moments[p][1], num_batches_tracked=count)
             )
+            # momentum 1: running_mean = batch mean, running_var = unbiased batch variance.
             stack.enter_context(holding(m, momentum=1.0))
-        yield found
+        yield moments
 
 
 @torch.no_grad()
@@ -188,6 +193,7 @@ def _update_(module: nn.Module, moments: Moments) -> None:
         if m.num_batches_tracked is not None:
             m.num_batches_tracked.add_(1)
             factor = 1 / float(m.num_batches_tracked) if m.momentum is None else m.momentum
+        # Without a momentum and without a count torch leaves the statistics as they are.
         factor = 0.0 if factor is None else factor
         m.running_mean.mul_(1 - factor).add_(mean, alpha=factor)
         m.running_var.mul_(1 - factor).add_(variance, alpha=factor)

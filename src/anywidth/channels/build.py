@@ -59,42 +59,46 @@ def frozen_by_name(
     Raises:
         WidthError: a pattern that matches nothing.
     """
-    found = []
+    freezes = []
+    # "layer1" has to freeze layer1.0.conv1.weight and everything else below it, so a pattern is tried on each prefix
+    # of a tensor's name: layer1, layer1.0, layer1.0.conv1, layer1.0.conv1.weight.
     names = sorted({b.tensor for b in walk.ledger.blocks if b.tensor is not None})
-    made = made_axes(model)
+    output_axis = made_axes(model)
     for pattern in patterns:
-        hits = [n for n in names if any(fnmatch.fnmatchcase(part, pattern) for part in _prefixes(n))]
+        hits = [n for n in names if any(fnmatch.fnmatchcase(prefix, pattern) for prefix in _prefixes(n))]
         if not hits:
             raise WidthError(
                 unknown_name("module or parameter", pattern, names) + "; freeze takes names or glob patterns."
             )
-        mine = [b for b in walk.ledger.blocks if b.tensor in hits and b.axis == made.get(b.tensor, b.axis)]
-        if mine:
-            labels = np.concatenate([np.arange(b.start, b.start + b.size) for b in mine])
-            found.append(Freeze(labels=labels, reason=reason, where=pattern))
-    return found
+        matched_blocks = [
+            b for b in walk.ledger.blocks if b.tensor in hits and b.axis == output_axis.get(b.tensor, b.axis)
+        ]
+        if matched_blocks:
+            labels = np.concatenate([np.arange(b.start, b.start + b.size) for b in matched_blocks])
+            freezes.append(Freeze(labels=labels, reason=reason, where=pattern))
+    return freezes
 
 
 def made_axes(model: nn.Module) -> dict[str, int]:
     """Weights with an input and an output axis -> the output axis."""
-    made = {}
+    output_axes = {}
     for path, m in model.named_modules():
         prefix = f"{path}." if path else ""
         if isinstance(m, nn.modules.conv._ConvTransposeNd | nn.Embedding):
-            made[f"{prefix}weight"] = 1
+            output_axes[f"{prefix}weight"] = 1
         elif isinstance(m, nn.modules.conv._ConvNd | nn.Linear | nn.Bilinear):
-            made[f"{prefix}weight"] = 0
+            output_axes[f"{prefix}weight"] = 0
         elif isinstance(m, nn.MultiheadAttention):
-            made |= {
+            output_axes |= {
                 f"{prefix}{n}": 0
                 for n in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
             }
-    return made
+    return output_axes
 
 
 def _prefixes(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+    components = name.split(".")
+    return [".".join(components[: i + 1]) for i in range(len(components))]
 
 
 def build(
@@ -132,7 +136,8 @@ def build(
 def _upstream(walk: Walk, axes: Mapping[str, tuple[Axis | None, ...]]) -> dict[str, tuple[int, ...]]:
     """Batch norm -> the groups of all tensors that what it normalises depends on, and its own."""
     groups = {
-        n: {r.group for a in found if a is not None for r in a if r.group >= 0} for n, found in axes.items()
+        n: {r.group for a in tensor_axes if a is not None for r in a if r.group >= 0}
+        for n, tensor_axes in axes.items()
     }
     return {
         path: tuple(sorted(set().union(*(groups.get(n, set()) for n in names))))
@@ -142,23 +147,29 @@ def _upstream(walk: Walk, axes: Mapping[str, tuple[Axis | None, ...]]) -> dict[s
 
 def _groups(solution: Solution, blocks: Sequence[Block]) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Group and rank of every label set: sets with the same part in the same axes form one group, in order."""
-    name = solution.part.name
+    # Two label sets belong to one group if the same axes contain them equally often. Each pair (axis, count) gets a
+    # random 64-bit number, and a set sums those of the pairs it is in; equal sums then mean equal membership:
+    #     conv1.weight[0] = 1 2 3 (r1), conv2.weight[1] = 1 2 3 (r2)    1, 2, 3: r1 + r2 -> group 0, ranks 0 1 2
+    #     fc.weight[0] = 7 8 (r3), head.weight[1] = 7 8 (r4)            7, 8:    r3 + r4 -> group 1, ranks 0 1
+    # The order of the random numbers is fixed (seed 0), and so is the order of the groups.
+    name = solution.partition.name
     rng = np.random.default_rng(0)
     signature = np.zeros(name.size, np.uint64)
-    seen = np.zeros(name.size, np.int64)
+    axis_counts = np.zeros(name.size, np.int64)
     for block in blocks:
         atoms, counts = np.unique(name[block.start : block.start + block.size], return_counts=True)
         for count in np.unique(counts):
-            mine = atoms[counts == count]
-            signature[mine] += rng.integers(0, 2**63, dtype=np.uint64)
-            seen[mine] += 1
+            recurring = atoms[counts == count]
+            signature[recurring] += rng.integers(0, 2**63, dtype=np.uint64)
+            axis_counts[recurring] += 1
     signature[FIXED] = 0
-    signature[seen < 2] = 0  # made but never read, or read but never made: nothing follows
+    signature[axis_counts < 2] = 0  # made but never read, or read but never made: nothing follows
     group_of, rank_of = np.full(name.size, -1), np.zeros(name.size, np.int64)
     sizes: list[int] = []
+    # `np.unique` sorts by signature, which is random; the first position restores the order of appearance.
     atoms = np.flatnonzero(signature)
-    _, first, inverse = np.unique(signature[atoms], return_index=True, return_inverse=True)
-    for g in np.argsort(first):
+    _, first_positions, inverse = np.unique(signature[atoms], return_index=True, return_inverse=True)
+    for g in np.argsort(first_positions):
         members = atoms[inverse == g]
         if members.size < 2:
             continue
@@ -169,11 +180,13 @@ def _groups(solution: Solution, blocks: Sequence[Block]) -> tuple[np.ndarray, np
 
 def _runs(entries: Iterable[tuple[int, int, int]]) -> Axis:
     """Merge (group, unit, positions) of consecutive units into runs."""
+    # (0, 0, 2) (0, 1, 2) (-1, 0, 3) -> Run(group 0, first 0, count 2, each 2), Run(group -1, first 0, count 1, each 3):
+    # two units of two positions each, then three fixed positions.
     runs: list[list[int]] = []
     for g, r, n in entries:
-        last = runs[-1] if runs else None
-        if last and last[0] == g >= 0 and last[3] == n and last[1] + last[2] == r:
-            last[2] += 1
+        current = runs[-1] if runs else None
+        if current and current[0] == g >= 0 and current[3] == n and current[1] + current[2] == r:
+            current[2] += 1
         else:
             runs.append([g, r if g >= 0 else 0, 1, n])
     return tuple(Run(*row) for row in runs)
@@ -188,13 +201,14 @@ class _Coder:
         self._known: dict[Any, Any] = {}  # many axes and sizes are the same
 
     def axis(self, labels: np.ndarray) -> Axis:
-        names = self.solution.part.name[labels]
+        names = self.solution.partition.name[labels]
         key = names.tobytes()
         if key not in self._known:
             self._known[key] = self._axis(names)
         return self._known[key]
 
     def _axis(self, names: np.ndarray) -> Axis:
+        # group 0 0 0 0 -1 -1, rank 0 0 1 1 0 0: cut where either changes -> starts 0, 2, 4, lengths 2, 2, 2.
         group, rank = self.group_of[names], self.rank_of[names]
         rank = np.where(group < 0, 0, rank)
         cut = np.flatnonzero((np.diff(group) != 0) | (np.diff(rank) != 0)) + 1
@@ -216,7 +230,10 @@ class _Coder:
         if isinstance(size, int):
             return Size(size)
         key = tuple(
-            (self.solution.part.name[v].tobytes(), any(n > 1 for d, n in enumerate(s.shape) if d != size.dim))
+            (
+                self.solution.partition.name[v].tobytes(),
+                any(n > 1 for d, n in enumerate(s.shape) if d != size.dim),
+            )
             for s, v in zip(size.shadows, size.vectors(), strict=True)
         )
         if key not in self._known:
@@ -241,6 +258,8 @@ def _named(
     walk: Walk, coder: _Coder, blocks: Sequence[Block], sizes: Sequence[int]
 ) -> tuple[ChannelGroup, ...]:
     """Groups, named after the first module that makes them."""
+    # Modules come in the order in which they ran, so that a group is named after the layer that writes it first.
+    # The unit is measured on the axis that names the group: 64 labels of 4 sets on a weight are 16 channels a unit.
     writers: list[list[str]] = [[] for _ in sizes]
     readers: list[list[str]] = [[] for _ in sizes]
     unit = [0] * len(sizes)
@@ -248,7 +267,7 @@ def _named(
     for m in walk.contractions:
         order.setdefault(m.module, len(order))
     for block in sorted(blocks, key=lambda b: order.get((b.tensor or "").rpartition(".")[0], len(order))):
-        names = coder.solution.part.name[block.start : block.start + block.size]
+        names = coder.solution.partition.name[block.start : block.start + block.size]
         owners, counts = np.unique(coder.group_of[names], return_counts=True)
         for g, n in zip(owners.tolist(), counts.tolist(), strict=True):
             if g < 0:
@@ -286,42 +305,44 @@ def _named(
     return tuple(groups)
 
 
-def _holding(coder: _Coder, found: Iterable[np.ndarray], count: int) -> np.ndarray:
+def _holding(coder: _Coder, label_vectors: Iterable[np.ndarray], count: int) -> np.ndarray:
     """Which groups hold any of these labels."""
     holds = np.zeros(count, bool)
-    for labels in found:
-        owners = coder.group_of[coder.solution.part.name[labels]]
+    for labels in label_vectors:
+        owners = coder.group_of[coder.solution.partition.name[labels]]
         holds[owners[owners >= 0]] = True
     return holds
 
 
 def _reasons(walk: Walk, solution: Solution, coder: _Coder) -> tuple[Frozen, ...]:
     """For every fixed channel axis of a weight, the first event that fixed it."""
-    part = Partition(walk.ledger.count)
+    # The partition of the solution cannot tell causes apart: all that is fixed is one set there, that of label 0. So the
+    # equalities are merged again without those to label 0, and every set takes the earliest freeze that touched it.
+    partition = Partition(walk.ledger.count)
     free = [(a[k], b[k]) for a, b in walk.ledger.pairs if (k := (a != FIXED) & (b != FIXED)).any()]
     if free:
-        part.merge(np.concatenate([a for a, _ in free]), np.concatenate([b for _, b in free]))
-    why = np.full(walk.ledger.count, -1)
+        partition.merge(np.concatenate([a for a, _ in free]), np.concatenate([b for _, b in free]))
+    freeze_index = np.full(walk.ledger.count, -1)
     for i in range(len(solution.freezes) - 1, -1, -1):
-        why[part.name[solution.freezes[i].labels]] = i
-    found = []
+        freeze_index[partition.name[solution.freezes[i].labels]] = i
+    reasons = []
     for block in walk.ledger.blocks:
         if block.tensor is None or block.axis > 1:
             continue
         names = np.arange(block.start, block.start + block.size)
-        fixed = names[coder.group_of[solution.part.name[names]] < 0]
+        fixed = names[coder.group_of[solution.partition.name[names]] < 0]
         if not fixed.size:
             continue
-        causes = why[part.name[fixed]]
+        causes = freeze_index[partition.name[fixed]]
         cause = solution.freezes[int(causes.max())] if causes.max() >= 0 else None
         reason = f"{cause.reason} ({cause.where})" if cause else _default_reason(solution, fixed)
         if cause is None or cause.reason not in _TRIVIAL:
-            found.append(Frozen(block.tensor, block.axis, int(fixed.size), reason))
-    return tuple(found)
+            reasons.append(Frozen(block.tensor, block.axis, int(fixed.size), reason))
+    return tuple(reasons)
 
 
 def _default_reason(solution: Solution, labels: np.ndarray) -> str:
-    names = solution.part.name[labels]
+    names = solution.partition.name[labels]
     if (names == FIXED).all():
         return "tied to a size that is fixed"
     return "nothing else follows it" if np.unique(names).size > 1 else "a single unit"

@@ -19,6 +19,10 @@ from torch import Tensor
 
 FIXED = 0
 
+# Example: y = x @ w.T with w of shape (8, 5), x of shape (2, 5). w has two shadows: (8, 1) with the labels 1..8 of its rows
+# and (1, 5) with the labels 9..13 of its columns. If the columns of x carry the labels 14..18, as a shadow of shape (1, 5),
+# the product equates 9..13 with 14..18, and y (2, 8) gets the shadow (1, 8) with 1..8.
+
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
@@ -109,7 +113,7 @@ class Ledger:
             self.freezes.append(Freeze(labels=values, reason=reason, where=where))
 
     def rigid(self, shadow: Tensor, dim: int, reason: str, where: str) -> None:
-        """Dimension `dim` keeps its size: its channels are frozen, or go with those beside them."""
+        """Dimension `dim` keeps its size: its channels are frozen, or, in a table, tied to those along the other dimension."""
         if shadow.shape[dim] == 1 or (id(shadow), dim) in self._stiff:
             return
         self._stiff[id(shadow), dim] = shadow  # kept, so that no other shadow gets its id
@@ -122,10 +126,13 @@ class Ledger:
         self, shadow: Tensor, keep: tuple[int, ...], target: Tensor | None, where: str, *, contraction: bool
     ) -> Tensor:
         """The labels of `shadow` seen along dimensions `keep`; `target` where such labels exist already."""
+        # Attention scores sum a query (tokens, heads, dim) over dim: the shadow is (1, heads, dim), keep is (1,), and the scores
+        # carry one label per head. Whether heads or dims are what goes is decided later (`solve._decide_tables`); until
+        # then the pair (table, labels of its slices) is only noted.
         dims = varying(shadow)
         inside = tuple(d for d in keep if d in dims)
         if target is None:
-            target = self._seen_along(shadow, inside)
+            target = self._slice_labels(shadow, inside)
         order = torch.broadcast_to(
             target, [max(s, t) for s, t in zip(shadow.shape, target.shape, strict=True)]
         )
@@ -141,15 +148,18 @@ class Ledger:
         )
         return target
 
-    def _seen_along(self, shadow: Tensor, keep: tuple[int, ...]) -> Tensor:
+    def _slice_labels(self, shadow: Tensor, keep: tuple[int, ...]) -> Tensor:
         """Fresh labels for the slices of `shadow`; equal slices (the same heads in every window) get equal labels."""
+        # [[1, 2, 3], [4, 5, 6]] along dimension 0 -> [[7], [8]]; [[1, 2], [4, 5], [1, 2]] -> [[7], [8], [7]].
         shape = [shadow.shape[d] if d in keep else 1 for d in range(shadow.ndim)]
         rows = shadow.permute(*keep, *(d for d in range(shadow.ndim) if d not in keep)).reshape(
             math.prod(shape), -1
         )
-        first = rows[:, :1]
-        same_elsewhere = bool((rows - first == rows[:1] - first[:1]).all())
-        _, index = np.unique((first if same_elsewhere else rows).numpy(), axis=0, return_inverse=True)
+        first_column = rows[:, :1]
+        # Rows that differ by an offset alone are told apart by their first entry: `unique` over (rows, 1) is much
+        # faster than over whole rows.
+        same_elsewhere = bool((rows - first_column == rows[:1] - first_column[:1]).all())
+        _, index = np.unique((first_column if same_elsewhere else rows).numpy(), axis=0, return_inverse=True)
         index = index.ravel()
         return self.fresh(int(index.max()) + 1)[torch.from_numpy(index)].reshape(shape)
 
@@ -161,16 +171,19 @@ def varying(shadow: Tensor) -> list[int]:
 
 def compact(full: Tensor) -> Tensor | None:
     """A shadow from labels spelled out in full: size 1 wherever the label is constant; None if it is everywhere."""
+    # [[3, 4], [3, 4]] -> [[3, 4]]: nothing changes along dimension 0.
     if 0 in full.shape:
         return None
+    # Stride 0 (an expanded dimension) proves it without comparing any labels.
     for d in range(full.ndim):
         if full.stride(d) == 0:
             full = full.narrow(d, 0, 1)
     for d in range(full.ndim):
         if full.shape[d] > 1:
-            first = full.narrow(d, 0, 1)
-            if torch.equal(first, full.narrow(d, 1, 1)) and bool((full == first).all()):
-                full = first
+            first_slice = full.narrow(d, 0, 1)
+            # Comparing two slices is cheap and rules out most dimensions that vary; only if they agree are all compared.
+            if torch.equal(first_slice, full.narrow(d, 1, 1)) and bool((full == first_slice).all()):
+                full = first_slice
     return full if any(s > 1 for s in full.shape) else None
 
 
@@ -182,17 +195,19 @@ class Partition:
 
     def merge(self, a: np.ndarray, b: np.ndarray) -> bool:
         """Join the sets of `a[i]` and `b[i]` for every i; True if anything changed."""
+        # name = [0, 1, 2, 3, 4, 5]; merge [1, 4] with [2, 5] -> [0, 1, 1, 3, 4, 4]; merge [2] with [4] -> [0, 1, 1, 3, 1, 1].
+        # One pass of connected components over the sets that differ, in place of a union-find with a Python loop.
         a, b = self.name[a].ravel(), self.name[b].ravel()
         differ = a != b
         if not differ.any():
             return False
         nodes, index = np.unique(np.concatenate([a[differ], b[differ]]), return_inverse=True)
-        left, right = np.split(index, 2)
-        graph = coo_matrix((np.ones(left.size, bool), (left, right)), shape=(nodes.size, nodes.size))
-        _, part = connected_components(graph, directed=False)
-        smallest = np.full(part.max() + 1, np.iinfo(np.int64).max)
-        np.minimum.at(smallest, part, nodes)
+        sources, targets = np.split(index, 2)
+        graph = coo_matrix((np.ones(sources.size, bool), (sources, targets)), shape=(nodes.size, nodes.size))
+        _, component = connected_components(graph, directed=False)
+        smallest = np.full(component.max() + 1, np.iinfo(np.int64).max)
+        np.minimum.at(smallest, component, nodes)
         rename = np.arange(self.name.size)
-        rename[nodes] = smallest[part]
+        rename[nodes] = smallest[component]
         self.name = rename[self.name]
         return True

@@ -27,21 +27,25 @@ from anywidth.channels.sizes import (
 )
 from anywidth.channels.walk import Demand, Walk, outputs
 
+# Example: q.reshape(B, N, self.num_heads, C // self.num_heads), q (B, N, C). The sizes arrive as TracedInts, and
+# dimension 2 of the result, whose label set is yet to be found, must be `num_heads` at every width:
+# Demand(Attribute(num_heads), DimSize(2)), and Demand(C // num_heads, DimSize(3)). With the literal 8 in place of
+# self.num_heads dimension 2 would be rigid.
 Handler = Callable[[Walk, Sequence[Any], dict[str, Any], Any], None]
 
 
-def demand(walk: Walk, given: int, needed: DimSize | int, what: str) -> None:
-    if isinstance(given, TracedInt):
-        walk.demands.append(Demand(given=expression(given), needed=needed, where=walk.where, what=what))
+def demand(walk: Walk, size: int, needed: DimSize | int, what: str) -> None:
+    if isinstance(size, TracedInt):
+        walk.demands.append(Demand(expression=expression(size), needed=needed, where=walk.where, what=what))
 
 
-def counted(walk: Walk, t: Tensor, dim: int, given: int, what: str) -> None:
-    """`given` is the size of dimension `dim` of `t` in the model's code."""
-    if isinstance(given, TracedInt):
-        demand(walk, given, walk.size(t, dim), what)
+def counted(walk: Walk, t: Tensor, dim: int, size: int, what: str) -> None:
+    """`size` is the size of dimension `dim` of `t` in the model's code."""
+    if isinstance(size, TracedInt):
+        demand(walk, size, walk.size(t, dim), what)
     else:
         for s in walk.shadows(t):
-            walk.ledger.rigid(s, dim, f"the size {int(given)} is written in the code", walk.where)
+            walk.ledger.rigid(s, dim, f"the size {int(size)} is written in the code", walk.where)
 
 
 def tables(walk: Walk, t: Tensor) -> None:
@@ -49,19 +53,19 @@ def tables(walk: Walk, t: Tensor) -> None:
         walk.table(s)
 
 
-def label_new(walk: Walk, t: Tensor, dim: int, given: TracedInt, what: str) -> None:
+def label_new(walk: Walk, t: Tensor, dim: int, size: TracedInt, what: str) -> None:
     """A dimension that comes out of nothing but a number: as many channels as the number says.
 
     Numbers computed from attributes alone (padded image sizes, numbers of windows) are not taken for channels.
     """
-    source = expression(given)
+    source = expression(size)
     if not isinstance(source, Attribute) and not any(isinstance(leaf, DimSize) for leaf in leaves(source)):
-        demand(walk, given, int(given), what)
+        demand(walk, size, int(size), what)
     elif t.shape[dim] > 1:
         shape = [1] * t.ndim
         shape[dim] = -1
         walk.set(t, [*walk.shadows(t), walk.ledger.fresh(t.shape[dim]).reshape(shape)])
-        demand(walk, given, walk.size(t, dim), what)
+        demand(walk, size, walk.size(t, dim), what)
 
 
 def sizes_of(args: Sequence[Any], kwargs: dict[str, Any], *names: str) -> Sequence[int]:
@@ -74,52 +78,55 @@ def sizes_of(args: Sequence[Any], kwargs: dict[str, Any], *names: str) -> Sequen
 
 def view(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     sizes = sizes_of(args[1:], kwargs, "shape", "size")
-    for dim, given in enumerate(sizes):
-        if isinstance(given, int) and given != -1:
-            counted(walk, out, dim, given, f"size {dim} of a reshape")
+    for dim, size in enumerate(sizes):
+        if isinstance(size, int) and size != -1:
+            counted(walk, out, dim, size, f"size {dim} of a reshape")
     tables(walk, out)
 
 
 def unflatten(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     dim = (args[1] if len(args) > 1 else kwargs["dim"]) % args[0].ndim
     sizes = args[2] if len(args) > 2 else kwargs["sizes"]
-    for i, given in enumerate(sizes):
-        if given != -1:
-            counted(walk, out, dim + i, given, "a size of unflatten")
+    for i, size in enumerate(sizes):
+        if size != -1:
+            counted(walk, out, dim + i, size, "a size of unflatten")
     tables(walk, out)
 
 
 def expand(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     source = args[0]
-    for dim, given in enumerate(sizes_of(args[1:], kwargs, "size")):
+    for dim, size in enumerate(sizes_of(args[1:], kwargs, "size")):
         old = dim - (out.ndim - source.ndim)
-        if given == -1:
+        if size == -1:
             continue
-        if old >= 0 and source.shape[old] == given:
-            counted(walk, out, dim, given, "a size of expand")
-        elif isinstance(given, TracedInt):
-            label_new(walk, out, dim, given, "a size of expand")
+        if old >= 0 and source.shape[old] == size:
+            counted(walk, out, dim, size, "a size of expand")
+        elif isinstance(size, TracedInt):
+            label_new(walk, out, dim, size, "a size of expand")
 
 
 def repeat(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     source = args[0]
-    for dim, given in enumerate(sizes_of(args[1:], kwargs, "repeats", "dims")):
+    for dim, count in enumerate(sizes_of(args[1:], kwargs, "repeats", "dims")):
         old = dim - (out.ndim - source.ndim)
-        if not isinstance(given, TracedInt):
+        if not isinstance(count, TracedInt):
             continue
         if old < 0 or source.shape[old] == 1:
-            label_new(walk, out, dim, given, "a count of repeat")
+            label_new(walk, out, dim, count, "a count of repeat")
         else:
-            demand(walk, given, int(given), "a count of repeat")
+            demand(walk, count, int(count), "a count of repeat")
 
 
-def pieces(walk: Walk, source: Tensor, parts: Sequence[Tensor], dim: int) -> None:
+def pieces(walk: Walk, source: Tensor, chunks: Sequence[Tensor], dim: int) -> None:
     """Equal pieces of a channel axis: each loses the same channels.
 
     After a channel shuffle the pieces interleave, and no channel subset is a piece of the narrow network too: there
     the narrow network routes by position, as a network built narrow does.
     """
-    if any(p.shape[dim] != parts[0].shape[dim] for p in parts) or len(parts) < 2:
+    # x (N, 6, H, W) with labels 1..6 in 2 chunks: table [[1, 2, 3], [4, 5, 6]], so 1 = 4, 2 = 5, 3 = 6.
+    # After a shuffle with 2 groups the labels are 1 4 2 5 3 6, and chunks 1 4 2 and 5 3 6 of the wide network are not
+    # those of a narrow one (labels 1 4 2 5 -> 1 4 and 2 5).
+    if any(p.shape[dim] != chunks[0].shape[dim] for p in chunks) or len(chunks) < 2:
         for s in walk.shadows(source):
             walk.ledger.rigid(s, dim, "pieces of unequal size", walk.where)
         return
@@ -127,37 +134,42 @@ def pieces(walk: Walk, source: Tensor, parts: Sequence[Tensor], dim: int) -> Non
         if s.shape[dim] == 1:
             continue
         flat = s.reshape(-1)
+        # Labels are handed out in order, so an axis that was not shuffled mostly counts up by one.
         runs = (flat[1:] - flat[:-1] == 1).double().mean().item() if len(varying(s)) == 1 else 1.0
         if runs > 0.5 or not bool((flat > 0).all()):
-            table = torch.stack(s.chunk(len(parts), dim))
+            table = torch.stack(s.chunk(len(chunks), dim))
             walk.ledger.equate(table, table[:1])
             continue
-        size = parts[0].shape[dim]
+        # Routed by position: channel i of every chunk carries one fresh label, and with 2 chunks it equals the labels at
+        # positions 2 i and 2 i + 1, which keeps the total a multiple of the number of chunks.
+        size = chunks[0].shape[dim]
         fresh = walk.ledger.fresh(size)
-        walk.ledger.equate(flat.reshape(size, len(parts)), fresh.reshape(size, 1))
+        walk.ledger.equate(flat.reshape(size, len(chunks)), fresh.reshape(size, 1))
         walk.ledger.ordered.append(fresh.numpy())
-        for p in parts:
+        for p in chunks:
             shape = [1] * p.ndim
             shape[dim] = size
-            others = [t for t in walk.shadows(p) if t.shape[dim] == 1]
-            walk.set(p, [*others, fresh.reshape(shape)])
+            other_shadows = [t for t in walk.shadows(p) if t.shape[dim] == 1]
+            walk.set(p, [*other_shadows, fresh.reshape(shape)])
 
 
 def split(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     source = args[0]
-    given: Any = args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_size"))
+    sections: Any = (
+        args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_size"))
+    )
     dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % source.ndim
-    if isinstance(given, list | tuple):
+    if isinstance(sections, list | tuple):
         start = 0
-        for part, size in zip(out, given, strict=True):
+        for section, size in zip(out, sections, strict=True):
             for s in walk.shadows(source):
-                if part.shape[dim] == 1 and s.shape[dim] > 1:
+                if section.shape[dim] == 1 and s.shape[dim] > 1:
                     walk.ledger.freeze(s.narrow(dim, start, 1), "a single channel is split off", walk.where)
-            counted(walk, part, dim, size, "a section of split")
-            start += part.shape[dim]
+            counted(walk, section, dim, size, "a section of split")
+            start += section.shape[dim]
         return
     pieces(walk, source, out, dim)
-    counted(walk, out[0], dim, given, "the size of a split")
+    counted(walk, out[0], dim, sections, "the size of a split")
 
 
 def chunk(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
@@ -169,27 +181,29 @@ def unbind(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) ->
     """Handled by the rule; here only so that its number is not taken for a size."""
 
 
-def bound(walk: Walk, source: Tensor, dim: int, given: Any) -> None:
+def bound(walk: Walk, source: Tensor, dim: int, limit: Any) -> None:
     """A slice bound along a dimension: as many channels before it as the code says."""
-    if given is None or int(given) == 0 or not walk.shadows(source):
+    if limit is None or int(limit) == 0 or not walk.shadows(source):
         return
     size = source.shape[dim]
     for s in walk.shadows(source):
-        if s.shape[dim] == 1 or (not isinstance(given, TracedInt) and given >= size):
+        if s.shape[dim] == 1 or (not isinstance(limit, TracedInt) and limit >= size):
             continue
-        if given < 0:
+        if limit < 0:
             walk.ledger.rigid(s, dim, "sliced from the end by a number in the code", walk.where)
             continue
-        head = s.narrow(dim, 0, min(int(given), size))
-        if isinstance(given, TracedInt):
-            demand(walk, given, DimSize((head,), dim, head.shape[dim]), "a slice bound")
+        head = s.narrow(dim, 0, min(int(limit), size))
+        if isinstance(limit, TracedInt):
+            demand(walk, limit, DimSize((head,), dim, head.shape[dim]), "a slice bound")
         elif len(varying(s)) == 1:
-            walk.ledger.freeze(head, f"sliced at {given}, a number in the code", walk.where)
+            walk.ledger.freeze(head, f"sliced at {limit}, a number in the code", walk.where)
         else:
-            walk.ledger.rigid(s, dim, f"sliced at {given}, a number in the code", walk.where)
+            walk.ledger.rigid(s, dim, f"sliced at {limit}, a number in the code", walk.where)
 
 
 def getitem(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    # x[:, None, ..., :k] on (N, C, H, W): `taken` counts the keys that use up a dimension (2; a boolean mask uses up as many
+    # as it has), so `...` stands for 4 - 2 dimensions, and the slice bound k belongs to dimension 3.
     source, key = args[0], args[1]
     keys = key if isinstance(key, tuple) else (key,)
     taken = sum(
@@ -218,8 +232,8 @@ def narrow(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) ->
 
 def layer_norm(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     shape = args[1] if len(args) > 1 else kwargs["normalized_shape"]
-    for i, given in enumerate(shape):
-        counted(walk, args[0], args[0].ndim - len(shape) + i, given, "the normalised shape")
+    for i, size in enumerate(shape):
+        counted(walk, args[0], args[0].ndim - len(shape) + i, size, "the normalised shape")
 
 
 def group_norm(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
@@ -240,6 +254,9 @@ def pad(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> No
 
     What is padded may be narrower, or wider (then it is cut), by any number: its channels are not those of the result.
     """
+    # The shortcut of a CIFAR ResNet: F.pad(x, (0, 0, 0, 0, 0, planes - x.shape[1])). The amount is the expression
+    # planes - size, so the result has `planes` channels at every width, new ones, and x as many as it has.
+    # torch lists the last dimension first: pair k of `amounts` pads dimension ndim - 1 - k.
     source, amounts = args[0], args[1] if len(args) > 1 else kwargs["pad"]
     mode = args[2] if len(args) > 2 else kwargs.get("mode", "constant")
     zeros = mode == "constant" and not (args[3] if len(args) > 3 else kwargs.get("value"))
@@ -289,8 +306,8 @@ def convolve(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) 
 
 
 def factory(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
-    given = [a for a in args if not isinstance(a, Tensor)]
-    sizes = sizes_of(given, kwargs, "size")
+    size_args = [a for a in args if not isinstance(a, Tensor)]
+    sizes = sizes_of(size_args, kwargs, "size")
     walk.blank(out)
     if len(sizes) < out.ndim:
         return

@@ -98,6 +98,8 @@ class TracedInt(int):
         self.source = source
         return self
 
+    # (6 * heads).source == Binary("*", 6, Attribute(heads)); int's own operators would drop the origin. Only these four
+    # are traced: a size that goes through / or math.sqrt becomes a plain number, and what it counts is frozen.
     __add__ = _binary("+", int.__add__)
     __radd__ = _binary("+", int.__add__, swap=True)
     __sub__ = _binary("-", int.__sub__)
@@ -110,6 +112,7 @@ class TracedInt(int):
 
     def __eq__(self, other: object) -> bool:
         equal = int.__eq__(self, other)  # type: ignore[operator]
+        # `assert C == self.embed_dim` ties an attribute that no shape ever reads; only equalities that hold count.
         compared = COMPARED.get()
         if equal is True and isinstance(other, TracedInt) and compared is not None:
             compared.append((self.source, other.source))
@@ -167,10 +170,11 @@ class Form:
 
     def divide(self, other: Form) -> Form | None:
         """Exact quotient: by a number, or by a form of the same shape; None where there is no such form."""
+        # (64 a + 64 b) / 64 -> a + b; (4 a + 4 b) / (a + b) -> 4, as it is at every width; (3 a) / 2 -> None.
         if not other.terms:
             d = other.constant
-            parts = [self.constant, *self.terms.values()]
-            if d == 0 or any(c % d for c in parts):
+            coefficients = [self.constant, *self.terms.values()]
+            if d == 0 or any(c % d for c in coefficients):
                 return None
             return Form(self.constant // d, {a: c // d for a, c in self.terms.items()})
         if other.value == 0 or self.value % other.value:
@@ -205,21 +209,24 @@ def evaluate(tree: Expression, known: Callable[[DimSize | Attribute], Form | Non
 def solve_for(
     tree: Expression, unknown: Attribute, target: Form, known: Callable[[DimSize | Attribute], Form | None]
 ) -> Form | None:
-    """The form that `unknown` must have for `tree` to equal `target`; it must stand in `tree` once."""
+    """The form that `unknown` must have for `tree` to equal `target`; it must occur in `tree` exactly once."""
+    # Undo one operation at a time, from the outside in:
+    #     heads * 64 = 64 a + 64 b + 64 c + 64 d    ->    heads = a + b + c + d
+    #     2 * heads - 3 = 4 a + 1    ->    2 * heads = 4 a + 4    ->    heads = 2 a + 2
     while isinstance(tree, Binary):
         in_left = unknown in list(leaves(tree.left))
-        other = evaluate(tree.right if in_left else tree.left, known)
-        if other is None or (in_left and unknown in list(leaves(tree.right))):
+        operand = evaluate(tree.right if in_left else tree.left, known)
+        if operand is None or (in_left and unknown in list(leaves(tree.right))):
             return None
         moved: Form | None
         if tree.op == "+":
-            moved = target.combine(other, -1)
+            moved = target.combine(operand, -1)
         elif tree.op == "-":
-            moved = target.combine(other, 1) if in_left else other.combine(target, -1)
+            moved = target.combine(operand, 1) if in_left else operand.combine(target, -1)
         elif tree.op == "*":
-            moved = target.divide(other)
+            moved = target.divide(operand)
         else:
-            moved = target.times(other) if in_left else other.divide(target)
+            moved = target.times(operand) if in_left else operand.divide(target)
         if moved is None:
             return None
         target, tree = moved, (tree.left if in_left else tree.right)

@@ -73,6 +73,7 @@ class Run:
 
 def spelled_out(axis: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
     """Group and unit of every position along an axis; group -1 where it is fixed."""
+    # Run(0, 0, 2, 2), Run(-1, 0, 1, 3) -> group 0 0 0 0 -1 -1 -1, unit 0 0 1 1 0 0 0.
     group = np.concatenate([np.full(r.positions, r.group) for r in axis])
     unit = np.concatenate([np.repeat(r.first + np.arange(r.count), r.each) for r in axis])
     return group, unit
@@ -86,6 +87,8 @@ class Size:
     runs: tuple[Run, ...] = ()
 
     def at(self, width: Width) -> int:
+        # 3 + Run(group 0, first 0, count 8, each 2) with 5 units kept: 3 + 2 x 5 = 13. A run that starts at unit 4 of the
+        # group has 5 - 4 = 1 of its units kept.
         total = self.constant
         for r in self.runs:
             units = width.units(r.group)
@@ -232,6 +235,8 @@ class ChannelSpace:
                     f"got {len(channels)}. print(net.space) shows the groups in their order."
                 )
             channels = dict(zip(self.names, channels, strict=True))
+        # {"layer1.*": 0.5, "layer1.0.conv1": 48, "fc": [0, 2, 5]}: half of every group of layer1, but 48 channels of one of
+        # them, and three units of fc by number; all other groups as in `default`.
         base = default if isinstance(default, Width) else self.uniform(default)
         kept = list(base.kept)
         indices: list[tuple[int, ...] | None] = list(base.indices or [None] * len(kept))
@@ -247,8 +252,8 @@ class ChannelSpace:
                 )
             for i in hits:
                 kept[i], indices[i] = self._units(self.groups[i], value)
-        chosen = tuple(indices) if any(u is not None for u in indices) else None
-        return Width(names=self.names, kept=tuple(kept), indices=chosen)
+        unit_lists = tuple(indices) if any(u is not None for u in indices) else None
+        return Width(names=self.names, kept=tuple(kept), indices=unit_lists)
 
     def _units(
         self, group: ChannelGroup, value: int | float | Sequence[int]
@@ -260,19 +265,19 @@ class ChannelSpace:
         if isinstance(value, float):
             return group.round(check_multiplier(value)), None
         if isinstance(value, int | np.integer):
-            units, rest = divmod(int(value), group.unit)
-            if rest or not 1 <= units <= group.size:
+            units, remainder = divmod(int(value), group.unit)
+            if remainder or not 1 <= units <= group.size:
                 steps = "" if group.unit == 1 else f" in multiples of {group.unit}"
                 raise WidthError(
                     f"group '{group.name}' cannot have {value} channels: it takes 1 to {group.channels}{steps}."
                 )
             return units, None
-        chosen = tuple(sorted({int(v) for v in value}))
-        if not chosen or chosen[0] < 0 or chosen[-1] >= group.size or len(chosen) != len(list(value)):
+        indices = tuple(sorted({int(v) for v in value}))
+        if not indices or indices[0] < 0 or indices[-1] >= group.size or len(indices) != len(list(value)):
             raise WidthError(
                 f"group '{group.name}' cannot keep units {list(value)}: give different numbers from 0 to {group.size - 1}."
             )
-        return len(chosen), None if chosen == tuple(range(len(chosen))) else chosen
+        return len(indices), None if indices == tuple(range(len(indices))) else indices
 
     def check(self, width: Width) -> Width:
         """`width` if it belongs to this space. Groups may be empty, as pruning leaves them; views refuse those.

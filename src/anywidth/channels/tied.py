@@ -11,10 +11,10 @@ from anywidth.errors import WidthError
 def tied(space: ChannelSpace, units: int, name: str = "width") -> ChannelSpace:
     """The space with all its groups as one of `units` units, each an equal share of every channel axis.
 
-    Traced groups follow each channel through the network. A network whose narrow form routes channels by their place
+    Traced groups follow each channel through the network. A network whose narrow form routes channels by position
     (chunks of a concatenated tensor that cut across its parts, as in ShuffleNet v1) can be narrowed in another way too:
-    the leading positions of every axis, wherever their content comes from. The grouped network computes something else
-    then, so channels cannot be reordered.
+    the leading positions of every axis, wherever their content comes from. The network then computes a different
+    function of its channels, so they cannot be reordered.
 
     Args:
         space: of a network all of whose elastic axes are elastic in full.
@@ -25,16 +25,17 @@ def tied(space: ChannelSpace, units: int, name: str = "width") -> ChannelSpace:
         WidthError: an axis that cannot be cut so.
     """
 
-    def axis(where: str, runs: Axis) -> Axis:
+    # units = 4: the axis Run(a, 0, 8, 1), Run(b, 0, 8, 1) of 16 positions becomes Run(width, 0, 4, 4), four equal shares.
+    def axis(path: str, runs: Axis) -> Axis:
         positions = sum(run.positions for run in runs)
         if any(run.group < 0 for run in runs) or positions % units:
             raise WidthError(
-                f"{where} has {positions} channels, which are not {units} equal shares; tie with another number of units"
+                f"{path} has {positions} channels, which are not {units} equal shares; tie with another number of units"
             )
         return (Run(0, 0, units, positions // units),)
 
-    def size(where: str, found: Size) -> Size:
-        return replace(found, runs=axis(where, found.runs)) if found.runs else found
+    def size(path: str, traced_size: Size) -> Size:
+        return replace(traced_size, runs=axis(path, traced_size.runs)) if traced_size.runs else traced_size
 
     writers = tuple(dict.fromkeys(writer for group in space.groups for writer in group.writers))
     readers = tuple(dict.fromkeys(reader for group in space.groups for reader in group.readers))

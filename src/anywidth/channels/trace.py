@@ -68,7 +68,7 @@ class _Labels(TorchDispatchMode):
         return out
 
     def _apply(self, rule: Any, func: Any, args: Any, kwargs: Any, out: Any, inputs: list[Tensor]) -> None:
-        """A rule that cannot cope is like no rule: what it touches is frozen, and reported."""
+        """A rule that raises counts as a missing rule: what it touches is frozen and reported."""
         try:
             rule(self.walk, func, args, kwargs, out)
         except Exception as error:
@@ -101,6 +101,7 @@ class _Sizes(TorchFunctionMode):
             sizes = self._sizes(args[0], args[0].shape)
             return sizes[0] if name == "__len__" else math.prod(sizes)
         self.walk.operation = name
+        # The handlers compute with labels, in torch; seen by the modes they would count as part of the model.
         with _disable_current_modes():
             self._observe(name, args, kwargs, out)
         return out
@@ -125,6 +126,8 @@ class _Sizes(TorchFunctionMode):
 
 def _opened(func: Callable[..., Any]) -> Callable[..., Any]:
     """A copy of a Python function of torch whose entry does not hand over to the function mode: its body is traced."""
+    # Each torch function starts with `if has_torch_function(...): return handle_torch_function(...)`, which with a mode on
+    # leads straight back to the mode. With guards that always say no, the body runs and its calls reach the mode.
     scope = dict(func.__globals__) | {g: lambda *a: False for g in _GUARDS}
     copy = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
     copy.__kwdefaults__ = func.__kwdefaults__
@@ -165,6 +168,7 @@ def traced_attributes(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Whatever the forward leaves behind (features kept by hooks, caches, running statistics) is undone."""
+    # Shallow copies: the objects stay what they are, and only what modules, dicts and lists hold is put back.
     modules = list(model.modules())
     before = [dict(vars(m)) for m in modules]
     dicts = [(d, dict(d)) for m in modules for d in vars(m).values() if isinstance(d, dict)]
@@ -184,6 +188,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
             if list(map(id, v)) != list(map(id, content)):
                 v[:] = content
         for b, content in buffers:
+            # Through `.data`, which leaves the buffer's version counter alone: its content is what it was before the trace,
+            # so caches that watch the counter are still right.
             if not torch.equal(b, content):
                 b.data.copy_(content)
 
@@ -228,7 +234,8 @@ def _paths(model: nn.Module, walk: Walk) -> Iterator[None]:
         walk.module = names.get(id(module), walk.module)
 
     def leave() -> None:
-        walk.module = stack.pop()  # not after an error: its place is told
+        # After an error `following` does not call this, so `walk.module` still names the module that failed.
+        walk.module = stack.pop()
 
     with following(model, enter, leave):
         yield
@@ -237,13 +244,13 @@ def _paths(model: nn.Module, walk: Walk) -> Iterator[None]:
 @contextmanager
 def _comparisons(walk: Walk) -> Iterator[None]:
     """Equalities that the model's code checks while this context lasts."""
-    found: list[Any] = []
-    token = COMPARED.set(found)
+    equalities: list[Any] = []
+    token = COMPARED.set(equalities)
     try:
         yield
     finally:
         COMPARED.reset(token)
-        walk.compared += found
+        walk.compared += equalities
 
 
 def call(model: nn.Module, example: Any) -> Any:
@@ -269,8 +276,11 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
     names = {id(t): name for name, t in tensors.items()}
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
-        stack.enter_context(torch.inference_mode(False))  # under it nothing is dispatched to be seen
+        # Under inference mode composite operations reach a dispatch mode whole (linear instead of t and addmm), and the rules
+        # are for their parts.
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
+        # The fused attention kernels are one opaque operation; the math backend is matmul, softmax, matmul, for which rules exist.
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(untouched(model))
         stack.enter_context(traced_attributes(model))
@@ -283,11 +293,11 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
         except TraceError:
             raise
         except Exception as error:
-            first = str(error).strip().splitlines()
-            place = f"in module '{walk.module}'" if walk.module else "in the model itself"
+            message_lines = str(error).strip().splitlines()
+            location = f"in module '{walk.module}'" if walk.module else "in the model itself"
             raise TraceError(
-                f"{type(model).__name__} failed on its example inputs {place}: {type(error).__name__}: "
-                f"{first[0] if first else ''}. Give example_inputs with which model(*example_inputs) works (a tensor, a tuple of arguments or a dict)."
+                f"{type(model).__name__} failed on its example inputs {location}: {type(error).__name__}: "
+                f"{message_lines[0] if message_lines else ''}. Give example_inputs with which model(*example_inputs) works (a tensor, a tuple of arguments or a dict)."
             ) from error
     walk.module, walk.operation = "", "the output"
     for t in tensors_in(out):

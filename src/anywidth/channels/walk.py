@@ -28,7 +28,7 @@ class Contraction:
 class Demand:
     """A number the model's code passed to an operation, and the size it must have at every width."""
 
-    given: Expression
+    expression: Expression
     needed: DimSize | int
     where: str
     what: str
@@ -48,9 +48,8 @@ class Walk:
     used: set[str] = field(default_factory=set)
     module: str = ""
     operation: str = ""
-    _sources: dict[int, int] = field(
-        default_factory=dict
-    )  # address of a storage -> bits of the tensors it depends on
+    # Address of a storage -> bits of the tensors it depends on.
+    _sources: dict[int, int] = field(default_factory=dict)
     _bits: dict[str, int] = field(default_factory=dict)
     _normalised: dict[str, int] = field(default_factory=dict)
     _shadows: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
@@ -68,6 +67,8 @@ class Walk:
 
         x = conv(input, w1); y = norm(x, ..., mean2): x depends on {w1}, and the norm of mean2 normalises what depends on {w1}.
         """
+        # Sets of names are integers with one bit per name, which makes the union over thousands of operations cheap. Results are
+        # known by their storage, so that a view of a tensor depends on whatever was written to it.
         bits, known = 0, []
         for t in inputs:
             if (name := names.get(id(t))) is not None:
@@ -81,8 +82,8 @@ class Walk:
                 self._normalised[path] = self._normalised.get(path, 0) | bits
         shared = {_storage(t) for t in inputs}
         for t in outs:
-            place = _storage(t)
-            self._sources[place] = bits | (self._sources.get(place, 0) if place in shared else 0)
+            storage = _storage(t)
+            self._sources[storage] = bits | (self._sources.get(storage, 0) if storage in shared else 0)
 
     def upstream(self) -> dict[str, list[str]]:
         """Path of a batch norm -> the model's tensors that its input depends on, and its own."""
@@ -118,73 +119,79 @@ class Walk:
 
     def elementwise(self, tensors: Sequence[Tensor], shape: Sequence[int]) -> list[Tensor]:
         """Shadows of an elementwise result; operands broadcast as torch does, or were expanded before (stride 0)."""
-        result: list[Tensor] = []
+        # x (2, 8, 4, 4) + b (8, 1, 1), result (2, 8, 4, 4): the shadow (8, 1, 1) of b is reshaped to (1, 8, 1, 1) and meets that
+        # of x. A dimension of stride 0 was expanded from size 1: the operand says nothing about it.
+        merged: list[Tensor] = []
         so_far: list[int] = [1] * len(shape)
         for t in tensors:
             lead = [1] * (len(shape) - t.ndim)
-            own = [s.reshape(lead + list(s.shape)) for s in self.shadows(t)]
+            operand_shadows = [s.reshape(lead + list(s.shape)) for s in self.shadows(t)]
             full = lead + [1 if step == 0 else n for n, step in zip(t.shape, t.stride(), strict=True)]
-            result = self.together(result, so_far, own, full)
+            merged = self.together(merged, so_far, operand_shadows, full)
             so_far = [max(a, b) if 0 not in (a, b) else 0 for a, b in zip(so_far, full, strict=True)]
-        return result
+        return merged
 
     def together(
         self, a: Sequence[Tensor], a_shape: Sequence[int], b: Sequence[Tensor], b_shape: Sequence[int]
     ) -> list[Tensor]:
         """Merge the shadows of two operands of broadcastable shapes: at equal positions the same channel."""
-        result: list[Tensor] = []
-        rest = list(b)
+        # q (N, heads, 1, dim) x k (N, 1, tokens, dim): both vary along dim, so they meet there. `real` leaves out dimensions
+        # where the other operand has size 1, as broadcasting makes no two channels meet there.
+        merged: list[Tensor] = []
+        remaining = list(b)
         for s in a:
             real = {d for d in varying(s) if b_shape[d] != 1}
-            partners = [t for t in rest if real & set(varying(t))]
+            partners = [t for t in remaining if real & set(varying(t))]
             self._unpartnered(s, real, partners)
             for t in partners:
                 s = self._meet(s, t)
-            result.append(s)
+            merged.append(s)
         met = {d for s in a for d in varying(s)}
-        for t in rest:
+        for t in remaining:
             real = {d for d in varying(t) if a_shape[d] != 1}
             if not real & met:
                 self._unpartnered(t, real, [])
-                result.append(t)
-            elif not any(r is t or set(varying(t)) <= set(varying(r)) for r in result):
-                result.append(t)
+                merged.append(t)
+            elif not any(r is t or set(varying(t)) <= set(varying(r)) for r in merged):
+                merged.append(t)
             else:
                 self._unpartnered(t, real - met, [t])
-        return result
+        return merged
 
     def _unpartnered(self, s: Tensor, real: set[int], partners: Sequence[Tensor]) -> None:
-        """Dimensions where the other operand is spelled out but is no channel: they keep their size."""
+        """Dimensions in which the other operand has values that are not channels: they keep their size."""
         covered = {d for t in partners for d in varying(t)}
         for d in sorted(real - covered):
             self.ledger.rigid(s, d, "meets values that are not channels: an input or a constant", self.where)
 
     def _meet(self, s: Tensor, t: Tensor) -> Tensor:
-        mine, theirs = set(varying(s)), set(varying(t))
-        if mine == theirs:
+        # Same dimensions: equal labels. (heads, dim) with (heads, 1): the second is the first seen along heads. (heads, dim) with
+        # (1, dim, tokens): both are seen along dim, under one label per dim.
+        s_dims, t_dims = set(varying(s)), set(varying(t))
+        if s_dims == t_dims:
             self.ledger.equate(s, t)
             return s
-        if theirs < mine:
-            self.ledger.project(s, tuple(theirs), t, self.where, contraction=False)
+        if t_dims < s_dims:
+            self.ledger.project(s, tuple(t_dims), t, self.where, contraction=False)
             return s
-        if mine < theirs:
-            self.ledger.project(t, tuple(mine), s, self.where, contraction=False)
+        if s_dims < t_dims:
+            self.ledger.project(t, tuple(s_dims), s, self.where, contraction=False)
             return t
-        common = tuple(mine & theirs)
-        seen = self.ledger.project(s, common, None, self.where, contraction=False)
-        self.ledger.project(t, common, seen, self.where, contraction=False)
+        common = tuple(s_dims & t_dims)
+        common_labels = self.ledger.project(s, common, None, self.where, contraction=False)
+        self.ledger.project(t, common, common_labels, self.where, contraction=False)
         return s
 
     def without_nested(self, shadows: Sequence[Tensor]) -> list[Tensor]:
-        """Drop shadows that say along fewer dimensions what another one says: heads beside (heads, dim)."""
-        result: list[Tensor] = []
+        """Drop shadows along a subset of another one's dimensions, such as (heads,) next to (heads, dim)."""
+        kept: list[Tensor] = []
         for s in sorted(shadows, key=lambda s: -len(varying(s))):
-            wider = next((t for t in result if set(varying(s)) <= set(varying(t))), None)
+            wider = next((t for t in kept if set(varying(s)) <= set(varying(t))), None)
             if wider is None:
-                result.append(s)
+                kept.append(s)
             else:
                 self._meet(wider, s)
-        return result
+        return kept
 
     # --- sizes and cost ---------------------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ def calibrate(
     directory = finished_run(run)
     with distributed.processes(directory.device):
         net = saved_net(directory)
-        wanted = list(net.widths) if widths == "listed" else names.widths(widths)
-        directory.calibrate_(net, wanted, batches=batches)
+        selected = list(net.widths) if widths == "listed" else names.widths(widths)
+        directory.calibrate_(net, selected, batches=batches)
         if distributed.rank() == 0:
             net.save(run / NET)
-    say(f"{run / NET}: statistics of {', '.join(map(str, wanted))}")
+    say(f"{run / NET}: statistics of {', '.join(map(str, selected))}")

@@ -23,11 +23,11 @@ def fail(error: Exception) -> NoReturn:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    number = int(os.environ.get("RANK", "0"))
-    if number:
+    rank = int(os.environ.get("RANK", "0"))
+    if rank:
         time.sleep(1.0)  # the first process has the word; this one may be stopped meanwhile
-        text = f"process {number}: {text}"
-    if not number or not isinstance(error, RecipeError | WidthError | CheckpointError | FloatingPointError):
+        text = f"process {rank}: {text}"
+    if not rank or not isinstance(error, RecipeError | WidthError | CheckpointError | FloatingPointError):
         typer.echo(f"error: {' '.join(text.split())}", err=True)
     raise typer.Exit(2)
 
@@ -101,13 +101,13 @@ class _PlainProgress:
         if now - self._last < PLAIN_SECONDS and progress.step < progress.steps:
             return
         self._last = now
-        left = (now - self._start) / (progress.step - self._first) * (progress.steps - progress.step)
+        seconds_left = (now - self._start) / (progress.step - self._first) * (progress.steps - progress.step)
         say(
             f"epoch {progress.epoch + 1}/{progress.epochs}, step {progress.step}/{progress.steps}, "
-            f"loss {_losses(progress)}, {left:.0f} s left"
+            f"loss {_losses(progress)}, {seconds_left:.0f} s left"
         )
 
 
 def _losses(progress: train.Progress) -> str:
-    widest, *others = progress.losses
-    return f"{widest:.3f} (widest)" + (f" {max(others):.3f} (worst)" if others else "")
+    widest, *narrower = progress.losses
+    return f"{widest:.3f} (widest)" + (f" {max(narrower):.3f} (worst)" if narrower else "")

@@ -55,9 +55,9 @@ def train_detector(recipe: Path, overrides: Sequence[str], run: Path | None) -> 
         if distributed.from_first((path / RESULTS).exists):
             say(f"{path}: already trained; these are its results")
         else:
-            found = _train(open_detector(path, settings))
+            results = _train(open_detector(path, settings))
             if distributed.rank() == 0:
-                write_json(path / RESULTS, found)
+                write_json(path / RESULTS, results)
             distributed.barrier()
     if distributed.rank() == 0:
         print_rows(f"{path}", read_results(path / RESULTS)["rows"])
@@ -66,9 +66,9 @@ def train_detector(recipe: Path, overrides: Sequence[str], run: Path | None) -> 
 def _train(run: DetectorRun) -> dict[str, Any]:
     if run.device.type == "cuda":
         torch.cuda.set_device(run.device)
-    net, settings, chosen = new_detector(run), run.recipe.train, run.recipe.widths
+    net, settings, widths_section = new_detector(run), run.recipe.train, run.recipe.widths
     draw = policies.make(
-        chosen.rule, net, low=chosen.min, high=chosen.max, random=chosen.random, grid=chosen.grid, options=chosen.options
+        widths_section.rule, net, low=widths_section.min, high=widths_section.max, random=widths_section.random, grid=widths_section.grid, options=widths_section.options
     )  # fmt: skip
     if distributed.rank() == 0:
         claim_detector(run)
@@ -116,8 +116,8 @@ def _scores(run: DetectorRun, net: Elastic) -> dict[str, float]:
         rows = run.rows(net, list(net.widths), (), ("bbox",))
     finally:
         net.norms.restore_(snapshot)
-    found = {str(row["width"]): row["metrics"]["bbox"]["AP"] for row in rows}
-    return distributed.from_first(lambda: found)
+    ap_by_width = {str(row["width"]): row["metrics"]["bbox"]["AP"] for row in rows}
+    return distributed.from_first(lambda: ap_by_width)
 
 
 def evaluate_detector(
@@ -130,18 +130,18 @@ def evaluate_detector(
     with distributed.processes(directory.device):
         net = saved_detector(directory)
         listed = list(net.widths)
-        wanted = listed if widths == "listed" else list(dict.fromkeys(names.widths(widths)))
+        selected = listed if widths == "listed" else list(dict.fromkeys(names.widths(widths)))
         kinds = _kinds(net, metrics)
-        if missing := [w for w in wanted if not net.has_statistics(w)]:
+        if missing := [w for w in selected if not net.has_statistics(w)]:
             for w in missing:
                 net.norms.overrides(net.width(w))  # with switchable norms only trained widths exist
             say(f"calibrating {', '.join(map(str, missing))}")
             directory.calibrate_(net, missing)
-        rows = directory.rows(net, wanted, listed, kinds, backend)
+        rows = directory.rows(net, selected, listed, kinds, backend)
         if distributed.rank() != 0:
             return
     if latency:
-        _measure_(rows, net, wanted, directory.recipe.detector.size)
+        _measure_(rows, net, selected, directory.recipe.detector.size)
     write_json(json or run / EVALUATION, {"model": directory.recipe.detector.name, "rows": rows})
     print_rows(f"{run}", rows)
 
@@ -156,7 +156,7 @@ def _kinds(net: Elastic, metrics: str | None) -> tuple[Kind, ...]:
             raise WidthError(
                 f"--metrics {m}: {type(net.model).__name__} gives {', '.join(known)}; name some of these, like --metrics bbox"
             )
-    return tuple(kind for kind in known if kind in asked)
+    return tuple(iou_type for iou_type in known if iou_type in asked)
 
 
 @torch.inference_mode()
@@ -175,23 +175,23 @@ def _measure_(rows: list[dict[str, Any]], net: Elastic, widths: Sequence[Any], s
 
 def print_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
     """Average precisions in per cent, a table of each kind; then what each part costs."""
-    for kind in dict.fromkeys(kind for row in rows for kind in row["metrics"]):
+    for iou_type in dict.fromkeys(iou_type for row in rows for iou_type in row["metrics"]):
         lines = [
             {
                 "width": str(row["width"]),
-                **{name: _percent(value) for name, value in row["metrics"][kind].items()},
+                **{name: _percent(value) for name, value in row["metrics"][iou_type].items()},
             }
             for row in rows
-            if kind in row["metrics"]
+            if iou_type in row["metrics"]
         ]
-        print_table(f"{title}: {_SHORT[kind]}, %", lines)
+        print_table(f"{title}: {_SHORT[iou_type]}, %", lines)
     print_table(f"{title}: multiply-adds", [_costs(row) for row in rows])
 
 
 def _costs(row: dict[str, Any]) -> dict[str, str]:
     return {
         "width": str(row["width"]),
-        **{part: si(macs) for part, macs in row["macs_of_parts"].items()},
+        **{part_name: si(macs) for part_name, macs in row["macs_of_parts"].items()},
         "of the full": f"{row['macs_share']:.3f}",
         "params": si(row["params"]),
         **({"latency": f"{1e3 * row['latency']:.0f} ms"} if "latency" in row else {}),
@@ -230,12 +230,12 @@ def _draw_found(run: DetectorRun) -> list[str]:
         if len(target["boxes"]) == 0:
             continue
         with torch.inference_mode():
-            here, classes = [image.to(run.device)], len(run.splits.classes)
-            found = {str(label): objects(net.at(label)(here), classes)[0] for label in net.widths}
+            device_images, classes = [image.to(run.device)], len(run.splits.classes)
+            outputs = {str(label): objects(net.at(label)(device_images), classes)[0] for label in net.widths}
         name = f"detections-{len(figures) + 1}.png"
         with replacing(run.path / name) as temporary:
             draw_detections(
-                image, found, classes=run.splits.classes, path=temporary, truth=target, title=f"image {int(target['image_id'])}"
+                image, outputs, classes=run.splits.classes, path=temporary, truth=target, title=f"image {int(target['image_id'])}"
             )  # fmt: skip
         figures.append(name)
         if len(figures) == _PICTURES:
@@ -251,10 +251,12 @@ def draw(rows: Sequence[dict[str, Any]], *, title: str, path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     macs = [row["macs"] for row in rows]
-    for number, kind in enumerate(dict.fromkeys(kind for row in rows for kind in row["metrics"])):
-        with_kind = [row for row in rows if kind in row["metrics"]]
-        values = [100 * row["metrics"][kind]["AP"] for row in with_kind]
-        axes.plot([row["macs"] for row in with_kind], values, f"o-C{number}", label=_SHORT[kind])
+    for curve_index, iou_type in enumerate(
+        dict.fromkeys(iou_type for row in rows for iou_type in row["metrics"])
+    ):
+        with_kind = [row for row in rows if iou_type in row["metrics"]]
+        values = [100 * row["metrics"][iou_type]["AP"] for row in with_kind]
+        axes.plot([row["macs"] for row in with_kind], values, f"o-C{curve_index}", label=_SHORT[iou_type])
         for row, value in zip(with_kind, values, strict=True):
             axes.annotate(
                 f"{row['width']}\n{value:.1f}", (row["macs"], value), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
@@ -275,11 +277,11 @@ def export_detector(run: Path, width: str | None, out: Path | None, *, onnx: boo
     if width is None:
         raise WidthError("anywidth export: say which width: --width 0.5")
     directory = finished_detector(run)
-    net, chosen = saved_detector(directory), names.width(width)
-    if not net.has_statistics(chosen):
+    net, label = saved_detector(directory), names.width(width)
+    if not net.has_statistics(label):
         say(f"calibrating {width}")
-        directory.calibrate_(net, [chosen])
-    small = net.extract(chosen).cpu().eval()
+        directory.calibrate_(net, [label])
+    small = net.extract(label).cpu().eval()
     target = out or run / f"export-{width}"
     target.parent.mkdir(parents=True, exist_ok=True)
     size = directory.recipe.detector.size
@@ -289,7 +291,7 @@ def export_detector(run: Path, width: str | None, out: Path | None, *, onnx: boo
             small,
             Path(folder),
             (size, size),
-            {"width": chosen, "params": int(net.params(chosen))},
+            {"width": label, "params": int(net.params(label))},
             onnx=onnx,
         )
         target.mkdir(exist_ok=True)

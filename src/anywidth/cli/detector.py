@@ -71,8 +71,11 @@ class DetectorRun:
         batches = data.coco_eval_batches(
             self.splits.test, self.recipe.data, rank=distributed.rank(), world=distributed.world()
         )
-        mine = detect.detections(net, batches, widths, self.splits.raw_ids, kinds, spare=True)
-        return [list(chain.from_iterable(parts)) for parts in zip(*distributed.gathered(mine), strict=True)]
+        local_results = detect.detections(net, batches, widths, self.splits.raw_ids, kinds, spare=True)
+        return [
+            list(chain.from_iterable(shards))
+            for shards in zip(*distributed.gathered(local_results), strict=True)
+        ]
 
     def rows(
         self,
@@ -83,12 +86,12 @@ class DetectorRun:
         backend: Backend = "faster_coco_eval",
     ) -> list[dict[str, Any]]:
         """One row per width: average precision on the test images, and cost; detections are written beside, by width and kind."""
-        found = self.found(net, widths, kinds)
+        results_by_width = self.found(net, widths, kinds)
         if distributed.rank() != 0:
             return []
         return [
             self._row(net, width, results, width in listed, kinds, backend)
-            for width, results in zip(widths, found, strict=True)
+            for width, results in zip(widths, results_by_width, strict=True)
         ]
 
     def _row(
@@ -110,17 +113,17 @@ class DetectorRun:
             sigmas=self.recipe.data.sigmas or None,
         )
         (self.path / FOUND).mkdir(parents=True, exist_ok=True)
-        for kind in kinds:
-            write_json(self.path / FOUND / f"{width}-{kind}.json", of_kind(results, kind))
-        parts = part_macs(net, width)
+        for iou_type in kinds:
+            write_json(self.path / FOUND / f"{width}-{iou_type}.json", of_kind(results, iou_type))
+        macs_by_part = part_macs(net, width)
         return {
             "width": width if isinstance(width, int | float) else str(width),
             "listed": listed,
             "metrics": metrics,
             "images": len(self.splits.test),
-            "macs": parts["total"],
-            "macs_of_parts": parts,
-            "macs_share": parts["total"] / part_macs(net, net.space.full)["total"],
+            "macs": macs_by_part["total"],
+            "macs_of_parts": macs_by_part,
+            "macs_share": macs_by_part["total"] / part_macs(net, net.space.full)["total"],
             "params": int(net.params(width)),
             "channels": net.width(width).to_json(),
         }
@@ -136,7 +139,7 @@ def open_detector(path: Path, recipe: DetectionRecipe) -> DetectorRun:
         torch.set_num_threads(recipe.threads)
     device = distributed.local_device(names.device(recipe.device))
     blank = _built(recipe, _options(recipe, 2))
-    needs: list[Need] = [_NEEDS[kind] for kind in detect.kinds_of(blank)]
+    needs: list[Need] = [_NEEDS[iou_type] for iou_type in detect.kinds_of(blank)]
     run = DetectorRun(path=path, recipe=recipe, splits=data.load_coco(recipe.data, needs), device=device)
     if "keypoints" in needs:
         _check_sigmas(len(run.splits.keypoints), len(recipe.data.sigmas))
@@ -150,9 +153,9 @@ def open_detector(path: Path, recipe: DetectionRecipe) -> DetectorRun:
     return run
 
 
-def _check_sigmas(keypoints: int, given: int) -> None:
-    if keypoints != (given or PERSON):
-        have = f"data.sigmas has {given}" if given else f"data.sigmas is of COCO's {PERSON}"
+def _check_sigmas(keypoints: int, sigmas: int) -> None:
+    if keypoints != (sigmas or PERSON):
+        have = f"data.sigmas has {sigmas}" if sigmas else f"data.sigmas is of COCO's {PERSON}"
         raise RecipeError(
             f"the data has {keypoints} keypoints, and {have}; give the spread of each keypoint, by which they are measured"
         )
@@ -197,24 +200,24 @@ def finished_detector(path: Path) -> DetectorRun:
 
 def _options(recipe: DetectionRecipe, classes: int) -> dict[str, Any]:
     """Arguments of torchvision's class."""
-    chosen = recipe.detector
-    resized = {"min_size": chosen.min_size, "max_size": chosen.max_size}
-    if chosen.name.startswith("ssdlite320"):  # its images have one size
+    section = recipe.detector
+    resized = {"min_size": section.min_size, "max_size": section.max_size}
+    if section.name.startswith("ssdlite320"):  # its images have one size
         resized = {}
-    clash = sorted({*resized, "num_classes", "weights"} & set(chosen.kwargs))
+    clash = sorted({*resized, "num_classes", "weights"} & set(section.kwargs))
     if clash:
         raise RecipeError(f"detector.kwargs: {', '.join(clash)} is set by a key of the section detector")
-    return {"num_classes": classes, **resized, **chosen.kwargs}
+    return {"num_classes": classes, **resized, **section.kwargs}
 
 
 def _classes(run: DetectorRun) -> int:
     """Classes of the detector, with the background."""
-    given, needed = run.recipe.detector.num_classes, 1 + len(run.splits.classes)
-    if given is not None and given < needed:
+    num_classes, needed = run.recipe.detector.num_classes, 1 + len(run.splits.classes)
+    if num_classes is not None and num_classes < needed:
         raise RecipeError(
-            f"detector.num_classes = {given}: the data has {needed - 1} categories, so {needed} with the background are needed"
+            f"detector.num_classes = {num_classes}: the data has {needed - 1} categories, so {needed} with the background are needed"
         )
-    return given or needed
+    return num_classes or needed
 
 
 def _model(run: DetectorRun) -> torch.nn.Module:
@@ -233,7 +236,7 @@ def _built(recipe: DetectionRecipe, options: dict[str, Any]) -> torch.nn.Module:
 
 def new_detector(run: DetectorRun) -> Elastic:
     """The elastic detector of a recipe, its weights fixed by its seed or read from files."""
-    chosen, listed = run.recipe.detector, run.recipe.widths.listed
+    section, listed = run.recipe.detector, run.recipe.widths.listed
     widths: Any = listed  # a mapping of labels is taken too
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.recipe.seed)
@@ -241,17 +244,17 @@ def new_detector(run: DetectorRun) -> Elastic:
     try:
         net = detect.elastic_detector(
             model,
-            preset=chosen.preset,
-            parts=chosen.parts or None,
+            preset=section.preset,
+            parts=section.parts or None,
             widths=widths,
-            norm=chosen.norm,
+            norm=section.norm,
             constant_norms=_constant(run),
             backbone=_backbone(run),
-            trainable_layers=chosen.trainable_layers,
-            size=chosen.size,
-            divisor=chosen.divisor,
-            minimum=chosen.minimum,
-            freeze=chosen.freeze,
+            trainable_layers=section.trainable_layers,
+            size=section.size,
+            divisor=section.divisor,
+            minimum=section.minimum,
+            freeze=section.freeze,
         )
         run.recipe.losses.check(net)
     except ValueError as error:
@@ -260,8 +263,8 @@ def new_detector(run: DetectorRun) -> Elastic:
         raise RecipeError(f"detector: {error}") from None
     _check_rule(net, run.recipe.widths.rule)
     net.to(run.device)
-    if chosen.weights is not None:
-        interop.load_wide_(net, Path(chosen.weights))
+    if section.weights is not None:
+        interop.load_wide_(net, Path(section.weights))
         if net.norms.policy != "frozen" and (
             narrow := [w for w in net.widths.values() if w != net.space.full]
         ):
@@ -280,19 +283,19 @@ def _check_rule(net: Elastic, rule: str) -> None:
 
 def _constant(run: DetectorRun) -> bool | None:
     """Norms that were never measured anywhere learn: constants would be those of no data at all."""
-    chosen = run.recipe.detector
-    if chosen.constant_norms is not None:
-        return chosen.constant_norms
-    if chosen.weights is None and chosen.backbone is None:
+    section = run.recipe.detector
+    if section.constant_norms is not None:
+        return section.constant_norms
+    if section.weights is None and section.backbone is None:
         return False
     return None
 
 
 def _backbone(run: DetectorRun) -> Elastic | None:
-    given = run.recipe.detector.backbone
-    if given is None:
+    section = run.recipe.detector.backbone
+    if section is None:
         return None
-    return load(Path(given.weights), names.build_model(given.name, dict(given.kwargs)))
+    return load(Path(section.weights), names.build_model(section.name, dict(section.kwargs)))
 
 
 def saved_detector(run: DetectorRun) -> Elastic:

@@ -61,50 +61,50 @@ def evaluate(
         if pareto:
             _compare(directory, net, front or run / FRONT)
             return
-        wanted = _wanted(net, widths, front)
-        if missing := [width for width in wanted if not net.has_statistics(width)]:
+        selected = _wanted(net, widths, front)
+        if missing := [width for width in selected if not net.has_statistics(width)]:
             say(f"calibrating {', '.join(map(str, missing))}")
             directory.calibrate_(net, missing)
-        rows = directory.results(net, wanted, listed)
+        rows = directory.results(net, selected, listed)
         if distributed.rank() != 0:
             return
     if latency:
-        _measure_(rows, net, wanted, example(directory))
+        _measure_(rows, net, selected, example(directory))
     write_json(json or run / EVALUATION, {"model": directory.recipe.model.name, "rows": rows})
     print_table(f"{run}", rows_as_text(rows))
 
 
 def _compare(run: Run, net: Elastic, front: Path) -> None:
     """Test the members of a front and uniform widths, all in one pass."""
-    chosen = curves(net, names.front(front, net), run.recipe.narrowest)
-    every = list(dict.fromkeys(width for widths in chosen.values() for width in widths.values()))
+    widths_by_curve = curves(net, names.front(front, net), run.recipe.narrowest)
+    every = list(dict.fromkeys(width for widths in widths_by_curve.values() for width in widths.values()))
     if missing := [width for width in every if not net.has_statistics(width)]:
         say(f"calibrating {len(missing)} widths")
         run.calibrate_(net, missing)
     rows = dict(zip(every, run.results(net, every, ()), strict=True))
     if distributed.rank() != 0:
         return
-    found = {
+    rows_by_curve = {
         name: sorted(
             ({**rows[w], "width": label} for label, w in widths.items()), key=lambda row: row["macs"]
         )
-        for name, widths in chosen.items()
+        for name, widths in widths_by_curve.items()
     }
-    report_(run.path, run.recipe.model.name, found)
+    report_(run.path, run.recipe.model.name, rows_by_curve)
 
 
 def _wanted(net: Elastic, text: str | None, front: Path | None) -> list[Any]:
     """Labels and ratios; the members of a front are listed under their labels."""
-    wanted: list[Any] = []
+    selected: list[Any] = []
     if text is not None:
-        wanted += list(net.widths) if text == "listed" else names.widths(text)
+        selected += list(net.widths) if text == "listed" else names.widths(text)
     if front is not None:
         for name, width in names.front(front, net).items():
             label = f"{front.stem}:{name}"
             net.norms.overrides(width)  # with switchable norms only trained widths exist
             net.list_width_(label, width)
-            wanted.append(label)
-    return list(dict.fromkeys(wanted))
+            selected.append(label)
+    return list(dict.fromkeys(selected))
 
 
 @torch.inference_mode()

@@ -42,8 +42,8 @@ def export(
         return
     directory = finished_run(run)
     net = saved_net(directory)
-    for name, chosen in _chosen(width, front):
-        _export(directory, net, name, chosen, out if width else (out or run) / f"export-{name}", onnx=onnx)
+    for name, selected in _chosen(width, front):
+        _export(directory, net, name, selected, out if width else (out or run) / f"export-{name}", onnx=onnx)
 
 
 def _chosen(width: str | None, front: Path | None) -> list[tuple[str, Any]]:
@@ -52,27 +52,27 @@ def _chosen(width: str | None, front: Path | None) -> list[tuple[str, Any]]:
         if width is None:
             raise WidthError("anywidth export: say which width: --width 0.5, or --front FILE")
         return [(width, names.width(width))]
-    found = read_front(front)
-    members = found.members if width is None else [named(found, width, front)]
+    pareto_front = read_front(front)
+    members = pareto_front.members if width is None else [named(pareto_front, width, front)]
     return [(member.label, member.width) for member in members]
 
 
 def _export_pruned(folder: Path, target: Path, *, onnx: bool) -> None:
     """The network that `anywidth prune` left, as it is."""
-    about = prune.read(folder)
-    example = torch.zeros(about["input"])
-    small = prune.rebuilt(folder, names.build_model(about["model"], about["kwargs"]), example).eval()
-    facts = {"width": "pruned", "macs": about["macs"], "params": about["params"]}
-    _write_all(target, about["model"], example, small, facts, onnx=onnx)
+    metadata = prune.read(folder)
+    example = torch.zeros(metadata["input"])
+    small = prune.rebuilt(folder, names.build_model(metadata["model"], metadata["kwargs"]), example).eval()
+    facts = {"width": "pruned", "macs": metadata["macs"], "params": metadata["params"]}
+    _write_all(target, metadata["model"], example, small, facts, onnx=onnx)
 
 
-def _export(run: Run, net: Elastic, name: str, chosen: Any, out: Path | None, *, onnx: bool) -> None:
-    if not net.has_statistics(chosen):
+def _export(run: Run, net: Elastic, name: str, selected: Any, out: Path | None, *, onnx: bool) -> None:
+    if not net.has_statistics(selected):
         say(f"calibrating {name}")
-        run.calibrate_(net, [chosen])
-    small = net.extract(chosen).cpu().eval()
-    facts = {"macs": int(net.macs(chosen)), "params": int(net.params(chosen))}
-    label = name if isinstance(chosen, Width) else chosen
+        run.calibrate_(net, [selected])
+    small = net.extract(selected).cpu().eval()
+    facts = {"macs": int(net.macs(selected)), "params": int(net.params(selected))}
+    label = name if isinstance(selected, Width) else selected
     _write_all(
         out or run.path / f"export-{name}",
         run.recipe.model.name,

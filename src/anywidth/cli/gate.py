@@ -58,8 +58,8 @@ def gate(
     settings = recipes.load(run / RECIPE, changes)
     _same_images(trained.data, settings.data)
     _check_keys(changes)
-    chosen = settings.gate
-    if chosen is None:
+    section = settings.gate
+    if section is None:
         raise RecipeError(
             f"{run}: the recipe has no section gate; add one, or give gate.places='[{{at: MODULE}}]' gate.widths='[0.25, 0.5]'"
         )
@@ -74,9 +74,9 @@ def gate(
         raise DataError(
             "gate: the run held no images out to meet a target on; train with data.held_out=1000 or more"
         )
-    routes = _routes(directory, chosen)
-    config = _config(routes, chosen)
-    learning, held_out = _images(directory, chosen)
+    routes = _routes(directory, section)
+    config = _config(routes, section)
+    learning, held_out = _images(directory, section)
     net = train_gates(
         routes,
         learning,
@@ -87,19 +87,19 @@ def gate(
     )
     gates = list(net.gates)
     write_gates(run / GATES, routes, gates)
-    found = _measured(directory, routes, gates, net, held_out, config)
+    results = _measured(directory, routes, gates, net, held_out, config)
     if latency:
-        found["latency"] = _latencies(directory, routes, net)
+        results["latency"] = _latencies(directory, routes, net)
     write_json(
-        run / REPORT, {"model": settings.model.name, "settings": chosen.model_dump(mode="json"), **found}
+        run / REPORT, {"model": settings.model.name, "settings": section.model_dump(mode="json"), **results}
     )
     with replacing(run / PICTURE) as temporary:
-        draw(found, title=f"{settings.model.name}: a width for each image", path=temporary)
+        draw(results, title=f"{settings.model.name}: a width for each image", path=temporary)
     if onnx:
         from anywidth.dynamic.onnx import export_onnx
 
         export_onnx(net.cpu(), example(directory).cpu(), run / "gated.onnx")
-    _print(run, found)
+    _print(run, results)
 
 
 _USED = ("gate", "data", "calibration", "seed", "device", "threads")
@@ -125,58 +125,69 @@ def _same_images(trained: data.DataConfig, ours: data.DataConfig) -> None:
             )
 
 
-def _images(run: Run, chosen: GateSection) -> tuple[Callable[[int], data.Batches], data.Batches]:
+def _images(run: Run, section: GateSection) -> tuple[Callable[[int], data.Batches], data.Batches]:
     """Epoch -> batches that the gates learn from, and those on which their target is met."""
-    part, settings = run.splits.held_out, run.recipe
-    assert part is not None
-    if chosen.images == "train":
-        return (lambda epoch: run.train_batches(epoch, 0)), run.eval_batches(part)
-    order = torch.randperm(len(part), generator=generator(settings.data.seed, _SHARED))
-    ours, theirs = order[: 3 * len(part) // 4], order[3 * len(part) // 4 :].sort().values
+    held_out, settings = run.splits.held_out, run.recipe
+    assert held_out is not None
+    if section.images == "train":
+        return (lambda epoch: run.train_batches(epoch, 0)), run.eval_batches(held_out)
+    order = torch.randperm(len(held_out), generator=generator(settings.data.seed, _SHARED))
+    gate_positions, target_positions = (
+        order[: 3 * len(held_out) // 4],
+        order[3 * len(held_out) // 4 :].sort().values,
+    )
     noisy = run.splits.train
-    learned = data.ImageSet(part.source, part.indices[ours], noisy.transform, part.unreadable, replace=True)
-    met = data.ImageSet(part.source, part.indices[theirs], part.transform, part.unreadable, replace=False)
+    learned = data.ImageSet(
+        held_out.source, held_out.indices[gate_positions], noisy.transform, held_out.unreadable, replace=True
+    )
+    met = data.ImageSet(
+        held_out.source,
+        held_out.indices[target_positions],
+        held_out.transform,
+        held_out.unreadable,
+        replace=False,
+    )
     splits = replace(run.splits, train=learned)
     return (
         lambda epoch: data.train_batches(splits, settings.data, seed=settings.seed, epoch=epoch)
     ), run.eval_batches(met)
 
 
-def _routes(run: Run, chosen: GateSection) -> Routes:
+def _routes(run: Run, section: GateSection) -> Routes:
     """The routes of a run's network, all with statistics."""
     net = saved_net(run)
-    cuts = [Cut(at=place.at, feature=place.feature) for place in chosen.places]
-    routes = Routes(net, cuts, chosen.widths)
+    cuts = [Cut(at=gate_place.at, feature=gate_place.feature) for gate_place in section.places]
+    routes = Routes(net, cuts, section.widths)
     missing = [w for w in map(routes.width, routes.all()) if not net.has_statistics(w)]
     if missing:
         say(f"calibrating {len(missing)} widths")
         run.calibrate_(net, missing)
-        routes = Routes(net, cuts, chosen.widths)
+        routes = Routes(net, cuts, section.widths)
     net.eval()
     return routes
 
 
-def _config(routes: Routes, chosen: GateSection) -> GateConfig:
-    options = chosen.model_dump(exclude={"places", "widths", "target", "images"})
-    most = costs_of(routes).reachable[1]
-    return GateConfig(**options, target=None if chosen.target is None else _number(chosen.target, most))
+def _config(routes: Routes, section: GateSection) -> GateConfig:
+    options = section.model_dump(exclude={"places", "widths", "target", "images"})
+    max_macs = costs_of(routes).reachable[1]
+    return GateConfig(**options, target=None if section.target is None else _number(section.target, max_macs))
 
 
-def _number(text: str, most: float) -> float:
+def _number(text: str, max_macs: float) -> float:
     """Multiply-adds from "60%" or "0.33G"."""
     text = text.strip()
     unit = text[-1:] if text[-1:] in _UNITS else ""
     try:
-        found = (
-            float(text[:-1]) / 100 * most
+        macs = (
+            float(text[:-1]) / 100 * max_macs
             if text.endswith("%")
             else float(text.removesuffix(unit)) * _UNITS[unit]
         )
     except ValueError:
-        found = math.nan
-    if not 0 < found < math.inf:
+        macs = math.nan
+    if not 0 < macs < math.inf:
         raise WidthError(f"gate.target = {text!r}: expected a share like 60%, or multiply-adds like 0.33G")
-    return found
+    return macs
 
 
 def _say(step: Step) -> None:
@@ -195,9 +206,9 @@ def _measured(
     """Static widths, the gates as they are, and a sweep of their bias, all on the test images."""
     costs = costs_of(routes, sum(g.macs for g in gates))  # pyright: ignore[reportArgumentType, reportCallIssue]
     known, _ = answers(routes, gates, held_out)
-    nodes, right = answers(routes, gates, run.eval_batches())
+    nodes, correct = answers(routes, gates, run.eval_batches())
     ends = (0,) * len(gates), (routes.choices - 1,) * len(gates)
-    wide = ~right[(slice(None), *ends[0])]
+    to_widest = ~correct[(slice(None), *ends[0])]
     scores = evaluate(routes.net, run.eval_batches(), routes.widths)
     static = [
         {"width": str(label), "macs": routes.macs((k,) * len(gates)), "accuracy": score.accuracy}
@@ -205,19 +216,19 @@ def _measured(
     ]
 
     def point(bias: Sequence[Tensor]) -> dict[str, Any]:
-        taken = chosen(nodes, bias)
-        spent = costs.of(taken)
-        hit = right[(torch.arange(len(taken)), *taken.T)]
-        last = torch.where(wide, routes.choices - 1, 0)
-        mean = float(spent.mean())
+        choices = chosen(nodes, bias)
+        macs = costs.of(choices)
+        hit = correct[(torch.arange(len(choices)), *choices.T)]
+        ideal_choice = torch.where(to_widest, routes.choices - 1, 0)
+        mean = float(macs.mean())
         return {
             "macs": mean,
             "accuracy": float(hit.double().mean()),
             "static_line": float(
                 np.interp(mean, [s["macs"] for s in static], [s["accuracy"] for s in static])
             ),
-            "gate_accuracy": float((taken == last[:, None]).double().mean()),
-            "routes": [torch.bincount(column, minlength=routes.choices).tolist() for column in taken.T],
+            "gate_accuracy": float((choices == ideal_choice[:, None]).double().mean()),
+            "routes": [torch.bincount(column, minlength=routes.choices).tolist() for column in choices.T],
         }
 
     low, high = costs.reachable
@@ -233,7 +244,7 @@ def _measured(
         "static": static,
         "gate": point([g.bias for g in gates]) | {"target": config.target},  # pyright: ignore[reportArgumentType]
         "sweep": sweep,
-        "images": len(wide),
+        "images": len(to_widest),
     }
 
 
@@ -265,8 +276,8 @@ def _latency(routes: Routes, net: DynamicNet, batch: Tensor) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _print(run: Path, found: dict[str, Any]) -> None:
-    gate = found["gate"]
+def _print(run: Path, results: dict[str, Any]) -> None:
+    gate = results["gate"]
     rows = [
         {
             "width": s["width"],
@@ -274,7 +285,7 @@ def _print(run: Path, found: dict[str, Any]) -> None:
             "accuracy": f"{100 * s['accuracy']:.2f} %",
             "static line": "",
         }
-        for s in found["static"]
+        for s in results["static"]
     ]
     rows.append(
         {
@@ -285,10 +296,10 @@ def _print(run: Path, found: dict[str, Any]) -> None:
         }
     )
     print_table(f"{run}", rows)
-    shares = [[f"{100 * c / found['images']:.0f} %" for c in counts] for counts in gate["routes"]]
-    for number, share in enumerate(shares):
-        typer.echo(f"gate {number + 1}: {', '.join(share)} of the images to each width")
-    for row in found.get("latency", ()):
+    shares = [[f"{100 * c / results['images']:.0f} %" for c in counts] for counts in gate["routes"]]
+    for index, share in enumerate(shares):
+        typer.echo(f"gate {index + 1}: {', '.join(share)} of the images to each width")
+    for row in results.get("latency", ()):
         typer.echo(
             f"batch {row['batch']}: {1e3 * row['gated']:.2f} ms, {row['ratio']:.2f} of the static networks' mean"
         )

@@ -36,53 +36,53 @@ def joslim(run: Run, net: Elastic) -> Joslim:
         CheckpointError: a pool that cannot be read.
         WidthError: impossible bounds, or a label of another width that hides one of the ends.
     """
-    chosen, low = run.recipe.joslim, run.recipe.narrowest
-    assert chosen is not None
+    section, low = run.recipe.joslim, run.recipe.narrowest
+    assert section is not None
     _check_steps(run)
     policies.check_ratios(net, (low, 1.0))
-    if chosen.mode == "joint":
+    if section.mode == "joint":
         proposer = search.Bayes(
             net,
-            kind=chosen.cost,
-            batch=chosen.num_sampled_arch,
+            kind=section.cost,
+            batch=section.num_sampled_arch,
             low=low,
-            high=chosen.upper_channel,
-            acquisition=chosen.acquisition,
-            beta=chosen.beta,
-            reference=chosen.baseline,
-            prior_points=chosen.prior_points,
-            sampling=chosen.sampling,
-            ard=chosen.ard,
-            history=chosen.history,
+            high=section.upper_channel,
+            acquisition=section.acquisition,
+            beta=section.beta,
+            reference=section.baseline,
+            prior_points=section.prior_points,
+            sampling=section.sampling,
+            ard=section.ard,
+            history=section.history,
             seed=run.recipe.seed,
             together=together(),
         )
-        batches = held_out(run, chosen.images, chosen.batch_size)
-        return Joslim(proposer, measure(net, batches, "loss"), tau=chosen.tau, low=low)
+        batches = held_out(run, section.images, section.batch_size)
+        return Joslim(proposer, measure(net, batches, "loss"), tau=section.tau, low=low)
     proposer = Drawn(
         net.space,
-        count=chosen.num_sampled_arch,
+        count=section.num_sampled_arch,
         low=low,
-        high=chosen.upper_channel,
-        pool=None if chosen.pool is None else pool(Path(chosen.pool), net),
+        high=section.upper_channel,
+        pool=None if section.pool is None else pool(Path(section.pool), net),
         seed=run.recipe.seed,
     )
-    return Joslim(proposer, lambda widths: (), tau=chosen.tau, low=low)
+    return Joslim(proposer, lambda widths: (), tau=section.tau, low=low)
 
 
 def _check_steps(run: Run) -> None:
-    chosen, config = run.recipe.joslim, run.recipe.train
-    assert chosen is not None
+    section, config = run.recipe.joslim, run.recipe.train
+    assert section is not None
     steps = config.epochs * (len(run.train_batches(0, 0)) // config.accumulate)
-    if chosen.tau > steps:
+    if section.tau > steps:
         raise RecipeError(
-            f"joslim.tau = {chosen.tau}: the whole training has {steps} steps, so widths would be proposed once only; lower it"
+            f"joslim.tau = {section.tau}: the whole training has {steps} steps, so widths would be proposed once only; lower it"
         )
-    proposed = -(-steps // chosen.tau) * chosen.num_sampled_arch
-    if chosen.mode == "joint" and proposed <= chosen.prior_points + 1:
+    proposed = -(-steps // section.tau) * section.num_sampled_arch
+    if section.mode == "joint" and proposed <= section.prior_points + 1:
         raise RecipeError(
-            f"joslim: {steps} steps with tau = {chosen.tau} propose {proposed} widths, all of them prior points "
-            f"(joslim.prior_points = {chosen.prior_points}); lower one of the two"
+            f"joslim: {steps} steps with tau = {section.tau} propose {proposed} widths, all of them prior points "
+            f"(joslim.prior_points = {section.prior_points}); lower one of the two"
         )
 
 
@@ -105,17 +105,19 @@ def held_out(run: Run, images: int, batch_size: int) -> list[Any]:
     Raises:
         DataError: the run held none out.
     """
-    part = run.splits.held_out
-    if part is None:
+    images_held_out = run.splits.held_out
+    if images_held_out is None:
         raise DataError(
             "search: the run held no images out, and test images must not choose widths; train with data.held_out=1000 or more"
         )
-    count = min(images, len(part))
+    count = min(images, len(images_held_out))
     size = min(batch_size, count)
-    order = torch.randperm(len(part), generator=generator(run.recipe.data.seed, _MEASURED))
-    indices = part.indices[order[: count - count % size]]
-    chosen = data.ImageSet(part.source, indices, part.transform, part.unreadable, replace=False)
-    return list(data.eval_batches(chosen, run.recipe.data, batch_size=size))
+    order = torch.randperm(len(images_held_out), generator=generator(run.recipe.data.seed, _MEASURED))
+    indices = images_held_out.indices[order[: count - count % size]]
+    subset = data.ImageSet(
+        images_held_out.source, indices, images_held_out.transform, images_held_out.unreadable, replace=False
+    )
+    return list(data.eval_batches(subset, run.recipe.data, batch_size=size))
 
 
 def measure(net: Elastic, batches: Sequence[Any], objective: str) -> Callable[[Sequence[Width]], list[float]]:

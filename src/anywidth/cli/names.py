@@ -45,9 +45,9 @@ def _builder(name: str) -> Callable[..., nn.Module]:
             return build
     names = _names(source if colon else None)
     close = difflib.get_close_matches(short, names, n=1)
-    where = source or "anywidth.models, torchvision and timm"
+    searched = source or "anywidth.models, torchvision and timm"
     raise RecipeError(
-        f"model {name!r} is not in {where}" + (f"; did you mean {close[0]!r}?" if close else "")
+        f"model {name!r} is not in {searched}" + (f"; did you mean {close[0]!r}?" if close else "")
     )
 
 
@@ -133,12 +133,12 @@ def widths(text: str) -> list[float | str]:
     Raises:
         WidthError: for an empty list or entry.
     """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(parts):
+    entries = [entry.strip() for entry in text.split(",")]
+    if not all(entries):
         raise WidthError(
             f"widths {text!r}: expected numbers or labels with commas between them, like 0.25,0.5,1.0"
         )
-    return [width(part) for part in parts]
+    return [width(entry) for entry in entries]
 
 
 def width(text: str) -> float | str:

@@ -29,10 +29,10 @@ def curves(net: Elastic, members: Mapping[str, Width], low: float) -> dict[str, 
 
 def _once(widths: dict[str, Width]) -> dict[str, Width]:
     """The same width once, under its first name."""
-    first: dict[Width, str] = {}
+    label_by_width: dict[Width, str] = {}
     for label, width in widths.items():
-        first.setdefault(width, label)
-    return {label: width for width, label in first.items()}
+        label_by_width.setdefault(width, label)
+    return {label: width for width, label in label_by_width.items()}
 
 
 def qualities(rows: Sequence[dict[str, Any]], between: tuple[float, float]) -> dict[str, float]:
@@ -44,18 +44,20 @@ def qualities(rows: Sequence[dict[str, Any]], between: tuple[float, float]) -> d
     }
 
 
-def report_(path: Path, title: str, found: dict[str, list[dict[str, Any]]]) -> None:
+def report_(path: Path, title: str, rows_by_curve: dict[str, list[dict[str, Any]]]) -> None:
     """Write RUN/pareto.{json,txt,png} and print the tables.
 
     Args:
         path: run directory.
         title: of the picture.
-        found: curve -> rows of results, the cheapest first.
+        rows_by_curve: curve -> rows of results, the cheapest first.
     """
-    between = _common(found)
-    quality = {name: qualities(rows, between) for name, rows in found.items()}
-    write_json(path / PARETO, {"model": title, "between": between, "quality": quality, "curves": found})
-    front = found["front"]
+    between = _common(rows_by_curve)
+    quality = {name: qualities(rows, between) for name, rows in rows_by_curve.items()}
+    write_json(
+        path / PARETO, {"model": title, "between": between, "quality": quality, "curves": rows_by_curve}
+    )
+    front = rows_by_curve["front"]
     write_pareto(
         path / TEXT,
         [row["macs_share"] for row in front],
@@ -63,8 +65,8 @@ def report_(path: Path, title: str, found: dict[str, list[dict[str, Any]]]) -> N
         [100 * row["top5"] for row in front],
     )
     with replacing(path / PICTURE) as temporary:
-        draw(found, quality, title=title, path=temporary)
-    for name, rows in found.items():
+        draw(rows_by_curve, quality, title=title, path=temporary)
+    for name, rows in rows_by_curve.items():
         print_table(f"{path}: {name}", _rows_as_text(rows))
     print_table(
         f"{path}: errors from {between[0]:.3f} to {between[1]:.3f} of the MACs",
@@ -79,9 +81,9 @@ def report_(path: Path, title: str, found: dict[str, list[dict[str, Any]]]) -> N
     )
 
 
-def _common(found: dict[str, list[dict[str, Any]]]) -> tuple[float, float]:
+def _common(rows_by_curve: dict[str, list[dict[str, Any]]]) -> tuple[float, float]:
     """The range of costs that all curves cover."""
-    ends = [[row["macs_share"] for row in rows] for rows in found.values()]
+    ends = [[row["macs_share"] for row in rows] for rows in rows_by_curve.values()]
     low, high = max(min(e) for e in ends), min(max(e) for e in ends)
     if not low < high:
         raise WidthError(f"pareto: the curves share no range of MACs (from {low:.3f} to {high:.3f})")

@@ -61,18 +61,18 @@ def prune_run(
         raise RecipeError(f"{target} is a run; its network would be lost. Name another folder with --out")
     if target.resolve() == (run / PRUNED).resolve() and (run / "pass-1").exists():
         raise RecipeError(f"{run / 'pass-1'} was trained from {target}; name another folder with --out")
-    given = {
+    options = {
         "ratio": ratio, "budget": budget, "criterion": criterion, "rule": rule, "scope": scope, "streams": streams,
         "max_per_layer": max_per_layer, "minimum": minimum, "round_to": round_to, "empty": empty, "fold": fold,
         "calibrate": calibrate,
     }  # fmt: skip
-    given = {key: value for key, value in given.items() if value is not None}
-    own = directory.recipe.prune.model_dump() if directory.recipe.prune else {}
-    if "ratio" in given and "budget" not in given:
-        own.pop("budget", None)
-    if "budget" in given and "ratio" not in given:
-        own.pop("ratio", None)
-    prune_(directory, _section({**own, **given}), target, batches=batches)
+    options = {key: value for key, value in options.items() if value is not None}
+    recipe_settings = directory.recipe.prune.model_dump() if directory.recipe.prune else {}
+    if "ratio" in options and "budget" not in options:
+        recipe_settings.pop("budget", None)
+    if "budget" in options and "ratio" not in options:
+        recipe_settings.pop("ratio", None)
+    prune_(directory, _section({**recipe_settings, **options}), target, batches=batches)
 
 
 def _section(values: dict[str, Any]) -> PruneSection:
@@ -81,72 +81,72 @@ def _section(values: dict[str, Any]) -> PruneSection:
     try:
         return PruneSection.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        message = str(first.get("ctx", {}).get("error", first["msg"]))
-        raise RecipeError(f"prune: {place} = {first['input']!r}: {message}" if place else message) from None
+        detail = error.errors()[0]
+        key = ".".join(map(str, detail["loc"]))
+        message = str(detail.get("ctx", {}).get("error", detail["msg"]))
+        raise RecipeError(f"prune: {key} = {detail['input']!r}: {message}" if key else message) from None
 
 
-def prune_(run: Run, chosen: PruneSection, out: Path, *, batches: int = 8) -> None:
+def prune_(run: Run, section: PruneSection, out: Path, *, batches: int = 8) -> None:
     """Prune the network of a run into a folder, and print what it costs and can do before and after."""
     net = saved_net(run).eval()
     freeze = list(run.recipe.elastic.freeze)
-    found = _planned(run, chosen, net, batches)
-    if found.removed:
-        say(f"{len(found.removed)} channel groups became empty: {', '.join(found.removed[:5])}")
-    small, step = prune.cut_(net, found.width, freeze=freeze, fold=chosen.fold)
+    plan = _planned(run, section, net, batches)
+    if plan.removed:
+        say(f"{len(plan.removed)} channel groups became empty: {', '.join(plan.removed[:5])}")
+    small, step = prune.cut_(net, plan.width, freeze=freeze, fold=section.fold)
     networks: dict[str, Callable[[], nn.Module]] = {
         "trained": lambda: net.model,
-        "zeroed": lambda: prune.masked(net, found.width),
-        "pruned": lambda: prune.compact(net, found.width, fold=False),
+        "zeroed": lambda: prune.masked(net, plan.width),
+        "pruned": lambda: prune.compact(net, plan.width, fold=False),
     }
-    if chosen.fold:
+    if section.fold:
         networks["folded"] = lambda: small
     rows = []
     for name, make in networks.items():
-        rows.append(_row(run, name, make(), net, found))
-    if chosen.calibrate:
+        rows.append(_row(run, name, make(), net, plan))
+    if section.calibrate:
         collect_(
             [lambda: small],
             _inputs(run, run.recipe.calibration.batches),
             run.recipe.calibration.batches,
             device=run.device,
         )
-        rows.append(_row(run, "calibrated", small, net, found))
-    about = _about(run, chosen, net, found)
-    about |= {"params": sum(p.numel() for p in small.parameters()), "rows": rows}
-    about["steps"] = [*about["steps"], step]
-    prune.write(out, small, about)
+        rows.append(_row(run, "calibrated", small, net, plan))
+    metadata = _about(run, section, net, plan)
+    metadata |= {"params": sum(p.numel() for p in small.parameters()), "rows": rows}
+    metadata["steps"] = [*metadata["steps"], step]
+    prune.write(out, small, metadata)
     images = "held-out" if run.splits.held_out is not None else "test"
     print_table(
-        f"{out}: {found.pruned} of {found.judged} channels removed; accuracy on the {images} images",
+        f"{out}: {plan.pruned} of {plan.judged} channels removed; accuracy on the {images} images",
         [_text(row) for row in rows],
     )
 
 
-def _planned(run: Run, chosen: PruneSection, net: Elastic, batches: int) -> Plan:
+def _planned(run: Run, section: PruneSection, net: Elastic, batches: int) -> Plan:
     """What goes, with the gradients or activations that the criterion asks for."""
-    of = net.selection(freeze=run.recipe.elastic.freeze) if chosen.streams == "selection" else net
-    if chosen.criterion == "taylor":
+    of = net.selection(freeze=run.recipe.elastic.freeze) if section.streams == "selection" else net
+    if section.criterion == "taylor":
         _gradients_(of, run, batches)
     return prune.planned(
         net,
-        chosen.ratio,
-        criterion=chosen.criterion,  # pyright: ignore[reportArgumentType]
-        rule=chosen.rule,
-        scope=chosen.scope,
-        streams=chosen.streams,
-        max_per_layer=chosen.max_per_layer,
-        minimum=chosen.minimum,
-        round_to=chosen.round_to,
-        empty=chosen.empty,
-        budget=chosen.budget,
-        batches=_inputs(run, batches) if chosen.criterion == "activation" else None,
+        section.ratio,
+        criterion=section.criterion,  # pyright: ignore[reportArgumentType]
+        rule=section.rule,
+        scope=section.scope,
+        streams=section.streams,
+        max_per_layer=section.max_per_layer,
+        minimum=section.minimum,
+        round_to=section.round_to,
+        empty=section.empty,
+        budget=section.budget,
+        batches=_inputs(run, batches) if section.criterion == "activation" else None,
         seed=run.recipe.seed,
     )
 
 
-def _about(run: Run, chosen: PruneSection, net: Elastic, found: Plan) -> dict[str, Any]:
+def _about(run: Run, section: PruneSection, net: Elastic, plan: Plan) -> dict[str, Any]:
     """What the folder says of the pruning, and of the steps before this one."""
     model = run.recipe.model
     earlier = (
@@ -162,28 +162,28 @@ def _about(run: Run, chosen: PruneSection, net: Elastic, found: Plan) -> dict[st
         "model": model.name,
         "kwargs": model.kwargs,
         "input": [1, *net.example().shape[1:]],
-        "settings": chosen.model_dump(),
-        "ratio": found.ratio,
-        "threshold": found.threshold,
-        "pruned": found.pruned,
-        "judged": found.judged,
-        "protected": list(found.protected),
-        "removed": list(found.removed),
-        "kept_by_norm": prune.kept_by_norm(net, found.width),
-        "macs": int(net.macs(found.width)),
+        "settings": section.model_dump(),
+        "ratio": plan.ratio,
+        "threshold": plan.threshold,
+        "pruned": plan.pruned,
+        "judged": plan.judged,
+        "protected": list(plan.protected),
+        "removed": list(plan.removed),
+        "kept_by_norm": prune.kept_by_norm(net, plan.width),
+        "macs": int(net.macs(plan.width)),
         "macs_of_the_first": earlier["macs_of_the_first"],
         "params_of_the_first": earlier["params_of_the_first"],
         "steps": earlier["steps"],
     }
 
 
-def _row(run: Run, name: str, module: nn.Module, net: Elastic, found: Plan) -> dict[str, Any]:
+def _row(run: Run, name: str, module: nn.Module, net: Elastic, plan: Plan) -> dict[str, Any]:
     full = name in ("trained", "zeroed")
-    chosen = run.splits.test if run.splits.held_out is None else run.splits.held_out
+    images = run.splits.test if run.splits.held_out is None else run.splits.held_out
     score = evaluate_module(
-        module.to(run.device), data.eval_batches(chosen, run.recipe.data, rank=0, world=1)
+        module.to(run.device), data.eval_batches(images, run.recipe.data, rank=0, world=1)
     )
-    width = net.space.full if full else found.width
+    width = net.space.full if full else plan.width
     return {
         "network": name,
         "accuracy": score.accuracy,
@@ -211,10 +211,10 @@ def _text(row: dict[str, Any]) -> dict[str, str]:
 def _images(run: Run, batches: int) -> list[Any]:
     """The first training batches of a fixed order, whole ones in each process."""
     settings = run.recipe
-    found = data.train_batches(
+    loader = data.train_batches(
         run.splits, settings.data, seed=settings.seed, epoch=0, rank=0, world=1, micro=1, first=0
     )
-    return list(islice(iter(found), batches))
+    return list(islice(iter(loader), batches))
 
 
 def _inputs(run: Run, batches: int) -> list[torch.Tensor]:

@@ -59,19 +59,21 @@ class Run:
         images = data.calibration_batches(
             self.splits, self.recipe.data, seed=self.recipe.seed, rank=rank, world=world
         )
-        mine = len(range(rank, batches or self.recipe.calibration.batches, world))
+        local_batches = len(range(rank, batches or self.recipe.calibration.batches, world))
         net.calibrate(
             images,
             widths=widths,
-            batches=mine,
+            batches=local_batches,
             total=distributed.total if world > 1 else None,
             trunk=self.recipe.train.trunk,
         )
 
     def eval_batches(self, images: Any = None) -> data.Batches:
         """This process's share of the test images, or of others."""
-        chosen = self.splits.test if images is None else images
-        return data.eval_batches(chosen, self.recipe.data, rank=distributed.rank(), world=distributed.world())
+        selected = self.splits.test if images is None else images
+        return data.eval_batches(
+            selected, self.recipe.data, rank=distributed.rank(), world=distributed.world()
+        )
 
     def accuracies(self, net: Elastic) -> dict[str, float]:
         """Label -> accuracy of the listed widths on the held-out images (without any: the test images), for choosing an epoch."""
@@ -170,12 +172,12 @@ def refuse_changes(path: Path, changes: dict[str, tuple[Any, Any]]) -> None:
 
 def _check_same_pruning(path: Path, recipe: Recipe) -> None:
     """A pruned folder may have moved; another pruning makes another network."""
-    chosen = recipe.model.pruned
-    if chosen is None or not (path / prune.ABOUT).exists() or not (Path(chosen) / prune.ABOUT).exists():
+    pruned = recipe.model.pruned
+    if pruned is None or not (path / prune.ABOUT).exists() or not (Path(pruned) / prune.ABOUT).exists():
         return
-    if prune.read(path)["steps"] != prune.read(chosen)["steps"]:
+    if prune.read(path)["steps"] != prune.read(pruned)["steps"]:
         raise RecipeError(
-            f"{path} holds a run of another pruning than {chosen}; name another directory with --run"
+            f"{path} holds a run of another pruning than {pruned}; name another directory with --run"
         )
 
 
@@ -233,49 +235,49 @@ def listed_widths(recipe: Recipe) -> dict[Any, Any]:
 
 def new_net(run: Run) -> Elastic:
     """The elastic network of a recipe, its weights fixed by its seed or read from a file."""
-    chosen = run.recipe.model
+    section = run.recipe.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.recipe.seed)
-        model = _model(run, fresh=chosen.scratch != "no")
+        model = _model(run, fresh=section.scratch != "no")
     net = made_elastic(model, example(run), run.recipe)
     _check_classes(run, net)
-    if chosen.weights is not None:
-        interop.load_wide_(net, Path(chosen.weights), sort=chosen.sort)
+    if section.weights is not None:
+        interop.load_wide_(net, Path(section.weights), sort=section.sort)
     return net.to(run.device)
 
 
 def made_elastic(model: torch.nn.Module, x: Tensor, recipe: Recipe) -> Elastic:
     """`model` with the channel groups, norms and listed widths of a recipe; x: (1, C, H, W), one image."""
-    chosen, space = recipe.elastic, None
-    if chosen.join:
+    section, space = recipe.elastic, None
+    if section.join:
         space = joined(
-            probed_space(model, x, chosen.freeze, chosen.divisor, chosen.minimum), dict(chosen.join)
+            probed_space(model, x, section.freeze, section.divisor, section.minimum), dict(section.join)
         )
     return Elastic(
         model,
         x,
-        norm=chosen.norm,
+        norm=section.norm,
         widths=listed_widths(recipe),
-        divisor=chosen.divisor,
-        minimum=chosen.minimum,
-        freeze=chosen.freeze,
+        divisor=section.divisor,
+        minimum=section.minimum,
+        freeze=section.freeze,
         space=space,
     )
 
 
 def _model(run: Run, *, fresh: bool) -> torch.nn.Module:
     """The plain network: the one that is named, or what a pruning left of it."""
-    chosen = run.recipe.model
-    wide = names.build_model(chosen.name, chosen.kwargs)
-    if chosen.pruned is None:
-        return wide
-    about = prune.read(chosen.pruned)
-    if (about.get("model"), about.get("kwargs")) != (chosen.name, chosen.kwargs):
+    section = run.recipe.model
+    network = names.build_model(section.name, section.kwargs)
+    if section.pruned is None:
+        return network
+    metadata = prune.read(section.pruned)
+    if (metadata.get("model"), metadata.get("kwargs")) != (section.name, section.kwargs):
         raise RecipeError(
-            f"{chosen.pruned} holds a pruned {about.get('model')} with {about.get('kwargs')}; the recipe says model.name = "
-            f"{chosen.name!r} with {chosen.kwargs}"
+            f"{section.pruned} holds a pruned {metadata.get('model')} with {metadata.get('kwargs')}; the recipe says model.name = "
+            f"{section.name!r} with {section.kwargs}"
         )
-    return prune.rebuilt(chosen.pruned, wide, example(run), fresh=fresh)
+    return prune.rebuilt(section.pruned, network, example(run), fresh=fresh)
 
 
 @torch.no_grad()
@@ -294,9 +296,9 @@ def _check_classes(run: Run, net: Elastic) -> None:
 
 def saved_net(run: Run) -> Elastic:
     """The trained network of a finished run."""
-    chosen = run.recipe.model
-    model = names.build_model(chosen.name, chosen.kwargs)
-    if chosen.pruned is not None:
+    section = run.recipe.model
+    model = names.build_model(section.name, section.kwargs)
+    if section.pruned is not None:
         model = prune.again(model, example(run), prune.read(run.path)["steps"])
     net = load(run.path / NET, model).to(run.device)
     net.set_example_(example(run))
@@ -315,9 +317,9 @@ def read_results(path: Path) -> dict[str, Any]:
         CheckpointError: if it is damaged.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        results = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path}: is not JSON ({error}); remove it and write it again") from error
-    if not isinstance(found, dict) or not isinstance(found.get("rows"), list) or not found["rows"]:
+    if not isinstance(results, dict) or not isinstance(results.get("rows"), list) or not results["rows"]:
         raise CheckpointError(f"{path}: holds no rows of results; remove it and write it again")
-    return found
+    return results

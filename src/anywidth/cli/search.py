@@ -89,7 +89,7 @@ def find(
     with distributed.processes(directory.device):
         net = saved_net(directory)
         _check_norms(net)
-        kind, quality = _objective(objective, budget)
+        cost_kind, quality = _objective(objective, budget)
         choices = Choices(
             method=method, evals=evals, criterion=criterion, steps=steps, population=population, generations=generations,
             acquisition=acquisition, beta=beta, prior_points=prior_points, batch=batch,
@@ -98,17 +98,17 @@ def find(
         _check_choices(choices, within)
         batches = held_out(directory, images, batch_size)
         weights = _digest(net)
-        costs = _costs(directory, net, kind, weights)
-        limits = _budget(net, costs, kind, budget, choices)
-        bounds = [search.parse(text, lambda kind: _whole(net, kind)) for text in within or ()]
+        costs = _costs(directory, net, cost_kind, weights)
+        limits = _budget(net, costs, cost_kind, budget, choices)
+        bounds = [search.parse(text, lambda cost_kind: _whole(net, cost_kind)) for text in within or ()]
         ask = answers(net, batches, quality)
-        found = search.run_search(
-            _searcher(net, limits, bounds, kind, costs, choices),
+        pareto_front = search.run_search(
+            _searcher(net, limits, bounds, cost_kind, costs, choices),
             ask,
             costs,
             log=run / LOG if front is None else front.with_suffix(".search.jsonl"),
             about={
-                "objective": [kind, quality],
+                "objective": [cost_kind, quality],
                 "images": sum(len(labels) for _, labels in batches),
                 "batch_size": len(batches[0][1]),
                 "weights": weights,
@@ -116,12 +116,12 @@ def find(
             together=together(),
             report=_say,
         )
-        ceilings = limits.limits if limits is not None else {m.label: m.cost for m in found.members}
-        uniform = [_uniform_rival(net, costs, ceilings[m.label]) for m in found.members]
+        ceilings = limits.limits if limits is not None else {m.label: m.cost for m in pareto_front.members}
+        uniform = [_uniform_rival(net, costs, ceilings[m.label]) for m in pareto_front.members]
         if distributed.rank() != 0:
             return
-        search.write_front(front or run / FRONT, found)
-        print_table(f"{front or run / FRONT}", _rows(net, found, uniform, ask(uniform), quality))
+        search.write_front(front or run / FRONT, pareto_front)
+        print_table(f"{front or run / FRONT}", _rows(net, pareto_front, uniform, ask(uniform), quality))
 
 
 def _uniform_rival(net: Elastic, costs: search.Costs, limit: float) -> Width:
@@ -155,14 +155,14 @@ def _objective(text: str | None, budget: str | None) -> tuple[Kind, str]:
     """Kind of the cost, and "error" or "loss"."""
     named = None if budget is None else budget.partition("=")[0]
     default = named if named in get_args(Kind) else "macs"  # what the budget is, is checked with its limits
-    kind, comma, quality = (text or f"{default},error").partition(",")
-    if not comma or kind not in get_args(Kind) or quality not in ("error", "loss"):
+    cost_kind, comma, quality = (text or f"{default},error").partition(",")
+    if not comma or cost_kind not in get_args(Kind) or quality not in ("error", "loss"):
         raise WidthError(
             f"objective {text!r}: expected a cost (macs, params, latency) and a quality (error, loss), like macs,error"
         )
-    if named is not None and text is not None and named != kind:
+    if named is not None and text is not None and named != cost_kind:
         raise WidthError(f"search: the budget {budget!r} limits another cost than the objective {text!r} has")
-    return kind, quality  # pyright: ignore[reportReturnType]
+    return cost_kind, quality  # pyright: ignore[reportReturnType]
 
 
 def _whole(net: Elastic, kind: Kind) -> float:
@@ -175,15 +175,15 @@ def _budget(
 ) -> search.Budget | None:
     """The limits that were asked for; for searchers that need some, else evenly spaced ones; None for the whole curve."""
     if text is not None:
-        found = search.parse(text, lambda kind: costs([net.space.full])[0])
+        limits = search.parse(text, lambda kind: costs([net.space.full])[0])
     elif choices.method in ("bayes", "random"):
         return None
     else:
-        least, most = costs([net.space.uniform(choices.low), net.space.full])
-        steps = [least + (most - least) * i / (_LIMITS + 1) for i in range(_LIMITS, 0, -1)]
-        found = search.Budget(kind=kind, limits={f"{kind}={100 * s / most:.0f}%": s for s in steps})
-    search.check(net, found, costs)
-    return found
+        min_cost, max_cost = costs([net.space.uniform(choices.low), net.space.full])
+        steps = [min_cost + (max_cost - min_cost) * i / (_LIMITS + 1) for i in range(_LIMITS, 0, -1)]
+        limits = search.Budget(kind=kind, limits={f"{kind}={100 * s / max_cost:.0f}%": s for s in steps})
+    search.check(net, limits, costs)
+    return limits
 
 
 def _costs(run: Run, net: Elastic, kind: Kind, weights: str) -> search.Costs:
@@ -192,14 +192,14 @@ def _costs(run: Run, net: Elastic, kind: Kind, weights: str) -> search.Costs:
         return search.closed_form(net, kind)
     image = example(run).to(run.device)
     device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else platform.machine()
-    about = {
+    metadata = {
         "device": device,
         "threads": torch.get_num_threads(),
         "input": list(image.shape),
         "weights": weights,
     }
     return search.remembered(
-        search.measured(net, image), run.path / LATENCIES, about=about, together=together()
+        search.measured(net, image), run.path / LATENCIES, about=metadata, together=together()
     )
 
 

@@ -60,10 +60,10 @@ def train(
     check_free(path, settings)
     with distributed.processes(names.device(settings.device)):
         trained_(path, settings)
-        last = path
+        parent = path
         passes = settings.prune.passes if settings.prune and settings.model.pruned is None else 0
-        for number in range(1, 1 + passes):
-            last = _pass_(path, last, settings, number)
+        for pass_index in range(1, 1 + passes):
+            parent = _pass_(path, parent, settings, pass_index)
         distributed.barrier()
     if distributed.rank() == 0:
         print_table(f"{path}", rows_as_text(read_results(path / RESULTS)["rows"]))
@@ -77,20 +77,20 @@ def trained_(path: Path, settings: Recipe) -> None:
     if distributed.from_first(results.exists):
         say(f"{path}: already trained; these are its results")
         return
-    found = _train(open_run(path, settings))
+    summary = _train(open_run(path, settings))
     if distributed.rank() == 0:
-        write_json(results, found)
+        write_json(results, summary)
     distributed.barrier()
 
 
-def _pass_(path: Path, before: Path, settings: Recipe, number: int) -> Path:
+def _pass_(path: Path, before: Path, settings: Recipe, pass_index: int) -> Path:
     """Prune the network of `before` and train what is left."""
     assert settings.prune is not None
-    cut, after = before / PRUNED, path / f"pass-{number}"
+    cut, after = before / PRUNED, path / f"pass-{pass_index}"
     if distributed.rank() == 0:
         _cut_again(before, settings.prune, cut, after)
     distributed.barrier()
-    recipe = pass_recipe(settings, cut, last=number == settings.prune.passes)
+    recipe = pass_recipe(settings, cut, last=pass_index == settings.prune.passes)
     check_free(after, recipe)
     trained_(after, recipe)
     return after
@@ -99,30 +99,30 @@ def _pass_(path: Path, before: Path, settings: Recipe, number: int) -> Path:
 _PASSES = ("passes", "epochs", "lr", "sparse")  # change nothing of one pruning
 
 
-def _cut_again(before: Path, chosen: PruneSection, cut: Path, after: Path) -> None:
+def _cut_again(before: Path, section: PruneSection, cut: Path, after: Path) -> None:
     """Prune into `cut`, unless that is done with the same settings."""
-    wanted = chosen.model_dump(exclude=set(_PASSES))
+    requested = section.model_dump(exclude=set(_PASSES))
     if (cut / prune.ABOUT).exists():
         done = {k: v for k, v in prune.read(cut).get("settings", {}).items() if k not in _PASSES}
-        if done == wanted:
+        if done == requested:
             return
         if (after / RESULTS).exists() or (after / CHECKPOINT).exists():
-            changed = next(k for k in wanted if done.get(k) != wanted[k])
+            changed = next(k for k in requested if done.get(k) != requested[k])
             raise RecipeError(
-                f"{after} was trained from a pruning with {changed} = {done.get(changed)!r}, now {wanted[changed]!r}; name another "
+                f"{after} was trained from a pruning with {changed} = {done.get(changed)!r}, now {requested[changed]!r}; name another "
                 "directory with --run"
             )
-    prune_(finished_run(before), chosen, cut)
+    prune_(finished_run(before), section, cut)
 
 
 def pass_recipe(settings: Recipe, cut: Path, *, last: bool) -> Recipe:
     """The recipe of a fine-tuning."""
     assert settings.prune is not None
-    chosen, train = settings.prune, settings.train
-    sparse = train.sparsity if chosen.sparse and not last else SparsityConfig()
+    section, train = settings.prune, settings.train
+    sparse = train.sparsity if section.sparse and not last else SparsityConfig()
     changes = {
-        "epochs": chosen.epochs or train.epochs,
-        "lr": chosen.lr or train.lr,
+        "epochs": section.epochs or train.epochs,
+        "lr": section.lr or train.lr,
         "sparsity": dataclasses.replace(sparse, init=0.0),
     }
     if train.milestones and changes["epochs"] != train.epochs:
@@ -135,31 +135,33 @@ def pass_recipe(settings: Recipe, cut: Path, *, last: bool) -> Recipe:
 
 def passes_as_text(path: Path, passes: int) -> list[dict[str, str]]:
     """One row per training: the first, and that after each pruning."""
-    found = [path, *(path / f"pass-{i}" for i in range(1, 1 + passes))]
-    rows = [read_results(folder / RESULTS)["rows"][-1] for folder in found]
+    folders = [path, *(path / f"pass-{i}" for i in range(1, 1 + passes))]
+    rows = [read_results(folder / RESULTS)["rows"][-1] for folder in folders]
     return [
         {
-            "pass": str(number),
+            "pass": str(pass_index),
             "accuracy": f"{100 * row['accuracy']:.2f} %",
             "MACs": si(row["macs"]),
             "of the first": f"{row['macs'] / rows[0]['macs']:.3f}",
             "params": si(row["params"]),
             "of the first ": f"{row['params'] / rows[0]['params']:.3f}",
         }
-        for number, row in enumerate(rows)
+        for pass_index, row in enumerate(rows)
     ]
 
 
 def _settings(run: Run) -> FitConfig:
     """The settings of a training: weights that were read keep their scales, and a network from scratch with as many
     multiply-adds as the wide one has more epochs (arXiv 1810.05270, Scratch-B)."""
-    settings, chosen = run.recipe.train, run.recipe.model
-    if chosen.weights is not None or (chosen.pruned is not None and chosen.scratch == "no"):
+    settings, model_section = run.recipe.train, run.recipe.model
+    if model_section.weights is not None or (
+        model_section.pruned is not None and model_section.scratch == "no"
+    ):
         settings = dataclasses.replace(settings, sparsity=dataclasses.replace(settings.sparsity, init=0.0))
-    if chosen.scratch != "compute":
+    if model_section.scratch != "compute":
         return settings
-    about = prune.read(chosen.pruned or "")
-    epochs = max(1, int(settings.epochs * about["macs_of_the_first"] / about["macs"]))
+    metadata = prune.read(model_section.pruned or "")
+    epochs = max(1, int(settings.epochs * metadata["macs_of_the_first"] / metadata["macs"]))
     milestones = tuple(m * epochs / settings.epochs for m in settings.milestones)
     return dataclasses.replace(settings, epochs=epochs, milestones=milestones)
 

@@ -55,6 +55,7 @@ class CocoSet(Dataset[Any]):
         self.path, self.ids = images.path, tuple(images.ids)
         infos = [images.coco.imgs[id] for id in self.ids]
         self.sizes = torch.tensor([[info["height"], info["width"]] for info in infos]).view(-1, 2)
+        # Category ids 1, 3, 90 become labels 1, 2, 3; 0 is the background.
         self.raw_ids = tuple(sorted(images.coco.cats))
         self.classes = tuple(str(images.coco.cats[id]["name"]) for id in self.raw_ids)
         self.label_of = {id: label for label, id in enumerate(self.raw_ids, start=1)}
@@ -66,6 +67,7 @@ class CocoSet(Dataset[Any]):
     def __getitem__(self, key: tuple[int, int] | int) -> Item | Failure:
         """The item at a position; a key (position, seed) fixes the noise too."""
         position, seed = key if isinstance(key, tuple) else (key, None)
+        # A failure is returned, not raised: torch would re-raise it from a worker with another text.
         with seeded(seed):
             try:
                 return self.item(position)
@@ -81,34 +83,35 @@ class CocoSet(Dataset[Any]):
         id = self.ids[position]
         entries = self.images.kept.get(id, [])
         try:
-            picture, found = self.wrapped[position]
+            pil_image, wrapped_target = self.wrapped[position]
         except DataError:
             raise
         except Exception as error:  # pycocotools raises many types for a damaged mask
             raise DataError(
                 f"{self.images.place(id)}: its annotations cannot be read ({type(error).__name__}: {error})"
             ) from error
-        image = F.to_image(picture)
-        target = self._target(id, found, entries, (int(image.shape[-2]), int(image.shape[-1])))
+        image = F.to_image(pil_image)
+        target = self._target(id, wrapped_target, entries, (int(image.shape[-2]), int(image.shape[-1])))
         if self.noise is not None:
             image, target = self.noise(image, target)
         plain = {k: v.as_subclass(Tensor) if isinstance(v, Tensor) else v for k, v in target.items()}
         return F.to_dtype(image, torch.float32, scale=True).as_subclass(Tensor), plain
 
-    def _target(self, id: int, found: Target, entries: list[Entry], size: tuple[int, int]) -> Target:
+    def _target(self, id: int, wrapped_target: Target, entries: list[Entry], size: tuple[int, int]) -> Target:
         """What torchvision's wrapper leaves to do: clipping, labels, lists as tensors, images without objects."""
         if not entries:
             return _empty(id, size, self.need, len(self.keypoints))
         target = {
-            "boxes": F.clamp_bounding_boxes(found["boxes"].to(torch.float32)),
-            "labels": torch.tensor([self.label_of[raw] for raw in found["labels"].tolist()]),
+            "boxes": F.clamp_bounding_boxes(wrapped_target["boxes"].to(torch.float32)),
+            "labels": torch.tensor([self.label_of[raw] for raw in wrapped_target["labels"].tolist()]),
             "image_id": id,
-            "area": torch.tensor(found["area"], dtype=torch.float32),
-            "iscrowd": torch.tensor(found["iscrowd"], dtype=torch.int64),
+            "area": torch.tensor(wrapped_target["area"], dtype=torch.float32),
+            "iscrowd": torch.tensor(wrapped_target["iscrowd"], dtype=torch.int64),
         }
         if "masks" in self.need:
-            target["masks"] = found["masks"]
+            target["masks"] = wrapped_target["masks"]
         if "keypoints" in self.need:
+            # (x, y, visibility) of K keypoints, flat in the file: (N, 3 K) -> (N, K, 3).
             none = [0] * (3 * len(self.keypoints))  # of a crowd
             points = [entry.get("keypoints") or none for entry in entries]
             target["keypoints"] = torch.tensor(points, dtype=torch.float32).view(
@@ -150,17 +153,18 @@ def keypoint_names(images: CocoImages) -> tuple[str, ...]:
                 image = images.coco.imgs[entry["image_id"]]
                 raise DataError(
                     f"{where(entry, image, images.path)}: {len(entry['keypoints'])} values of keypoints, expected "
-                    f"{3 * len(names)} for {len(names)} keypoints; mend the file"
+                    f"{3 * len(names)} for {len(names)} keypoints; fix the file"
                 )
     return names
 
 
 def mirrored(names: Sequence[str]) -> tuple[int, ...]:
     """For each keypoint, which one it is in the mirror: "left_eye" is "right_eye"; others stay."""
-    other = {"left": "right", "right": "left"}
-    index = {name: number for number, name in enumerate(names)}
-    swapped = ("_".join(other.get(word, word) for word in name.split("_")) for name in names)
-    return tuple(index.get(name, number) for number, name in enumerate(swapped))
+    # ("nose", "left_eye", "right_eye") -> (0, 2, 1). A name without its opposite maps to itself.
+    opposite = {"left": "right", "right": "left"}
+    index = {name: position for position, name in enumerate(names)}
+    swapped = ("_".join(opposite.get(word, word) for word in name.split("_")) for name in names)
+    return tuple(index.get(name, position) for position, name in enumerate(swapped))
 
 
 def coco_set(
@@ -183,12 +187,16 @@ def coco_set(
     if unknown:
         raise ValueError(f"need: {sorted(unknown)}: expected some of {', '.join(NEEDS)}")
     root = Path(config.root)
-    kind = "keypoints" if "keypoints" in need else "annotations"
-    folder, path = root / getattr(config, f"{part}_images"), root / getattr(config, f"{part}_{kind}")
+    annotation_field = "keypoints" if "keypoints" in need else "annotations"
+    folder, path = (
+        root / getattr(config, f"{part}_images"),
+        root / getattr(config, f"{part}_{annotation_field}"),
+    )
     images = opened(folder, path, need)
     keep_(images, need, crowds=part == "val")
     if part == "val":
         return CocoSet(images, need, None)
+    # Only training drops images; a test without the empty ones would miss false positives on them.
     images.ids = [id for id in images.ids if _trainable(images, id, need, config.min_side)]
     if not images.ids:
         raise DataError(
@@ -231,12 +239,14 @@ def load_coco(config: CocoConfig, need: Collection[Need] = ("boxes",)) -> CocoSp
     """
     train, test = coco_set(config, "train", need), coco_set(config, "val", need)
     for name in ("raw_ids", "classes", "keypoints"):
-        ours, theirs = getattr(train, name), getattr(test, name)
-        if ours != theirs:
-            few = [f"{a!r} / {b!r}" for a, b in zip(ours, theirs, strict=False) if a != b][:1]
+        train_value, test_value = getattr(train, name), getattr(test, name)
+        if train_value != test_value:
+            difference = [f"{a!r} / {b!r}" for a, b in zip(train_value, test_value, strict=False) if a != b][
+                :1
+            ]
             raise DataError(
-                f"{train.path}, {test.path}: {len(ours)} and {len(theirs)} {name} for training and testing are not the "
-                f"same ({few[0] if few else 'one has more'}); take files of one data set"
+                f"{train.path}, {test.path}: {len(train_value)} and {len(test_value)} {name} for training and testing are not the "
+                f"same ({difference[0] if difference else 'one has more'}); take files of one data set"
             )
     return CocoSplits(
         train=train, test=test, classes=train.classes, raw_ids=train.raw_ids, keypoints=train.keypoints

@@ -31,28 +31,30 @@ def collate(items: list[Item | Failure]) -> tuple[list[Tensor], list[Target]] | 
     return images, targets
 
 
-def grouped(wide: Tensor, batch: int, order: torch.Generator) -> Tensor:
+def grouped(landscape: Tensor, batch: int, order: torch.Generator) -> Tensor:
     """(steps, batch) positions: batches of one aspect, in random order, each position once.
 
     What is left of both aspects fills mixed batches, tall images first; fewer than `batch` positions, drawn at random,
     are left out.
 
     Args:
-        wide: (n,) bool.
+        landscape: (n,) bool, whether an image is wider than it is high.
         batch: images of a batch.
         order: draws.
     """
-    shuffled = torch.randperm(len(wide), generator=order)
-    batches, rest = [], []
+    # batch 4, 7 tall and 6 wide images: one full batch of each; 3 + 2 remain, 4 of which make a mixed batch and 1 is
+    # left out: (3, 4).
+    shuffled = torch.randperm(len(landscape), generator=order)
+    batches, remainders = [], []
     for aspect in (False, True):
-        mine = shuffled[wide[shuffled] == aspect]
-        full = len(mine) // batch * batch
-        batches.append(mine[:full].view(-1, batch))
-        rest.append(mine[full:])
-    left = torch.cat(rest)
-    left = left[torch.randperm(len(left), generator=order)][: len(left) // batch * batch].view(-1, batch)
-    left = left.gather(1, wide[left].to(torch.int8).argsort(dim=1, stable=True))
-    together = torch.cat([*batches, left])
+        positions = shuffled[landscape[shuffled] == aspect]
+        covered = len(positions) // batch * batch
+        batches.append(positions[:covered].view(-1, batch))
+        remainders.append(positions[covered:])
+    mixed = torch.cat(remainders)
+    mixed = mixed[torch.randperm(len(mixed), generator=order)][: len(mixed) // batch * batch].view(-1, batch)
+    mixed = mixed.gather(1, landscape[mixed].to(torch.int8).argsort(dim=1, stable=True))
+    together = torch.cat([*batches, mixed])
     return together[torch.randperm(len(together), generator=order)]
 
 
@@ -82,18 +84,20 @@ def coco_train_batches(
         DataError: a batch that cannot be shared evenly, or is not filled.
     """
     _check(len(images), config.batch_size, world, micro)
-    wide = images.sizes[:, 1] > images.sizes[:, 0]
-    order = grouped(wide, config.batch_size, generator(seed, _ORDER, epoch))
+    landscape = images.sizes[:, 1] > images.sizes[:, 0]
+    # Functions of the seed and the epoch alone: all processes compute the same order and take their columns of it.
+    order = grouped(landscape, config.batch_size, generator(seed, _ORDER, epoch))
     noise = torch.randint(2**62, (len(images),), generator=generator(seed, _NOISE, epoch))
-    mine = order.view(len(order), world, micro, -1)[first:, rank].flatten(0, 1)
-    keys = [list(zip(row, noise[row].tolist(), strict=True)) for row in mine.tolist()]
+    # order (steps, batch) -> (steps, world, micro, share of a micro-batch) -> [first:, rank] -> (steps * micro, share).
+    share = order.view(len(order), world, micro, -1)[first:, rank].flatten(0, 1)
+    keys = [list(zip(row, noise[row].tolist(), strict=True)) for row in share.tolist()]
     return Batches(images, keys, workers=config.workers, collate=collate)
 
 
 def coco_eval_batches(images: CocoSet, config: CocoConfig, *, rank: int = 0, world: int = 1) -> Batches:
     """One process's share of the images, each once, in order: (images, targets), two lists."""
-    mine, size = range(rank, len(images), world), config.eval_batch_size
-    keys = [list(mine[start : start + size]) for start in range(0, len(mine), size)]
+    positions, size = range(rank, len(images), world), config.eval_batch_size
+    keys = [list(positions[start : start + size]) for start in range(0, len(positions), size)]
     return Batches(images, keys, workers=config.workers, collate=collate)
 
 

@@ -23,7 +23,7 @@ _KEYS = {
     "categories": ("id", "name"),
     "annotations": ("id", "image_id", "category_id", "bbox"),
 }
-_HINT = "mend the file, or point to the right one"
+_HINT = "fix the file, or point to the right one"
 Entry = dict[str, Any]
 
 
@@ -107,12 +107,13 @@ def check(document: Any, path: Path) -> None:
     Raises:
         DataError: naming the first entry that does not.
     """
+    # pycocotools accepts any document and fails later, with a KeyError; here the entry is named.
     by_id = {}
-    for part, keys in _KEYS.items():
-        entries = document.get(part) if isinstance(document, dict) else None
+    for section, keys in _KEYS.items():
+        entries = document.get(section) if isinstance(document, dict) else None
         if not isinstance(entries, list):
-            raise DataError(f"{path}: has no list '{part}', as files in COCO's format do; {_HINT}")
-        by_id[part] = _by_id(entries, part, keys, path)
+            raise DataError(f"{path}: has no list '{section}', as files in COCO's format do; {_HINT}")
+        by_id[section] = _by_id(entries, section, keys, path)
     if not by_id["categories"]:
         raise DataError(f"{path}: has no categories; {_HINT}")
     for entry in document["images"]:
@@ -143,22 +144,25 @@ def where(entry: Entry, image: Entry, path: Path) -> str:
     return f"{path}: annotation {entry['id']} of image id {image['id']} ({image['file_name']})"
 
 
-def _by_id(entries: list[Any], part: str, keys: tuple[str, ...], path: Path) -> dict[int, Entry]:
-    found: dict[int, Entry] = {}
-    for number, entry in enumerate(entries):
+def _by_id(entries: list[Any], section: str, keys: tuple[str, ...], path: Path) -> dict[int, Entry]:
+    entry_by_id: dict[int, Entry] = {}
+    for position, entry in enumerate(entries):
         missing = [key for key in keys if key not in entry] if isinstance(entry, dict) else list(keys)
         if missing:
             named = entry if isinstance(entry, dict) else {}
             of = ", ".join(f"{key} {named[key]!r}" for key in ("id", "image_id", "file_name") if key in named)
             raise DataError(
-                f"{path}: {part}[{number}]{f' ({of})' if of else ''} lacks '{missing[0]}'; {_HINT}"
+                f"{path}: {section}[{position}]{f' ({of})' if of else ''} lacks '{missing[0]}'; {_HINT}"
             )
+        # Not isinstance: True is an int.
         if type(entry["id"]) is not int:
-            raise DataError(f"{path}: {part}[{number}]: id {entry['id']!r}, expected a whole number; {_HINT}")
-        if entry["id"] in found:
-            raise DataError(f"{path}: {part}[{number}]: the id {entry['id']} is used twice; {_HINT}")
-        found[entry["id"]] = entry
-    return found
+            raise DataError(
+                f"{path}: {section}[{position}]: id {entry['id']!r}, expected a whole number; {_HINT}"
+            )
+        if entry["id"] in entry_by_id:
+            raise DataError(f"{path}: {section}[{position}]: the id {entry['id']} is used twice; {_HINT}")
+        entry_by_id[entry["id"]] = entry
+    return entry_by_id
 
 
 def _numbers(values: Any, count: int) -> bool:
@@ -198,11 +202,13 @@ def _check_need(entry: Entry, image: Entry, need: Collection[Need], path: Path) 
 
 def _check_there(images: Iterable[Entry], folder: Path, path: Path) -> None:
     """One listing of the folder instead of a question for each of 118,000 files."""
-    there = set(os.listdir(folder))
-    missing = [e for e in images if e["file_name"] not in there and not (folder / e["file_name"]).is_file()]
+    file_names = set(os.listdir(folder))
+    missing = [
+        e for e in images if e["file_name"] not in file_names and not (folder / e["file_name"]).is_file()
+    ]
     if missing:
-        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+        suffix = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DataError(
-            f"{folder / missing[0]['file_name']} (image id {missing[0]['id']} in {path}): no such file{more}; add what "
+            f"{folder / missing[0]['file_name']} (image id {missing[0]['id']} in {path}): no such file{suffix}; add what "
             "is missing, or remove it from the annotations"
         )

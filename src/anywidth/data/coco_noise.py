@@ -30,10 +30,11 @@ class Noise:
 
     def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
         """Args: image (3, H, W); target with boxes and masks as tv_tensors. The image keeps its size."""
-        flip, factor, *place = torch.rand(4).tolist()
+        # All four numbers are drawn in any case: the same noise for an image whether it is scaled or not.
+        flip, factor, *position = torch.rand(4).tolist()
         if self.scale != (1.0, 1.0):
             low, high = self.scale
-            image, target = rescaled(image, target, low + (high - low) * factor, (place[0], place[1]))
+            image, target = rescaled(image, target, low + (high - low) * factor, (position[0], position[1]))
         return flipped(image, target, self.swap) if flip < self.flip else (image, target)
 
 
@@ -44,6 +45,7 @@ def flipped(image: Tensor, target: Target, swap: tuple[int, ...]) -> tuple[Tenso
         if key in target:
             target[key] = F.horizontal_flip(target[key])
     if "keypoints" in target:
+        # (N, K, 3): mirroring a person turns the left hand into the right one, so the order of keypoints changes too.
         points = target["keypoints"][:, list(swap)]
         size = int(image.shape[-2]), int(image.shape[-1])
         target["keypoints"] = _points(F.horizontal_flip_keypoints(points[..., :2], size), points[..., 2])
@@ -51,7 +53,7 @@ def flipped(image: Tensor, target: Target, swap: tuple[int, ...]) -> tuple[Tenso
 
 
 def rescaled(
-    image: Tensor, target: Target, factor: float, place: tuple[float, float]
+    image: Tensor, target: Target, factor: float, position: tuple[float, float]
 ) -> tuple[Tensor, Target]:
     """The image scaled, then cropped or put on black to its own size; objects that are cut away are left out.
 
@@ -59,14 +61,16 @@ def rescaled(
         image: (3, H, W).
         target: of the image.
         factor: of height and width.
-        place: horizontal and vertical position of the part that is kept, from 0 to 1.
+        position: horizontal and vertical position of the part that is kept, from 0 to 1.
     """
     height, width = image.shape[-2:]
+    # An image of 100 x 200 (H, W). Factor 2: resized to 200 x 400, of which a window of 100 x 200 is cropped. Factor 0.5:
+    # resized to 50 x 100; the offsets are negative, and `crop` fills the rest of the window with black.
     size = [max(1, round(height * factor)), max(1, round(width * factor))]
-    left, top = round((size[1] - width) * place[0]), round((size[0] - height) * place[1])
+    x_offset, y_offset = round((size[1] - width) * position[0]), round((size[0] - height) * position[1])
 
     def moved(value: Any) -> Any:
-        return F.crop(F.resize(value, size, antialias=True), top, left, height, width)
+        return F.crop(F.resize(value, size, antialias=True), y_offset, x_offset, height, width)
 
     target = dict(target)
     for key in ("boxes", "masks"):
@@ -77,7 +81,7 @@ def rescaled(
     if "keypoints" in target:
         points = target["keypoints"]
         # A keypoint is the number of a pixel, whose centre lies half a pixel further.
-        xy = (points[..., :2] + 0.5) * factors - 0.5 - torch.tensor([left, top])
+        xy = (points[..., :2] + 0.5) * factors - 0.5 - torch.tensor([x_offset, y_offset])
         inside = ((xy >= -0.5) & (xy < torch.tensor([width, height]) - 0.5)).all(-1)
         target["keypoints"] = _points(xy, points[..., 2] * inside)
     boxes = target["boxes"]

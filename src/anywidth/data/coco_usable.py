@@ -1,4 +1,4 @@
-"""Which annotations of an image can be learnt from."""
+"""Which annotations of an image can be trained on."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def keep_(images: CocoImages, need: Collection[Need], *, crowds: bool) -> None:
         if entries:
             ids = list(dict.fromkeys(entry["image_id"] for entry in entries))
             named = ", ".join(f"{id} ({images.coco.imgs[id]['file_name']})" for id in ids[:_NAMED])
-            more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+            suffix = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
             _log.warning(
                 "%s: %d annotations are left out because they %s; image id %s%s",
-                images.path, len(entries), _REASONS[reason], named, more,
+                images.path, len(entries), _REASONS[reason], named, suffix,
             )  # fmt: skip
 
 
@@ -55,6 +55,7 @@ def _reason(entry: Entry, image: Entry, need: Collection[Need]) -> str | None:
     x, y, width, height = entry["bbox"]
     if width < 1 or height < 1 or entry.get("area", width * height) <= 0:
         return "small"
+    # Image 100 wide, box from x = 90, 30 wide: 10 pixels inside. From x = 120 it would be -20.
     inside = min(x + width, image["width"]) - max(x, 0), min(y + height, image["height"]) - max(y, 0)
     if min(inside) < 1:
         return "outside"
@@ -67,6 +68,7 @@ def _shape(segmentation: Any) -> Any:
     """A mask, or its polygons of three corners and more; pycocotools takes a list of four numbers for a box."""
     if isinstance(segmentation, dict):
         return segmentation
+    # Six numbers are three corners; four would be read as a box.
     return [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
 
 

@@ -57,9 +57,9 @@ class Augment:
         for name in ("mean", "std"):
             value = getattr(self, name)
             if value is not None and (len(value) != 3 or (name == "std" and min(value) <= 0)):
-                more = ", above 0" if name == "std" else ""
+                constraint = ", above 0" if name == "std" else ""
                 raise ValueError(
-                    f"augment.{name} = {list(value)}: expected three numbers, one for each colour{more}"
+                    f"augment.{name} = {list(value)}: expected three numbers, one for each colour{constraint}"
                 )
         if self.auto is not None and self.auto.split("-")[0] not in ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a"):  # fmt: skip
             raise ValueError(

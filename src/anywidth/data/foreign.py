@@ -25,6 +25,7 @@ def decoder(content: bytes) -> Callable[[bytes], Any]:
     It gives a number, bytes or a sequence of these; raises ValueError for what cannot be read, and DataError for a
     pickle that names code and for a package that is missing.
     """
+    # 0x80 is the opcode PROTO, the first byte of every pickle from protocol 2 on.
     if content[:1] == b"\x80":
         return _pickle
     return _arrow if content[:12] == _NO_OBJECTS[:12] else _msgpack
@@ -32,6 +33,8 @@ def decoder(content: bytes) -> Callable[[bytes], Any]:
 
 def _pickle(content: bytes) -> Any:
     """Lists the operations of the pickle and carries out none."""
+    # pickle.dumps((b"ab", 3), 4) is PROTO, FRAME, SHORT_BINBYTES, MEMOIZE, BININT1, TUPLE2, MEMOIZE, STOP. The values are
+    # pushed in order, so collecting them rebuilds a flat pair; GLOBAL or REDUCE, which could call something, are refused.
     values = []
     for operation, value, _ in genops(content):
         if operation.name in _VALUES:
@@ -56,6 +59,7 @@ def _arrow(content: bytes) -> Any:
     try:
         options = arrow.ipc.IpcReadOptions(use_threads=False)  # threads do not survive a fork
         batch = arrow.ipc.open_stream(arrow.py_buffer(content)[16:], options=options).read_next_batch()
+        # Offsets in a damaged file could point outside its buffers.
         batch.validate(full=True)
         (value,) = batch.column(0).to_pylist()
     except (arrow.ArrowException, OSError, StopIteration, IndexError) as error:

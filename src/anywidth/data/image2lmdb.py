@@ -41,27 +41,28 @@ class Image2LMDB:
         self.path = path
         self.classes = tuple(map(str, range(classes)))
         self.records = Records(path)
-        length = self._own(_LENGTH)
-        self._own(_KEYS)
+        length = self._layout_record(_LENGTH)
+        self._layout_record(_KEYS)
         self._decode = decoder(length)
         self.count = self._length(length)
         for index in (0, self.count - 1):
             self.pair(index)
 
-    def _own(self, key: bytes) -> bytes:
-        found = self.records.get(key)
-        if found is None:
+    def _layout_record(self, key: bytes) -> bytes:
+        record = self.records.get(key)
+        if record is None:
             raise DataError(
                 f"{self.path}: has no record {key.decode()}; a file in the layout of Image2LMDB has __len__ and __keys__, "
                 "written last: write it again, to its end"
             )
-        return found
+        return record
 
     def _length(self, content: bytes) -> int:
         try:
             length = self._decode(content)
         except (ValueError, DataError) as error:
             raise DataError(f"{self.path}, record __len__: {error}") from None
+        # Two of the records are the layout's own: __len__ and __keys__.
         if type(length) is not int or length < 1 or length != self.records.count - 2:
             raise DataError(
                 f"{self.path}: its record __len__ says {length!r}, but it holds {self.records.count - 2} images; "

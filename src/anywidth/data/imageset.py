@@ -46,7 +46,7 @@ class Unreadable:
         if self.count > self.limit:
             reason = f"{type(error).__name__}: {error}"
             raise DataError(
-                f"{source.place(index)}: cannot be read ({reason}), and {self.count - 1} before it; mend or remove "
+                f"{source.place(index)}: cannot be read ({reason}), and {self.count - 1} before it; repair or remove "
                 f"these images, or raise data.corrupt_limit (now {self.limit})"
             )
 
@@ -84,9 +84,10 @@ class ImageSet(Dataset[Any]):
 
     def __getitems__(self, keys: list[tuple[int, int] | int]) -> Any:
         """The items of a batch; (N, C, H, W) and (N,) at once where nothing is done to them."""
+        # torch calls this instead of `__getitem__` for a whole batch. One index replaces N reads and a stack.
         if self.transform is None and isinstance(self.source, Tensors):
-            chosen = self.indices[[key[0] if isinstance(key, tuple) else key for key in keys]]
-            return self.source.images[chosen], self.source.labels[chosen]
+            positions = self.indices[[key[0] if isinstance(key, tuple) else key for key in keys]]
+            return self.source.images[positions], self.source.labels[positions]
         return [self[key] for key in keys]
 
     def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, int] | Failure | None:
@@ -99,6 +100,8 @@ class ImageSet(Dataset[Any]):
                 return Failure(str(error))
 
     def _item(self, position: int) -> tuple[Tensor, int] | None:
+        # position 7 unreadable -> 8, 9, ... of the same order: a function of the position alone, so every process and
+        # every restart takes the same substitute.
         for shift in range(_TRIES if self.replace else 1):
             index = int(self.indices[(position + shift) % len(self.indices)])
             try:

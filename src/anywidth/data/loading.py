@@ -61,13 +61,13 @@ class Batches:
             generator=torch.Generator().manual_seed(0),
         )
         try:
-            for number, batch in enumerate(loader):
+            for batch_index, batch in enumerate(loader):
                 if isinstance(batch, Failure):
                     raise DataError(batch.message)
                 x, y = batch
                 if len(y) == 0:  # no image of it could be read
                     continue
-                yield (x, y) if self.mix is None else self.mix(x, y, number)
+                yield (x, y) if self.mix is None else self.mix(x, y, batch_index)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -92,8 +92,8 @@ class Mix:
         self.seeds = seeds
         self.mixed = Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=0.0, num_classes=classes)
 
-    def __call__(self, x: Tensor, y: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        with seeded(int(self.seeds[number])):
+    def __call__(self, x: Tensor, y: Tensor, batch_index: int) -> tuple[Tensor, Tensor]:
+        with seeded(int(self.seeds[batch_index])):
             return self.mixed(x, y)
 
 
@@ -121,6 +121,7 @@ def _check(images: int, config: DataConfig, world: int, micro: int) -> None:
 
 def _order(images: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
     """Positions, shuffled, and the seed of each position's noise."""
+    # The seed belongs to the image and not to its place in the epoch: `noise[order]`.
     order = torch.randperm(images, generator=generator(seed, _ORDER, epoch))
     noise = torch.randint(2**62, (images,), generator=generator(seed, _NOISE, epoch))
     return order, noise[order]
@@ -153,6 +154,7 @@ def train_batches(
     Raises:
         DataError: a batch that cannot be shared evenly, or is not filled.
     """
+    # 10 images, batch 4, two processes: 2 steps, order[:8] -> (2, 2, 1, 2). Rank 1 reads order[2:4], then order[6:8].
     images = splits.train
     _check(len(images), config, world, micro)
     order, noise = _order(len(images), seed, epoch)
@@ -171,12 +173,13 @@ def train_batches(
 
 
 def _mix(
-    splits: Splits, config: DataConfig, seed: int, epoch: int, rank: int, first: int, count: int
+    splits: Splits, config: DataConfig, seed: int, epoch: int, rank: int, skipped: int, count: int
 ) -> Mix | None:
     augment = config.augment
     if not augment.mixup and not augment.cutmix:
         return None
-    seeds = torch.randint(2**62, (first + count,), generator=generator(seed, _MIX, epoch, rank))[first:]
+    # Drawn from the start of the epoch and then cut, so that a resumed epoch mixes its batches as before.
+    seeds = torch.randint(2**62, (skipped + count,), generator=generator(seed, _MIX, epoch, rank))[skipped:]
     return Mix(augment.mixup, augment.cutmix, len(splits.classes), seeds)
 
 
@@ -192,6 +195,8 @@ def calibration_batches(
     size = min(config.batch_size, _CALIBRATION_BATCH, len(images))
     order, noise = _order(len(images), seed, _CALIBRATION)
     count = len(images) // size
+    # Batch k goes to process k mod world: with two processes, rank 1 reads batches 1, 3, 5, ... Whole batches, since batch
+    # norms see one at a time, and the statistics must not depend on the number of processes.
     keys = [
         list(
             zip(
@@ -209,6 +214,7 @@ def eval_batches(
     images: ImageSet, config: DataConfig, *, rank: int = 0, world: int = 1, batch_size: int = 256
 ) -> Batches:
     """One process's share of the images, each once, in order."""
-    mine = range(rank, len(images), world)
-    keys = [list(mine[start : start + batch_size]) for start in range(0, len(mine), batch_size)]
+    # 10 images, two processes, rank 1: 1, 3, 5, 7, 9.
+    positions = range(rank, len(images), world)
+    keys = [list(positions[start : start + batch_size]) for start in range(0, len(positions), batch_size)]
     return Batches(images, keys, workers=config.workers)

@@ -52,17 +52,18 @@ class Packed:
         return self.count
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        found = self.records.get(_key(index))
-        if found is None:
+        record = self.records.get(_key(index))
+        if record is None:
             raise ValueError("no such record")
-        (label,) = struct.unpack_from("<i", found)
-        return decoded(found[4:]), label
+        (label,) = struct.unpack_from("<i", record)
+        return decoded(record[4:]), label
 
     def place(self, index: int) -> str:
         return f"{self.path}, image {index}"
 
 
 def _key(index: int) -> bytes:
+    # Digits of a fixed width sort like numbers, so that reading in order goes through the file in order.
     return b"%010d" % index
 
 
@@ -79,6 +80,8 @@ def _write(
             str(temporary), subdir=False, map_size=size, lock=False, sync=False, writemap=False
         )
         try:
+            # A write transaction keeps its pages in memory, hence many; no sync before the end, as `replacing` shows the file only
+            # when it is complete.
             for start in range(0, meta["count"], _COMMIT_EVERY):
                 with env.begin(write=True) as transaction:
                     for index, (content, label) in enumerate(islice(images, _COMMIT_EVERY), start):
@@ -107,6 +110,7 @@ def pack(
         out: file to write.
         report: is told how many images are done, now and then.
     """
+    # LMDB needs an upper bound in advance. A large record takes whole pages of its own, and the tree some more.
     size = sum(os.path.getsize(path) + 8192 for path in paths) * 5 // 4 + 2**24  # pages are 4 KiB
     images = ((Path(path).read_bytes(), label) for path, label in zip(paths, labels, strict=True))
     _write(images, {"format": _FORMAT, "classes": classes, "count": len(paths)}, out, size, report)

@@ -35,6 +35,7 @@ class Shards:
         self.shards = sorted(root.glob(f"{prefix}*.tar"))
         if not self.shards:
             raise DataError(f"{root}: no shards {prefix}*.tar here; expected those and val*.tar or test*.tar")
+        # (images, 4): shard, offset, size, class.
         self.rows = torch.tensor(_index(self.shards, root / f"{prefix}.index.json"))
         names = root / "classes.txt"
         count = int(self.rows[:, 3].max()) + 1
@@ -57,26 +58,29 @@ class Shards:
         return f"{self.shards[shard]}, byte {offset}"
 
 
-def _index(shards: list[Path], kept: Path) -> list[list[int]]:
+def _index(shards: list[Path], index_path: Path) -> list[list[int]]:
     """[shard, offset, size, class] of every image."""
-    facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in shards]
-    if kept.exists():
+    # Listing reads the header of every file in every shard, so the list is kept; a shard of another size or date makes it anew.
+    fingerprints = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in shards]
+    if index_path.exists():
         try:
-            saved = json.loads(kept.read_text())
-            if saved["format"] == _FORMAT and saved["shards"] == facts:
+            saved = json.loads(index_path.read_text())
+            if saved["format"] == _FORMAT and saved["shards"] == fingerprints:
                 return saved["rows"]
         except (ValueError, KeyError, TypeError):
             pass  # made again below
-    rows = [row for number, path in enumerate(shards) for row in _shard(number, path)]
+    rows = [row for shard_index, path in enumerate(shards) for row in _shard(shard_index, path)]
     if not rows:
         raise DataError(f"{shards[0].parent}: the shards hold no images")
-    if os.access(kept.parent, os.W_OK):
-        write_json(kept, {"format": _FORMAT, "shards": facts, "rows": rows})
+    if os.access(index_path.parent, os.W_OK):
+        write_json(index_path, {"format": _FORMAT, "shards": fingerprints, "rows": rows})
     return rows
 
 
-def _shard(number: int, path: Path) -> list[list[int]]:
-    places: dict[str, tuple[int, int]] = {}
+def _shard(shard_index: int, path: Path) -> list[list[int]]:
+    # "n01/a.jpg" at byte 512 with 9000 bytes and "n01/a.cls" with the text "3" -> [shard, 512, 9000, 3]. Offsets point into
+    # the tar file, which is never unpacked.
+    spans: dict[str, tuple[int, int]] = {}
     labels: dict[str, int] = {}
     try:
         with tarfile.open(path) as tar:
@@ -85,15 +89,15 @@ def _shard(number: int, path: Path) -> list[list[int]]:
                 name, _, ending = base.partition(".")
                 key = f"{folder}/{name}"
                 if ending.lower() in _IMAGES:
-                    places[key] = (member.offset_data, member.size)
+                    spans[key] = (member.offset_data, member.size)
                 elif ending == "cls":
                     file = tar.extractfile(member)
                     labels[key] = int(file.read()) if file is not None else -1
     except (tarfile.TarError, ValueError, EOFError) as error:
         raise DataError(f"{path}: cannot be read as a shard ({error}); fetch it again") from None
-    for key in places:
+    for key in spans:
         if labels.get(key, -1) < 0:
             raise DataError(
                 f"{path}: the image {key.lstrip('/')} has no class: expected a number in {key.lstrip('/')}.cls"
             )
-    return [[number, *place, labels[key]] for key, place in places.items()]
+    return [[shard_index, *span, labels[key]] for key, span in spans.items()]

@@ -73,12 +73,12 @@ class Folder:
         if empty:
             raise DataError(f"{root / empty[0]}: the class has no images; add some, or remove the folder")
         try:
-            found = datasets.ImageFolder(str(root))
+            image_folder = datasets.ImageFolder(str(root))
         except FileNotFoundError as error:
             raise DataError(f"{root}: {' '.join(str(error).split())}") from None
-        self.classes = tuple(found.classes)
-        self.paths = [path for path, _ in found.samples]
-        self.labels = torch.tensor(found.targets)
+        self.classes = tuple(image_folder.classes)
+        self.paths = [path for path, _ in image_folder.samples]
+        self.labels = torch.tensor(image_folder.targets)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -97,16 +97,16 @@ def cifar(name: str, root: Path, *, train: bool) -> Tensors:
     Raises:
         DataError: files that are missing or altered.
     """
-    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    dataset_class = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     try:
-        found = kind(str(root), train=train, download=False)
+        dataset = dataset_class(str(root), train=train, download=False)
     except RuntimeError:
         raise DataError(
-            f"{root}: {name} is not here, or is damaged: expected the folder {kind.base_folder}, or folders of "
+            f"{root}: {name} is not here, or is damaged: expected the folder {dataset_class.base_folder}, or folders of "
             "images train/CLASS/FILE and test/CLASS/FILE"
         ) from None
-    images = torch.from_numpy(found.data).permute(0, 3, 1, 2)
-    return Tensors(images, torch.tensor(found.targets), found.classes, f"{name} in {root}")
+    images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)
+    return Tensors(images, torch.tensor(dataset.targets), dataset.classes, f"{name} in {root}")
 
 
 def svhn(root: Path, *, train: bool, extra: bool = False) -> Tensors:
@@ -123,17 +123,17 @@ def svhn(root: Path, *, train: bool, extra: bool = False) -> Tensors:
     Source: Netzer et al., "Reading digits in natural images with unsupervised feature learning"; class 0 is the digit 0.
     """
     names = ["test"] if not train else ["train", "extra"] if extra else ["train"]
-    parts = []
+    subsets = []
     for name in names:
         try:
-            parts.append(datasets.SVHN(str(root), split=name, download=False))
+            subsets.append(datasets.SVHN(str(root), split=name, download=False))
         except RuntimeError:
             raise DataError(
                 f"{root}: svhn is not here, or is damaged: expected the file {datasets.SVHN.split_list[name][1]}, or "
                 "folders of images train/CLASS/FILE and test/CLASS/FILE"
             ) from None
-    images = torch.cat([torch.from_numpy(part.data).contiguous() for part in parts])
-    labels = torch.cat([torch.from_numpy(part.labels) for part in parts])
+    images = torch.cat([torch.from_numpy(subset.data).contiguous() for subset in subsets])
+    labels = torch.cat([torch.from_numpy(subset.labels) for subset in subsets])
     return Tensors(images, labels, [str(digit) for digit in range(10)], f"svhn in {root}")
 
 
@@ -152,6 +152,7 @@ def digits(*, test_fraction: float = 0.2, seed: int = 0) -> tuple[Tensors, Tenso
     pixels, numbers = load_digits(return_X_y=True)
     images = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 8 - 1  # pixels are 0..16
     labels = torch.as_tensor(numbers, dtype=torch.int64)
+    # 1797 images and a fraction of 0.2: 359 for testing, 1438 for training.
     tested = round(len(images) * test_fraction)
     if not 0 < tested < len(images):
         raise DataError(

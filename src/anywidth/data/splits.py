@@ -53,10 +53,10 @@ def load(config: DataConfig) -> Splits:
     """
     train, test = _sources(config)
     if train.classes != test.classes:
-        few = sorted(set(train.classes) ^ set(test.classes))[:3]
+        differing = sorted(set(train.classes) ^ set(test.classes))[:3]
         raise DataError(
             f"{config.root}: {len(train.classes)} classes for training and {len(test.classes)} for testing are not "
-            f"the same ({', '.join(few) or 'in another order'}); give both the same folders"
+            f"the same ({', '.join(differing) or 'in another order'}); give both the same folders"
         )
     expected = config.classes or _CLASSES.get(config.name)
     if expected is not None and len(train.classes) != expected:
@@ -66,6 +66,7 @@ def load(config: DataConfig) -> Splits:
         )
     kept, held_out = _cut(len(train), config)
     noisy, plain = _transforms(config)
+    # Held-out images are training images: one count of failures, but the transform of testing.
     counts = Unreadable(len(train), config.corrupt_limit), Unreadable(len(test), config.corrupt_limit)
     return Splits(
         train=ImageSet(train, kept, noisy, counts[0], replace=True),
@@ -83,6 +84,7 @@ def _cut(size: int, config: DataConfig) -> tuple[torch.Tensor, torch.Tensor]:
         )
     if config.held_out == 0:
         return torch.arange(size), torch.arange(0)
+    # size 6, held_out 2, order (4, 0, 5, 1, 3, 2): held out (0, 4), the others (1, 2, 3, 5).
     order = torch.randperm(size, generator=generator(config.seed, _HELD_OUT))
     return order[config.held_out :].sort().values, order[: config.held_out].sort().values
 
@@ -117,6 +119,7 @@ def _lmdb(path: Path, config: DataConfig) -> Source:
 
 def _test(root: Path, form: str) -> Path:
     """val, or test where there is no val."""
+    # "val" where there are both, or neither: then the message names "val".
     val, test = (root / form.format(name) for name in ("val", "test"))
     return test if test.exists() and not val.exists() else val
 

@@ -48,6 +48,7 @@ class Lighting(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        # (3, 3) @ (3) -> one number per colour, the same for all pixels.
         noise = self.vectors @ (self.values * self.std * torch.randn(3))
         return x + noise.view(3, 1, 1)
 
@@ -74,11 +75,12 @@ def _auto(name: str, size: int, augment: Augment, default: tuple[Any, Any]) -> A
     mean, _ = _pixels(augment, default)
     grey = tuple(min(255, round(255 * m)) for m in mean)
     settings = {"translate_const": int(size * 0.45), "img_mean": grey}
-    kind = name.split("-")[0]
+    # "rand-m9-mstd0.5-inc1" is RandAugment of magnitude 9; names without such a prefix ("v0", "original") are AutoAugment.
+    family = name.split("-")[0]
     make: Any = timm_policies.auto_augment_transform
-    if kind == "rand":
+    if family == "rand":
         make = timm_policies.rand_augment_transform
-    elif kind == "augmix":
+    elif family == "augmix":
         make, settings = timm_policies.augment_and_mix_transform, {**settings, "translate_pct": 0.3}
     try:
         policy = make(name, settings)
@@ -107,6 +109,7 @@ def train_transform(augment: Augment, size: int, default: tuple[Any, Any] = IMAG
         steps += [v2.Resize(size, antialias=True), v2.CenterCrop(size)]
     if padding := _value(augment, "padding"):
         steps.append(v2.RandomCrop(size, padding=padding))
+    # timm's policies take images of PIL, so they come before pixels become numbers.
     if augment.auto is not None:
         steps += [v2.ToPILImage(), _auto(augment.auto, size, augment, default)]
     if jitter := _value(augment, "jitter"):
@@ -127,6 +130,7 @@ def eval_transform(
 ) -> Transform:
     """The shorter side scaled to size / crop_share, the centre square of it, normalised as in training."""
     share = (0.875 if size >= 96 else 1.0) if crop_share is None else crop_share
+    # size 224, share 0.875: the shorter side becomes 256.
     steps = [v2.Resize(round(size / share), antialias=True), v2.CenterCrop(size)]
     steps += [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), *_finish(augment, default)]
     return v2.Compose([*steps, v2.ToPureTensor()])

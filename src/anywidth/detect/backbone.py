@@ -47,24 +47,42 @@ def load_backbone_(net: Elastic, classifier: Elastic) -> BackboneReport:
     Raises:
         CheckpointError: tensors that are missing or of another shape, or a width that the classifier lacks.
     """
+    # One tensor has three names, for instance
+    # `features.1.body.0.weight` in our ResNet, `layer1.0.conv1.weight` in torchvision and
+    # `backbone.body.layer1.0.conv1.weight` in the detector.
     root, names = _root(net), _names(classifier.model)
-    taken = {f"{root}.{names[name]}": name for name in classifier.model.state_dict()}
-    wide = _wide(net.model)
-    wanted = {n: t for n, t in wide.items() if n.startswith(f"{root}.")}
-    given = _wide(classifier.model)
-    _check(wanted, {mine: given[theirs] for mine, theirs in taken.items()})
-    matched = {label: _match(net, label, classifier, wanted, taken) for label in net.widths}
+    classifier_names = {f"{root}.{names[name]}": name for name in classifier.model.state_dict()}
+    detector_tensors = _wide(net.model)
+    backbone_tensors = {n: t for n, t in detector_tensors.items() if n.startswith(f"{root}.")}
+    classifier_tensors = _wide(classifier.model)
+    _check(
+        backbone_tensors,
+        {
+            backbone_name: classifier_tensors[classifier_name]
+            for backbone_name, classifier_name in classifier_names.items()
+        },
+    )
+    classifier_labels = {
+        label: _match(net, label, classifier, backbone_tensors, classifier_names) for label in net.widths
+    }
     loaded = 0
     with torch.no_grad():
-        for name, tensor in wanted.items():
-            if name in taken:
-                tensor.copy_(given[taken[name]])
+        # Full-width tensors first; then, for each narrow width, the norms that it stores separately.
+        for name, tensor in backbone_tensors.items():
+            if name in classifier_names:
+                tensor.copy_(classifier_tensors[classifier_names[name]])
                 loaded += 1
-        for label, other in matched.items():
-            loaded += _norms_(net, net.widths[label], classifier, classifier.widths[other], taken)
+        for label, classifier_label in classifier_labels.items():
+            loaded += _norms_(
+                net, net.widths[label], classifier, classifier.widths[classifier_label], classifier_names
+            )
     net.drop_views_()
-    unused = tuple(theirs for mine, theirs in taken.items() if mine not in wanted)
-    return BackboneReport(loaded=loaded, unused=unused, widths=matched)
+    unused = tuple(
+        classifier_name
+        for backbone_name, classifier_name in classifier_names.items()
+        if backbone_name not in backbone_tensors
+    )
+    return BackboneReport(loaded=loaded, unused=unused, widths=classifier_labels)
 
 
 def _wide(model: nn.Module) -> dict[str, Tensor]:
@@ -79,58 +97,64 @@ def _root(net: Elastic) -> str:
 
 def _names(model: nn.Module) -> dict[str, str]:
     """Tensor of the classifier -> its name in torchvision's."""
-    own = list(model.state_dict())
+    names = list(model.state_dict())
     if not isinstance(model, ResNet):
-        return {name: name for name in own}
+        return {name: name for name in names}
     blocks = next(b for b in BLOCKS.values() if sum(b) == len(model.features) - 1)  # type: ignore[arg-type]
-    places = [f"layer{s}.{i}" for s, count in enumerate(blocks, 1) for i in range(count)]
-    return {name: _torchvision_name(name, places) for name in own}
+    block_paths = [f"layer{s}.{i}" for s, count in enumerate(blocks, 1) for i in range(count)]
+    return {name: _torchvision_name(name, block_paths) for name in names}
 
 
-def _torchvision_name(name: str, places: list[str]) -> str:
+def _torchvision_name(name: str, block_paths: list[str]) -> str:
     stem = re.fullmatch(r"features\.0\.([01])\.(.+)", name)
     if stem:
         return f"{_LAYERS[stem[1]]}.{stem[2]}"
     block = re.fullmatch(r"features\.(\d+)\.(body|shortcut)\.(\d)\.(.+)", name)
     if block is None:
         return name
-    place = places[int(block[1]) - 1]
-    inner = _LAYERS[block[3]] if block[2] == "body" else f"downsample.{block[3]}"
-    return f"{place}.{inner}.{block[4]}"
+    block_path = block_paths[int(block[1]) - 1]
+    layer = _LAYERS[block[3]] if block[2] == "body" else f"downsample.{block[3]}"
+    return f"{block_path}.{layer}.{block[4]}"
 
 
-def _check(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    missing = [n for n in wanted if n not in given and not n.endswith("num_batches_tracked")]
+def _check(expected: Mapping[str, Tensor], available: Mapping[str, Tensor]) -> None:
+    missing = [n for n in expected if n not in available and not n.endswith("num_batches_tracked")]
     shapes = [
-        f"{n} is {list(given[n].shape)} in the classifier, {list(t.shape)} in the detector"
-        for n, t in wanted.items()
-        if n in given and given[n].shape != t.shape
+        f"{n} is {list(available[n].shape)} in the classifier, {list(t.shape)} in the detector"
+        for n, t in expected.items()
+        if n in available and available[n].shape != t.shape
     ]
     problems = [
-        f"{len(found)} {kind} ({'; '.join(found[:3])})"
-        for kind, found in (("missing", missing), ("of another shape", shapes))
-        if found
+        f"{len(descriptions)} {problem} ({'; '.join(descriptions[:3])})"
+        for problem, descriptions in (("missing", missing), ("of another shape", shapes))
+        if descriptions
     ]
     if problems:
         raise CheckpointError(f"the classifier does not fit the backbone: {', '.join(problems)}")
 
 
 def _match(
-    net: Elastic, label: Hashable, classifier: Elastic, wanted: Mapping[str, Tensor], taken: Mapping[str, str]
+    net: Elastic,
+    label: Hashable,
+    classifier: Elastic,
+    backbone_tensors: Mapping[str, Tensor],
+    classifier_names: Mapping[str, str],
 ) -> Hashable:
     """The classifier's width whose norms have the channels of the detector's width."""
-    norms = {
-        n: t.numel() for n, t in _norm_state(net, net.widths[label]).items() if n in wanted and n in taken
+    channels = {
+        n: t.numel()
+        for n, t in _norm_state(net, net.widths[label]).items()
+        if n in backbone_tensors and n in classifier_names
     }
-    for other, width in classifier.widths.items():
+    for classifier_label, width in classifier.widths.items():
         state = _norm_state(classifier, width)
-        if all(state[taken[n]].numel() == size for n, size in norms.items()):
+        if all(state[classifier_names[n]].numel() == size for n, size in channels.items()):
             if not classifier.has_statistics(width):
                 raise CheckpointError(
-                    f"the classifier has no batch-norm statistics at width {other!r}; call classifier.calibrate(loader, "
-                    f"widths=[{other!r}]) first"
+                    f"the classifier has no batch-norm statistics at width {classifier_label!r}; call classifier.calibrate(loader, "
+                    f"widths=[{classifier_label!r}]) first"
                 )
-            return other
+            return classifier_label
     raise CheckpointError(
         f"the classifier lists no width with the channels of {label!r} in the detector's backbone; it has "
         f"{', '.join(map(repr, classifier.widths))}"
@@ -139,22 +163,40 @@ def _match(
 
 def _norm_state(net: Elastic, width: Width) -> dict[str, Tensor]:
     """Every tensor of every batch norm at a width."""
-    own = net.norms.overrides(width)
-    wide = dict(net.model.named_parameters()) | dict(net.model.named_buffers())
+    overrides = net.norms.overrides(width)
+    full_tensors = dict(net.model.named_parameters()) | dict(net.model.named_buffers())
+    # A width stores only what differs from the full network; the rest is a slice of the full tensor,
+    # (C,) -> (K,).
     state = {}
     for path, m in batch_norms(net.model).items():
         for name in (*m._parameters, *m._buffers):
-            full = f"{path}.{name}"
-            part = cut(net.space, full, width)
-            state[full] = own[full] if full in own else wide[full] if part is None else part.of(wide[full])
+            tensor_name = f"{path}.{name}"
+            slicing = cut(net.space, tensor_name, width)
+            state[tensor_name] = (
+                overrides[tensor_name]
+                if tensor_name in overrides
+                else full_tensors[tensor_name]
+                if slicing is None
+                else slicing.of(full_tensors[tensor_name])
+            )
     return state
 
 
-def _norms_(net: Elastic, width: Width, classifier: Elastic, other: Width, taken: Mapping[str, str]) -> int:
+def _norms_(
+    net: Elastic,
+    width: Width,
+    classifier: Elastic,
+    classifier_width: Width,
+    classifier_names: Mapping[str, str],
+) -> int:
     """Copy the norms of one width; how many tensors that were. The full width has them already."""
-    own = net.norms.overrides(width)
-    given = _norm_state(classifier, other)
-    found = [(t, given[taken[n]]) for n, t in own.items() if n in taken and taken[n] in given]
-    for tensor, source in found:
+    overrides = net.norms.overrides(width)
+    classifier_state = _norm_state(classifier, classifier_width)
+    pairs = [
+        (t, classifier_state[classifier_names[n]])
+        for n, t in overrides.items()
+        if n in classifier_names and classifier_names[n] in classifier_state
+    ]
+    for tensor, source in pairs:
         tensor.copy_(source)
-    return len(found)
+    return len(pairs)

@@ -94,10 +94,11 @@ def elastic_detector(
     labels: dict[Hashable, float] = {label: float(share) for label, share in listed}
     if not labels:
         raise WidthError("widths is empty: name at least one")
-    given = {**(_REFERENCE if preset == "reference" else {}), **check_names(parts)}
-    shares = shares_of(given, labels)
+    part_shares = {**(_REFERENCE if preset == "reference" else {}), **check_names(parts)}
+    # label -> part -> ratio; a part whose ratio is 1.0 at every label leaves the search space altogether.
+    shares = shares_of(part_shares, labels)
     policies = {"divisor": divisor, "minimum": minimum}
-    space, frozen = _space(model, shape, given, fixed_parts(shares.values()), tuple(freeze), policies)
+    space, frozen = _space(model, shape, part_shares, fixed_parts(shares.values()), tuple(freeze), policies)
     net = Elastic(
         model,
         detectors.example_images(model, shape),
@@ -114,7 +115,7 @@ def elastic_detector(
         trainable_layers = 3
     if trainable_layers is not None:
         detectors.freeze_stages_(model, trainable_layers)
-    _settle_(net, backbone, constant_norms)
+    _prepare_norms_(net, backbone, constant_norms)
     return net
 
 
@@ -129,7 +130,7 @@ def _model(
     if num_classes is not None or options:
         raise ValueError(
             f"num_classes and {', '.join(options) or 'options'} belong to a detector given by its name; this "
-            f"{type(detector).__name__} is made already"
+            f"{type(detector).__name__} already exists"
         )
     with_norms_(detector)
     return detector
@@ -141,32 +142,37 @@ def with_norms_(model: nn.Module) -> None:
     for path, m in list(model.named_modules()):
         if isinstance(m, FrozenBatchNorm2d):
             weight = m.get_buffer("weight")
-            made = nn.BatchNorm2d(weight.numel(), eps=m.eps).to(weight)
+            norm = nn.BatchNorm2d(weight.numel(), eps=m.eps).to(weight)
             for name, t in m.named_buffers():
-                getattr(made, name).copy_(t)
-            made.train(m.training).requires_grad_(False)
-            model.set_submodule(path, made)
+                getattr(norm, name).copy_(t)
+            norm.train(m.training).requires_grad_(False)
+            model.set_submodule(path, norm)
 
 
 def _space(
     model: nn.Module,
     shape: Sequence[int],
-    given: Mapping[str, Any],
+    part_shares: Mapping[str, Any],
     fixed: set[str],
     freeze: tuple[str, ...],
     policies: Mapping[str, Policy],
 ) -> tuple[ChannelSpace, tuple[str, ...]]:
     """The channel space without the parts that stay, and everything that was frozen for it."""
+    # Two traces: the first finds the channel groups of every part, the second leaves out the groups of
+    # the fixed parts. Freezing by name needs the names, hence the order.
     example = detectors.example_images(model, shape)
     with detectors.short_run(model, shape):
-        everything = build(trace(model, example), [])
-        check_parts(given, everything)
+        full_space = build(trace(model, example), [])
+        check_parts(part_shares, full_space)
         if fixed == set(PARTS):
             raise WidthError(
                 "parts: all are 1.0 at all widths, so nothing is elastic; give one of them smaller shares"
             )
-        names = groups_of(everything)
-        frozen = (*freeze, *(_module(name) for part in PARTS if part in fixed for name in names[part]))
+        names = groups_of(full_space)
+        frozen = (
+            *freeze,
+            *(_module(name) for part_name in PARTS if part_name in fixed for name in names[part_name]),
+        )
         return probed_space(model, example, frozen, **policies), frozen
 
 
@@ -177,11 +183,13 @@ def _module(group: str) -> str:
 def _elastic(space: ChannelSpace, row: Mapping[str, float]) -> dict[str, float]:
     """The shares of parts that have channel groups."""
     groups = groups_of(space)
-    return {part: share for part, share in row.items() if groups[part]}  # type: ignore[index]
+    return {part_name: share for part_name, share in row.items() if groups[part_name]}  # type: ignore[index]
 
 
-def _settle_(net: Elastic, backbone: Elastic | None, constant: bool | None) -> None:
+def _prepare_norms_(net: Elastic, backbone: Elastic | None, constant: bool | None) -> None:
     """Norms and weights of the backbone, and what becomes of the norms in training."""
+    # A detection batch has one or two images: too few for statistics, so those of the classifier stay where only the
+    # backbone has norms.
     if constant is None:
         constant = all(part_of(path) == "backbone" for path in batch_norms(net.model))
     if backbone is not None:
@@ -200,15 +208,15 @@ def _warn(net: Elastic) -> None:
     """Ordinary weights know the full width only."""
     if not any(_measured(m) for m in batch_norms(net.model).values()):
         return
-    without = [
+    uncalibrated = [
         label
         for label, w in net.widths.items()
         if w != net.space.full and (net.norms.policy == "frozen" or not net.norms.ready(w))
     ]
-    if without:
+    if uncalibrated:
         warnings.warn(
             f"the weights of this {type(net.model).__name__} were trained at one width, and its widths "
-            f"{', '.join(map(repr, without))} have no batch-norm statistics of their own, so they will detect next to nothing: "
+            f"{', '.join(map(repr, uncalibrated))} have no batch-norm statistics of their own, so they will detect next to nothing: "
             "give a slimmable classifier (backbone=...), or call net.calibrate(loader) and train at these widths",
             OrdinaryWeightsWarning,
             stacklevel=4,

@@ -45,26 +45,28 @@ def part_macs(
         if count < 0:
             raise ValueError(f"{name}={count} counts regions and is at least 0")
     space = net.space if size is None else _space_at(net, (size, size) if isinstance(size, int) else size)
+    # The network was traced with few regions, and the cost of a head on regions is linear in their number:
+    # what the box head costs for 24 regions, divided by 24 and multiplied by `rois`.
     kept = kept_rows(space, [net.width(w)], net.width)
-    parts: dict[str, list[Term]] = {}
+    terms_by_row: dict[str, list[Term]] = {}
     for term in space.terms:
-        parts.setdefault(_row(term.module), []).append(term)
-    found: dict[str, int] = {}
-    for row, terms in parts.items():
+        terms_by_row.setdefault(_row(term.module), []).append(term)
+    macs_by_row: dict[str, int] = {}
+    for row, terms in terms_by_row.items():
         macs = int(CostModel(replace(space, terms=tuple(terms)), {}).macs(kept)[0])
-        seen = _regions(terms)
-        if seen is not None:
-            assert macs % seen == 0, f"{row}: {macs} multiply-adds for {seen} regions"
-            macs = macs // seen * (rois if row == _BOXES else detections)
-        found[row] = macs
-    return {**found, "total": sum(found.values())}
+        traced_regions = _regions(terms)
+        if traced_regions is not None:
+            assert macs % traced_regions == 0, f"{row}: {macs} multiply-adds for {traced_regions} regions"
+            macs = macs // traced_regions * (rois if row == _BOXES else detections)
+        macs_by_row[row] = macs
+    return {**macs_by_row, "total": sum(macs_by_row.values())}
 
 
 def _row(module: str) -> str:
     """What a module counts for: backbone, neck, or the first word of what a head is called."""
-    part = part_of(module)
-    if part != "heads":
-        return part
+    part_name = part_of(module)
+    if part_name != "heads":
+        return part_name
     names = module.split(".")
     if names[0] in ("roi_heads", "head") and len(names) > 1:
         return names[1].partition("_")[0]
@@ -87,6 +89,8 @@ def _space_at(net: Elastic, size: Sequence[int]) -> ChannelSpace:
     freeze = net.space.freeze
     if not freeze:  # or the network was loaded, and does not know them
         freeze = [name.partition("#")[0] for name in build(walk, []).names if name not in net.space.names]
-    found = build(walk, frozen_by_name(walk, net.model, freeze))
-    assert found.names == net.space.names, "the same network has the same channel groups at every image size"
-    return replace(net.space, terms=found.terms)
+    resized_space = build(walk, frozen_by_name(walk, net.model, freeze))
+    assert resized_space.names == net.space.names, (
+        "the same network has the same channel groups at every image size"
+    )
+    return replace(net.space, terms=resized_space.terms)

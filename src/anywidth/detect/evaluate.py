@@ -47,37 +47,41 @@ def detections(
                 f"width {w} has no batch-norm statistics. Call net.calibrate(loader, widths=[{w}]) first, or train at this width."
             )
     device = next(net.parameters()).device
-    found: list[list[Result]] = [[] for _ in widths]
-    training, done = net.training, 0
+    results_by_width: list[list[Result]] = [[] for _ in widths]
+    training, image_count = net.training, 0
     net.eval()
     try:
         for images, targets in batches:
-            here = [image.to(device) for image in images]
+            device_images = [image.to(device) for image in images]
             ids = [int(target["image_id"]) for target in targets]
             for row, width in enumerate(widths):
-                found[row] += to_coco(
-                    objects(net.at(width)(here), len(raw_ids) if spare else None), ids, raw_ids, kinds
+                results_by_width[row] += to_coco(
+                    objects(net.at(width)(device_images), len(raw_ids) if spare else None),
+                    ids,
+                    raw_ids,
+                    kinds,
                 )
-            done += len(ids)
-            report(done)
+            image_count += len(ids)
+            report(image_count)
     finally:
         net.train(training)
-    return found
+    return results_by_width
 
 
 def objects(outputs: Sequence[dict[str, Tensor]], classes: int | None = None) -> list[dict[str, Tensor]]:
-    """Detections of classes; one-stage detectors of torchvision have a score for label 0 too, which nothing is ever labelled with.
+    """Detections of real classes: one-stage detectors of torchvision also score label 0, which no object ever has.
 
     With `classes`, detections of labels above it are left out too.
     """
-    found = []
+    foreground = []
     for output in outputs:
+        # boxes (D, 4), labels (D,), scores (D,) -> the rows with 0 < label <= classes, in the same order.
         labels = output["labels"]
         kept = labels > 0
         if classes is not None:
             kept &= labels <= classes
-        found.append({name: t[kept] for name, t in output.items()})
-    return found
+        foreground.append({name: t[kept] for name, t in output.items()})
+    return foreground
 
 
 def kinds_of(model: nn.Module) -> tuple[Kind, ...]:

@@ -40,10 +40,10 @@ class DetectionLoss:
     reduction: Reduction = "sum"
 
     def __post_init__(self) -> None:
-        for name, kinds in (("proposals", Proposals), ("reduction", Reduction)):
-            if getattr(self, name) not in get_args(kinds):
+        for name, literal in (("proposals", Proposals), ("reduction", Reduction)):
+            if getattr(self, name) not in get_args(literal):
                 raise ValueError(
-                    f"{name} = {getattr(self, name)!r}: expected {' or '.join(map(repr, get_args(kinds)))}"
+                    f"{name} = {getattr(self, name)!r}: expected {' or '.join(map(repr, get_args(literal)))}"
                 )
         if not 0 <= self.distill < float("inf"):
             raise ValueError(f"distill = {self.distill!r}: expected a number from 0")
@@ -72,22 +72,24 @@ class DetectionLoss:
         Returns:
             (len(widths),) losses, detached.
         """
+        # widths = (1.0, 0.5): pass 0 runs the widest network and records its proposals and features, which
+        # pass 1 may read. Each pass runs backward at once, so that the graph of one width is alive at a time.
         images, targets = batch
         share = 1 / len(widths) if self.reduction == "mean" else 1.0
-        losses, widest = [], _Seen()
+        losses, widest = [], _Recording()
         for index, width in enumerate(widths):
             view = how.view(net, width)
-            first = index == 0
-            seen = widest if first else _Seen()
-            given = None if first or self.proposals == "own" else widest.proposals
+            is_widest = index == 0
+            recording = widest if is_widest else _Recording()
+            shared_proposals = None if is_widest or self.proposals == "own" else widest.proposals
             with how.synchronised(index == len(widths) - 1):
-                with _watched(view, seen, given, features=self.distill > 0), how.autocast():
-                    found = how.run(partial(view, images, targets))
-                loss = torch.stack([_in_full(v) for v in found.values()]).sum()
-                if first:
+                with _recorded(view, recording, shared_proposals, features=self.distill > 0), how.autocast():
+                    loss_terms = how.run(partial(view, images, targets))
+                loss = torch.stack([_in_full(v) for v in loss_terms.values()]).sum()
+                if is_widest:
                     widest.detach_()
                 elif self.distill:
-                    loss = loss + self.distill * _distance(seen.features, widest.features)
+                    loss = loss + self.distill * _distance(recording.features, widest.features)
                 how.scale(share * loss).backward()
             losses.append(loss.detach())
         return torch.stack(losses)
@@ -98,30 +100,31 @@ def _in_full(loss: Tensor) -> Tensor:
     return loss if loss.dtype == torch.float64 else loss.float()
 
 
-class _Seen:
-    """What a pass made on its way."""
+class _Recording:
+    """Intermediate values of one forward pass."""
 
     def __init__(self) -> None:
         self.proposals: list[Tensor] | None = None
         self.features: list[Tensor] = []
 
     def detach_(self) -> None:
+        # Distillation moves the narrow widths towards the widest, never the reverse.
         self.features = [f.detach() for f in self.features]
 
 
 @contextmanager
-def _watched(
-    view: nn.Module, seen: _Seen, proposals: list[Tensor] | None, *, features: bool
+def _recorded(
+    view: nn.Module, recording: _Recording, proposals: list[Tensor] | None, *, features: bool
 ) -> Iterator[None]:
     """Keep proposals and features of a pass; with `proposals`, later heads see these."""
     hooks = []
 
     def regions(module: nn.Module, args: Any, out: Any) -> Any:
-        seen.proposals = [p.detach() for p in out[0]]
+        recording.proposals = [p.detach() for p in out[0]]
         return None if proposals is None else (proposals, out[1])
 
     def pyramid(module: nn.Module, args: Any, out: Any) -> None:
-        seen.features = list(out.values()) if isinstance(out, Mapping) else [out]
+        recording.features = list(out.values()) if isinstance(out, Mapping) else [out]
 
     with unnoticed(view):
         if isinstance(rpn := getattr(view, "rpn", None), nn.Module):
@@ -136,9 +139,10 @@ def _watched(
                 hook.remove()
 
 
-def _distance(mine: Sequence[Tensor], wide: Sequence[Tensor]) -> Tensor:
+def _distance(features: Sequence[Tensor], widest_features: Sequence[Tensor]) -> Tensor:
+    # One pair per pyramid level, e.g. (N, 128, h, w) and (N, 256, h, w): the first 128 channels are compared.
     levels = []
-    for a, b in zip(mine, wide, strict=True):
-        both = min(a.shape[1], b.shape[1])  # the widest as a whole may have the narrower neck
-        levels.append((a[:, :both] - b[:, :both].to(a)).square().mean())
+    for a, b in zip(features, widest_features, strict=True):
+        channels = min(a.shape[1], b.shape[1])  # the widest as a whole may have the narrower neck
+        levels.append((a[:, :channels] - b[:, :channels].to(a)).square().mean())
     return torch.stack(levels).mean()

@@ -57,15 +57,16 @@ def coco_metrics(
     """
     check_kinds(kinds)
     coco, evaluation = _backend(backend)
-    truth, place = _read(annotations)
-    _check_results(results, truth, place)
-    found = {}
-    for kind in kinds:
-        _check_truth(truth, kind, place, sigmas)
-        evaluated = of_kind(results, kind)
+    truth, source = _read(annotations)
+    _check_results(results, truth, source)
+    metrics = {}
+    for iou_type in kinds:
+        _check_truth(truth, iou_type, source, sigmas)
+        evaluated = of_kind(results, iou_type)
+        # Both packages print tables to stdout.
         with redirect_stdout(io.StringIO()):
-            found[kind] = _measured(coco, evaluation, truth, evaluated, kind, image_ids, sigmas)
-    return found
+            metrics[iou_type] = _measured(coco, evaluation, truth, evaluated, iou_type, image_ids, sigmas)
+    return metrics
 
 
 def _backend(name: str) -> tuple[Any, Any]:
@@ -76,7 +77,7 @@ def _backend(name: str) -> tuple[Any, Any]:
             return package.COCO, package.COCOeval_faster
         case "pycocotools":
             library("pycocotools", "detect")
-            coco, cocoeval = (library(f"pycocotools.{part}", "detect") for part in ("coco", "cocoeval"))
+            coco, cocoeval = (library(f"pycocotools.{module}", "detect") for module in ("coco", "cocoeval"))
             return coco.COCO, cocoeval.COCOeval
     raise ValueError(f"backend = {name!r}: expected 'faster_coco_eval' or 'pycocotools'")
 
@@ -84,65 +85,70 @@ def _backend(name: str) -> tuple[Any, Any]:
 def _read(annotations: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The ground truth, and its place for a message."""
     if isinstance(annotations, dict):
-        document, place = annotations, "annotations"
+        document, source = annotations, "annotations"
     else:
-        place = str(annotations)
+        source = str(annotations)
         try:
             document = json.loads(Path(annotations).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise DataError(f"{place}: no such file of annotations") from None
+            raise DataError(f"{source}: no such file of annotations") from None
         except ValueError as error:
-            raise DataError(f"{place}: is not JSON ({error}); fetch it again") from None
-    check(document, Path(place))
-    return document, place
+            raise DataError(f"{source}: is not JSON ({error}); fetch it again") from None
+    check(document, Path(source))
+    return document, source
 
 
-def _check_results(results: Sequence[Result], truth: dict[str, Any], place: str) -> None:
+def _check_results(results: Sequence[Result], truth: dict[str, Any], source: str) -> None:
     images = {image["id"] for image in truth["images"]}
     categories = {category["id"] for category in truth["categories"]}
     for result in results:
         if result["image_id"] not in images:
             raise ValueError(
-                f"{place}: a result is for image id {result['image_id']}, which is none of the {len(images)} images; "
+                f"{source}: a result is for image id {result['image_id']}, which is none of the {len(images)} images; "
                 "evaluate on the annotations of the images that were detected on"
             )
         if result["category_id"] not in categories:
             raise ValueError(
-                f"{place}: a result for image id {result['image_id']} has category_id {result['category_id']}, which is "
+                f"{source}: a result for image id {result['image_id']} has category_id {result['category_id']}, which is "
                 f"none of the {len(categories)} categories; map labels back to the ids of the file"
             )
 
 
-def _check_truth(truth: dict[str, Any], kind: Kind, place: str, sigmas: Sequence[float] | None) -> None:
-    field = FIELD[kind]
+def _check_truth(truth: dict[str, Any], iou_type: Kind, source: str, sigmas: Sequence[float] | None) -> None:
+    field = FIELD[iou_type]
     for entry in truth["annotations"]:
-        if kind == "keypoints" and entry.get("iscrowd"):
+        if iou_type == "keypoints" and entry.get("iscrowd"):
             continue
         if not entry.get(field):
             raise DataError(
-                f"{place}: annotation {entry['id']} of image id {entry['image_id']} has no {field}, which {kind!r} is "
-                f"measured on; take {'person_keypoints' if kind == 'keypoints' else 'instances'}_*.json, or leave "
-                f"{kind!r} out of the metrics"
+                f"{source}: annotation {entry['id']} of image id {entry['image_id']} has no {field}, which {iou_type!r} is "
+                f"measured on; take {'person_keypoints' if iou_type == 'keypoints' else 'instances'}_*.json, or leave "
+                f"{iou_type!r} out of the metrics"
             )
-        if kind == "keypoints":
+        if iou_type == "keypoints":
             count = PERSON if sigmas is None else len(sigmas)
             if len(entry[field]) != 3 * count:
                 raise DataError(
-                    f"{place}: annotation {entry['id']} of image id {entry['image_id']} has {len(entry[field]) // 3} "
+                    f"{source}: annotation {entry['id']} of image id {entry['image_id']} has {len(entry[field]) // 3} "
                     f"keypoints, expected {count}; give the spread of each keypoint (sigmas) where they are not COCO's"
                 )
 
 
-def _completed(truth: dict[str, Any], kind: Kind, count: int) -> dict[str, Any]:
+def _completed(truth: dict[str, Any], iou_type: Kind, count: int) -> dict[str, Any]:
     """A copy that the packages may change, with what they need and files of other makers leave out.
 
     `count` is the number of keypoints. Annotations are numbered from 1: both packages take an object with the number 0 for one that was not found.
     """
     annotations = []
-    for number, entry in enumerate(truth["annotations"], start=1):
-        x: dict[str, Any] = {"iscrowd": 0, "area": entry["bbox"][2] * entry["bbox"][3], **entry, "id": number}
+    for annotation_id, entry in enumerate(truth["annotations"], start=1):
+        x: dict[str, Any] = {
+            "iscrowd": 0,
+            "area": entry["bbox"][2] * entry["bbox"][3],
+            **entry,
+            "id": annotation_id,
+        }
         x.pop("ignore", None)
-        if kind == "keypoints":
+        if iou_type == "keypoints":
             x["keypoints"] = x.get("keypoints") or [0] * (3 * count)  # of a crowd
             x.setdefault("num_keypoints", sum(flag > 0 for flag in x["keypoints"][2::3]))
         annotations.append(x)
@@ -154,25 +160,25 @@ def _measured(
     evaluation: Any,
     truth: dict[str, Any],
     results: list[Result],
-    kind: Kind,
+    iou_type: Kind,
     image_ids: Collection[int] | None,
     sigmas: Sequence[float] | None,
 ) -> dict[str, float]:
-    ours, theirs = coco(), None
-    ours.dataset = _completed(truth, kind, PERSON if sigmas is None else len(sigmas))
-    ours.createIndex()
+    truth_coco, result_coco = coco(), None
+    truth_coco.dataset = _completed(truth, iou_type, PERSON if sigmas is None else len(sigmas))
+    truth_coco.createIndex()
     if results:
-        theirs = ours.loadRes(results)
+        result_coco = truth_coco.loadRes(results)
     else:  # `loadRes` of pycocotools looks at the first
-        theirs = coco()
-        theirs.dataset = {**ours.dataset, "annotations": []}
-        theirs.createIndex()
-    run = evaluation(ours, theirs, kind)
+        result_coco = coco()
+        result_coco.dataset = {**truth_coco.dataset, "annotations": []}
+        result_coco.createIndex()
+    run = evaluation(truth_coco, result_coco, iou_type)
     if image_ids is not None:
         run.params.imgIds = sorted(image_ids)
-    if kind == "keypoints" and sigmas is not None:
+    if iou_type == "keypoints" and sigmas is not None:
         run.params.kpt_oks_sigmas = np.array(sigmas)
     run.evaluate()
     run.accumulate()
     run.summarize()
-    return {name: float(value) for name, value in zip(NAMES[kind], run.stats, strict=False)}
+    return {name: float(value) for name, value in zip(NAMES[iou_type], run.stats, strict=False)}

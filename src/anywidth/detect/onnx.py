@@ -40,6 +40,7 @@ def export_onnx(module: nn.Module, path: str | Path, *, size: int | Sequence[int
     if importlib.util.find_spec("onnx") is None:
         raise AnywidthError("ONNX export needs onnx: pip install 'anywidth[export]'")
     shape = (size, size) if isinstance(size, int) else tuple(size)
+    # `module.train(mode)` would set one mode for all submodules; frozen norms may differ, so each is restored.
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
     try:

@@ -36,10 +36,10 @@ def groups_of(space: ChannelSpace) -> dict[Part, list[str]]:
     The depthwise convolutions in the heads of SSDlite have the channels of the features that they read, and no others:
     these heads have no group of their own.
     """
-    found: dict[Part, list[str]] = {part: [] for part in PARTS}
+    groups: dict[Part, list[str]] = {part_name: [] for part_name in PARTS}
     for group in space.groups:
-        found[part_of(group.name)].append(group.name)
-    return found
+        groups[part_of(group.name)].append(group.name)
+    return groups
 
 
 def is_detector(model: nn.Module) -> bool:
@@ -69,9 +69,9 @@ def check_names(parts: Mapping[str, Any] | None) -> Mapping[str, Any]:
         return {}
     if not isinstance(parts, Mapping):
         raise WidthError(f"parts={parts!r}: give a dict of part -> share, like {{'heads': 1.0}}")
-    for part in parts:
-        if part not in PARTS:
-            raise WidthError(unknown_name("part of a detector", part, PARTS))
+    for part_name in parts:
+        if part_name not in PARTS:
+            raise WidthError(unknown_name("part of a detector", part_name, PARTS))
     return parts
 
 
@@ -81,11 +81,11 @@ def check_parts(parts: Mapping[str, Any], space: ChannelSpace) -> None:
         WidthError: parts that do not exist, or have no channels that could go.
     """
     groups = groups_of(space)
-    for part, share in check_names(parts).items():
-        if not groups[part] and share != 1.0:  # type: ignore[index]
+    for part_name, share in check_names(parts).items():
+        if not groups[part_name] and share != 1.0:  # type: ignore[index]
             known = ", ".join(p for p in PARTS if groups[p])
             raise WidthError(
-                f"this detector has no elastic channels of its own in its {part} (it has in: {known}); leave '{part}' out"
+                f"this detector has no elastic channels of its own in its {part_name} (it has in: {known}); leave '{part_name}' out"
             )
 
 
@@ -99,11 +99,13 @@ def part_width(net: Elastic | ChannelSpace, **shares: float) -> Width:
     Raises:
         WidthError: a part that does not exist or is not elastic, or a share outside (0, 1].
     """
+    # heads=0.5 on groups {"backbone": [a, b], "neck": [c], "heads": [d, e]} gives space.width({d: 0.5, e: 0.5}):
+    # groups without an entry keep all their channels.
     space = net.space if isinstance(net, Elastic) else net
     check_parts(shares, space)
     groups = groups_of(space)
-    chosen = {name: float(share) for part, share in shares.items() for name in groups[part]}  # type: ignore[index]
-    return space.width(chosen)
+    ratios = {name: float(share) for part_name, share in shares.items() for name in groups[part_name]}  # type: ignore[index]
+    return space.width(ratios)
 
 
 def shares_of(parts: Mapping[str, Any], labels: Mapping[Hashable, float]) -> dict[Hashable, dict[str, float]]:
@@ -117,36 +119,42 @@ def shares_of(parts: Mapping[str, Any], labels: Mapping[Hashable, float]) -> dic
     Raises:
         WidthError: numbers that do not fit the labels.
     """
-    columns = {part: _column(part, parts.get(part), labels) for part in PARTS}
-    return {label: {part: column[i] for part, column in columns.items()} for i, label in enumerate(labels)}
+    # parts = {"heads": 1.0}, labels = {"S": 0.5, "L": 1.0}:
+    #   columns  {"backbone": [0.5, 1.0], "neck": [0.5, 1.0], "heads": [1.0, 1.0]}
+    #   result   {"S": {"backbone": 0.5, "neck": 0.5, "heads": 1.0}, "L": {... all 1.0}}
+    columns = {part_name: _column(part_name, parts.get(part_name), labels) for part_name in PARTS}
+    return {
+        label: {part_name: column[i] for part_name, column in columns.items()}
+        for i, label in enumerate(labels)
+    }
 
 
-def _column(part: str, given: Any, labels: Mapping[Hashable, float]) -> list[float]:
-    if given is None:
+def _column(part_name: str, shares: Any, labels: Mapping[Hashable, float]) -> list[float]:
+    if shares is None:
         return [float(v) for v in labels.values()]
-    if isinstance(given, Mapping):
-        if set(given) != set(labels):
+    if isinstance(shares, Mapping):
+        if set(shares) != set(labels):
             raise WidthError(
-                f"parts: '{part}' has shares of {', '.join(map(repr, given))}, but the widths are {', '.join(map(repr, labels))}"
+                f"parts: '{part_name}' has shares of {', '.join(map(repr, shares))}, but the widths are {', '.join(map(repr, labels))}"
             )
-        return [float(given[label]) for label in labels]
-    if isinstance(given, Sequence) and not isinstance(given, str):
-        if len(given) != len(labels):
+        return [float(shares[label]) for label in labels]
+    if isinstance(shares, Sequence) and not isinstance(shares, str):
+        if len(shares) != len(labels):
             raise WidthError(
-                f"parts: '{part}' has {len(given)} shares for {len(labels)} widths ({', '.join(map(repr, labels))})"
+                f"parts: '{part_name}' has {len(shares)} shares for {len(labels)} widths ({', '.join(map(repr, labels))})"
             )
-        return [float(v) for v in given]
-    if isinstance(given, bool) or not isinstance(given, int | float):
+        return [float(v) for v in shares]
+    if isinstance(shares, bool) or not isinstance(shares, int | float):
         raise WidthError(
-            f"parts: '{part}' = {given!r}; give a share in (0, 1], one share per width, or label -> share"
+            f"parts: '{part_name}' = {shares!r}; give a share in (0, 1], one share per width, or label -> share"
         )
-    return [float(given)] * len(labels)
+    return [float(shares)] * len(labels)
 
 
 def fixed_parts(shares: Iterable[Mapping[str, float]]) -> set[str]:
     """Parts that stay full at every width."""
     rows = list(shares)
-    return {part for part in PARTS if all(row[part] == 1.0 for row in rows)}
+    return {part_name for part_name in PARTS if all(row[part_name] == 1.0 for row in rows)}
 
 
 def list_parts_(net: Elastic, label: Hashable, **shares: float) -> Width:
@@ -171,9 +179,11 @@ def list_parts_(net: Elastic, label: Hashable, **shares: float) -> Width:
 
 def _same_norms(net: Elastic, width: Width) -> Width | None:
     """A listed width that is the same in all parts with batch norms, and in what feeds them."""
-    parts = [part_of(path) for path in batch_norms(net.model)]
-    last = max((PARTS.index(part) for part in parts), default=-1)
-    names = [name for part in PARTS[: last + 1] for name in groups_of(net.space)[part]]
+    # Statistics depend on all channels upstream of a norm, so parts count up to the last one with norms.
+    # In a detector whose backbone alone has norms, heads may differ and the statistics are still valid.
+    norm_parts = [part_of(path) for path in batch_norms(net.model)]
+    deepest = max((PARTS.index(part_name) for part_name in norm_parts), default=-1)
+    names = [name for part_name in PARTS[: deepest + 1] for name in groups_of(net.space)[part_name]]
     return next(
         (w for w in net.widths.values() if net.has_statistics(w) and all(w[n] == width[n] for n in names)),
         None,

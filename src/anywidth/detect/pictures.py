@@ -44,6 +44,7 @@ def draw_detections(
     panels |= outputs
     if not panels:
         raise ValueError("no outputs to draw: expected those of one width or more, or the ground truth")
+    # Ceiling division: 7 panels make 2 rows of 4 columns, 5 panels one row of 5.
     rows = -(-len(panels) // _COLUMNS)
     columns = -(-len(panels) // rows)
     height, width = image.shape[-2:]
@@ -64,21 +65,21 @@ def draw_detections(
 
 def _plain(output: Mapping[str, Any], threshold: float, classes: int) -> dict[str, np.ndarray]:
     """Arrays of the objects above the threshold, the best last so that it lies on top."""
-    found = {key: value.detach().cpu().numpy() for key, value in output.items() if isinstance(value, Tensor)}
-    labels = found["labels"]
+    arrays = {key: value.detach().cpu().numpy() for key, value in output.items() if isinstance(value, Tensor)}
+    labels = arrays["labels"]
     if len(labels) and not 1 <= labels.min() <= labels.max() <= classes:
         raise ValueError(
             f"labels from {labels.min()} to {labels.max()}: expected 1 to {classes}, the names that are given"
         )
     kept = np.arange(len(labels))
-    if "scores" in found:
-        kept = np.argsort(found["scores"], kind="stable")
-        kept = kept[found["scores"][kept] >= threshold]
-    return {key: value[kept] for key, value in found.items() if value.shape[:1] == labels.shape[:1]}
+    if "scores" in arrays:
+        kept = np.argsort(arrays["scores"], kind="stable")
+        kept = kept[arrays["scores"][kept] >= threshold]
+    return {key: value[kept] for key, value in arrays.items() if value.shape[:1] == labels.shape[:1]}
 
 
 def _panel(
-    axis: Any, name: str, pixels: np.ndarray, found: dict[str, np.ndarray], classes: Sequence[str]
+    axis: Any, name: str, pixels: np.ndarray, objects: dict[str, np.ndarray], classes: Sequence[str]
 ) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
@@ -87,23 +88,23 @@ def _panel(
     # Boxes are measured from the corner of the first pixel.
     extent = (0, width, height, 0)
     axis.imshow(pixels, extent=extent, interpolation="nearest")
-    for n, label in enumerate(found["labels"].tolist()):
+    for n, label in enumerate(objects["labels"].tolist()):
         colour = colormaps["tab10"]((label - 1) % 10)
-        crowd = bool(found["iscrowd"][n]) if "iscrowd" in found else False
-        if "masks" in found:
-            axis.imshow(_overlay(found["masks"][n], colour), extent=extent, interpolation="nearest")
-        x1, y1, x2, y2 = found["boxes"][n].tolist()
+        crowd = bool(objects["iscrowd"][n]) if "iscrowd" in objects else False
+        if "masks" in objects:
+            axis.imshow(_overlay(objects["masks"][n], colour), extent=extent, interpolation="nearest")
+        x1, y1, x2, y2 = objects["boxes"][n].tolist()
         style = "--" if crowd else "-"
         axis.add_patch(
             Rectangle(
                 (x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=1.2, linestyle=style
             )
         )
-        if "keypoints" in found:
-            points = found["keypoints"][n]
+        if "keypoints" in objects:
+            points = objects["keypoints"][n]
             points = points[points[:, 2] > 0, :2] + 0.5  # a keypoint is the number of a pixel
             axis.scatter(points[:, 0], points[:, 1], s=8, color=colour, edgecolors="white", linewidths=0.4)
-        score = f" {found['scores'][n]:.2f}" if "scores" in found else ""
+        score = f" {objects['scores'][n]:.2f}" if "scores" in objects else ""
         side = "top" if y1 < 0.06 * height else "bottom"
         axis.text(
             max(x1, 0), max(y1, 0), f"{classes[label - 1]}{score}", fontsize=6, color="white", verticalalignment=side,
@@ -111,7 +112,7 @@ def _panel(
         )  # fmt: skip
     axis.set_xlim(0, width)
     axis.set_ylim(height, 0)
-    axis.set_title(f"{name}: {len(found['labels'])}", fontsize=9)
+    axis.set_title(f"{name}: {len(objects['labels'])}", fontsize=9)
 
 
 def _overlay(mask: np.ndarray, colour: tuple[float, ...]) -> np.ndarray:

@@ -51,28 +51,29 @@ def to_coco(
         raise ValueError(
             f"{len(outputs)} outputs for {len(image_ids)} image ids: expected one for each image"
         )
-    found: list[Result] = []
+    results: list[Result] = []
     for output, image_id in zip(outputs, image_ids, strict=True):
         _check(output, int(image_id), len(raw_ids), kinds)
         labels, scores = output["labels"].tolist(), output["scores"].tolist()
-        parts: dict[str, list[Any]] = {}
+        fields: dict[str, list[Any]] = {}
         if "bbox" in kinds:
+            # Corners to corner and size: (10, 20, 30, 60) -> [10, 20, 20, 40].
             boxes = output["boxes"].detach().cpu().double()
-            parts["bbox"] = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
+            fields["bbox"] = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
         if "segm" in kinds:
-            parts["segmentation"] = _encoded(output["masks"].detach() > mask_threshold)
+            fields["segmentation"] = _encoded(output["masks"].detach() > mask_threshold)
         if "keypoints" in kinds:
-            parts["keypoints"] = output["keypoints"].detach().cpu().double().flatten(1).tolist()
-        found += [
+            fields["keypoints"] = output["keypoints"].detach().cpu().double().flatten(1).tolist()
+        results += [
             {
                 "image_id": int(image_id),
                 "category_id": int(raw_ids[label - 1]),
                 "score": score,
-                **{field: values[n] for field, values in parts.items()},
+                **{field: values[n] for field, values in fields.items()},
             }
             for n, (label, score) in enumerate(zip(labels, scores, strict=True))
         ]
-    return found
+    return results
 
 
 def of_kind(results: Sequence[Result], kind: Kind) -> list[Result]:
@@ -102,11 +103,11 @@ def check_kinds(kinds: Collection[str]) -> None:
 
 
 def _check(output: dict[str, Tensor], image_id: int, classes: int, kinds: Collection[Kind]) -> None:
-    for kind in kinds:
-        if _OUTPUT[kind] not in output:
+    for iou_type in kinds:
+        if _OUTPUT[iou_type] not in output:
             raise ValueError(
-                f"image id {image_id}: the detector gives no {_OUTPUT[kind]}, only {', '.join(sorted(output))}; leave "
-                f"{kind!r} out of the metrics, or take a detector that gives them"
+                f"image id {image_id}: the detector gives no {_OUTPUT[iou_type]}, only {', '.join(sorted(output))}; leave "
+                f"{iou_type!r} out of the metrics, or take a detector that gives them"
             )
     labels = output["labels"]
     if len(labels) and not 1 <= int(labels.min()) <= int(labels.max()) <= classes:
@@ -114,7 +115,7 @@ def _check(output: dict[str, Tensor], image_id: int, classes: int, kinds: Collec
             f"image id {image_id}: labels from {int(labels.min())} to {int(labels.max())}, but the data set has "
             f"{classes} classes, 1 to {classes}; make the detector with {classes + 1} classes, 0 being background"
         )
-    for key in ("scores", *(_OUTPUT[kind] for kind in kinds if kind != "segm")):
+    for key in ("scores", *(_OUTPUT[iou_type] for iou_type in kinds if iou_type != "segm")):
         if not torch.isfinite(output[key]).all():
             raise MeasurementError(
                 f"image id {image_id}: {key} of a detection are not finite; the detector's weights or its "
@@ -126,6 +127,7 @@ def _encoded(masks: Tensor) -> list[dict[str, Any]]:
     """Compressed run lengths of masks (N, 1, H, W) bool."""
     if not len(masks):
         return []
+    # pycocotools expects (H, W, N) uint8 in column-major order: its run lengths go down the columns.
     ordered = np.asfortranarray(masks[:, 0].permute(1, 2, 0).cpu().numpy().astype(np.uint8))
     encoded = library("pycocotools.mask", "detect").encode(ordered)
     return [{"size": list(code["size"]), "counts": code["counts"].decode("ascii")} for code in encoded]

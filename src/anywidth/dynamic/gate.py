@@ -40,6 +40,7 @@ class Gate(nn.Module):
     def standardise_(self, feature: Tensor) -> None:
         """See features with mean 0 and variance 1 over these (N, C, ...); channels that are constant there are left out."""
         values = pooled(feature)
+        # (N, C, H, W) -> (N, C). A constant channel gets scale 0 and not 1 / 0: it tells the gate nothing.
         deviation, count = values.std(0), values.shape[1]
         self.mean[:count] = values.mean(0)
         self.scale[:count] = torch.where(deviation > 1e-6, 1 / deviation.clamp_min(1e-6), 0)

@@ -28,9 +28,11 @@ def straight_through(
 
     Source: Jang et al., arXiv 1611.01144, section 2.2.
     """
+    # The negative logarithm of an exponential variable is a Gumbel variable.
     exponential = torch.empty(logits.shape, dtype=logits.dtype).exponential_(generator=noise)
     soft = ((logits - exponential.to(logits.device).log()) / temperature).softmax(1)
     hard = F.one_hot(soft.argmax(1), soft.shape[1]).to(soft)
+    # The value is `hard` (soft cancels), the gradient is that of `soft`.
     return soft, hard - soft.detach() + soft
 
 
@@ -53,9 +55,9 @@ class Masked:
                 f"gate.method = 'gumbel' masks what follows one gate; this network has {len(routes.gates)}: use 'expected'"
             )
         self.routes = routes
-        last = routes.choices - 1
+        widest_choice = routes.choices - 1
         self.first = routes.part(0, ())
-        module = routes.part(1, (last,))
+        module = routes.part(1, (widest_choice,))
         assert isinstance(module, fx.GraphModule)
         self.parts = [routes.part(1, (k,)) for k in range(routes.choices)]
         self.runner = _Runner(module, self.parts)
@@ -71,11 +73,14 @@ class Masked:
             WidthError: masks cannot say what a layer does at some width, as channels that it mixes, or that it keeps, are not a
                 prefix of the widest's (batch norms after a concatenation, groups of channels, layer norms).
         """
+        # Every input takes the same choice k, and the result is compared with the extracted network of width k.
         count = len(next(v for v in values if isinstance(v, Tensor)))
-        for k, part in enumerate(self.parts):
-            expected = part(*values)
-            own = F.one_hot(torch.full((count,), k, device=expected.device), len(self.parts)).to(expected)
-            error = float((self(values, own) - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+        for k, network in enumerate(self.parts):
+            expected = network(*values)
+            one_hot = F.one_hot(torch.full((count,), k, device=expected.device), len(self.parts)).to(expected)
+            error = float(
+                (self(values, one_hot) - expected).abs().max() / expected.abs().max().clamp_min(1e-12)
+            )
             if not error < (1e-3 if expected.dtype in (torch.float32, torch.float64) else 0.1):
                 raise WidthError(
                     f"gate.method = 'gumbel': under its masks the network is not its width {self.routes.labels[k]} (outputs differ by "
@@ -88,9 +93,9 @@ class Masked:
 
 
 class _Runner(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, parts: Sequence[nn.Module]) -> None:
+    def __init__(self, module: fx.GraphModule, networks: Sequence[nn.Module]) -> None:
         super().__init__(module, garbage_collect_values=False)
-        self.parts = parts
+        self.parts = networks
         self.choice: Tensor | None = None
 
     def with_(self, choice: Tensor) -> Callable[..., Tensor]:
@@ -99,11 +104,11 @@ class _Runner(fx.Interpreter):
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         layer = self.module.get_submodule(target)
-        widths = [part.get_submodule(target) for part in self.parts]
+        layers = [network.get_submodule(target) for network in self.parts]
         if isinstance(layer, _BatchNorm):
-            return self._normalised(layer, widths, args[0])  # pyright: ignore[reportArgumentType]
+            return self._normalised(layer, layers, args[0])  # pyright: ignore[reportArgumentType]
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            sizes = [int(w.get_parameter("weight").shape[0]) for w in widths]
+            sizes = [int(w.get_parameter("weight").shape[0]) for w in layers]
             return self._cut(layer(*args, **kwargs), sizes)
         return layer(*args, **kwargs)
 
@@ -117,10 +122,13 @@ class _Runner(fx.Interpreter):
     def _mixed(self, vectors: Sequence[Tensor], channels: int) -> Tensor:
         """Each input's own of K vectors, padded by zeros: (N, channels)."""
         assert self.choice is not None
+        # Vectors (1, 1) and (1, 1, 1, 1), choices ((1, 0), (0, 1)): the table is ((1, 1, 0, 0), (1, 1, 1, 1)), and
+        # (N, K) @ (K, C) picks row 0 for input 0 and row 1 for input 1. A product, not an index: it has a gradient.
         table = torch.stack([F.pad(v, (0, channels - len(v))) for v in vectors])
         return self.choice @ table.to(self.choice)
 
     def _normalised(self, layer: _BatchNorm, widths: Sequence[_BatchNorm], x: Tensor) -> Tensor:
+        # F.batch_norm takes one mean per channel; here every input has its own, so the formula is written out.
         shape = (len(x), -1, *[1] * (x.ndim - 2))
         means = self._mixed([w.running_mean for w in widths], x.shape[1])  # pyright: ignore[reportArgumentType]
         variances = self._mixed([w.running_var for w in widths], x.shape[1])  # pyright: ignore[reportArgumentType]
@@ -152,14 +160,17 @@ def published_losses(
     soft, hard = straight_through(logits, temperature=config.temperature, noise=noise)
     output = masked(values, hard)
     with torch.no_grad():
-        ends = [Leaf(route=(k,), output=masked.parts[k](*values)) for k in (0, routes.choices - 1)]
-    wide = wanted(ends, labels, hard=config.hard)
-    shown = soft if config.double_softmax else soft.clamp_min(1e-12).log()
-    guided = sparsification_loss(
-        [Node(route=(), logits=shown)], wide, smoothing=config.smoothing, double_softmax=False
+        extreme_leaves = [Leaf(route=(k,), output=masked.parts[k](*values)) for k in (0, routes.choices - 1)]
+    # Only the narrowest and the widest outputs decide which inputs are easy; those between are not needed.
+    to_widest = wanted(extreme_leaves, labels, hard=config.hard)
+    gate_logits = soft if config.double_softmax else soft.clamp_min(1e-12).log()
+    sparsifying_loss = sparsification_loss(
+        [Node(route=(), logits=gate_logits)], to_widest, smoothing=config.smoothing, double_softmax=False
     )
-    spent = (hard @ costs.routes.to(hard)).mean()
-    excess = spent / 1e9 if config.target is None else spent / config.target - 1
-    answer = F.cross_entropy(output, labels, label_smoothing=config.smoothing)
+    mean_macs = (hard @ costs.routes.to(hard)).mean()
+    excess = mean_macs / 1e9 if config.target is None else mean_macs / config.target - 1
+    classification_loss = F.cross_entropy(output, labels, label_smoothing=config.smoothing)
     sparsify, weight = config.weights
-    return answer + sparsify * guided + weight * excess.square(), float(spent.detach())
+    return classification_loss + sparsify * sparsifying_loss + weight * excess.square(), float(
+        mean_macs.detach()
+    )

@@ -50,24 +50,26 @@ class DynamicNet(nn.Module):
         super().__init__()
         if chunk is not None and chunk < 1:
             raise ValueError(f"dynamic network: chunk = {chunk}; expected 1 or more inputs")
-        made_for = [int(gate.weight.shape[0]) for gate in gates if isinstance(gate, Gate)]
-        if len(gates) != len(routes.gates) or any(count != routes.choices for count in made_for):
+        gate_choices = [int(gate.weight.shape[0]) for gate in gates if isinstance(gate, Gate)]
+        if len(gates) != len(routes.gates) or any(count != routes.choices for count in gate_choices):
             raise ValueError(
                 f"dynamic network: the routes have {len(routes.gates)} gates with {routes.choices} choices; got {len(gates)} gates"
-                + (f" with {made_for} choices" if made_for else "")
+                + (f" with {gate_choices} choices" if gate_choices else "")
             )
         self.chunk = chunk
         self.gates = nn.ModuleList(gates)
         self.count, self.choices = len(routes.gates), routes.choices
         self.parts = nn.ModuleDict()
         self.names: dict[tuple[int, Route], str] = {}
-        made: dict[int, str] = {}
-        for number in range(self.count + 1):
-            for route in _prefixes(routes.choices, number):
-                module = routes.part(number, route)
-                name = made.setdefault(id(module), f"part{number}_" + "_".join(map(str, route)))
+        name_by_id: dict[int, str] = {}
+        # Two gates, two widths: segments (0, ()), (1, (0,)), (1, (1,)), (2, (0, 0)), ..., (2, (1, 1)). Routes that share
+        # a module register it once, so that its weights are stored once.
+        for position in range(self.count + 1):
+            for route in _prefixes(routes.choices, position):
+                module = routes.part(position, route)
+                name = name_by_id.setdefault(id(module), f"part{position}_" + "_".join(map(str, route)))
                 self.parts[name] = flat(module) if isinstance(module, fx.GraphModule) else module
-                self.names[number, route] = name
+                self.names[position, route] = name
         self.eval()
 
     def part(self, number: int, route: Route) -> nn.Module:
@@ -86,6 +88,8 @@ class DynamicNet(nn.Module):
         """
         if len(x) == 0:
             raise ValueError("dynamic network: the batch is empty")
+        # Groups finish in the order of their routes. With choices (1, 0, 1), outputs come for inputs 1, 0, 2 in
+        # this order, and `restored[order] = joined` undoes it.
         routes = torch.zeros(len(x), self.count, dtype=torch.long, device=x.device)
         outputs: list[Tensor] = []
         order: list[Tensor] = []
@@ -93,9 +97,9 @@ class DynamicNet(nn.Module):
         if len(outputs) == 1:
             return Routed(output=outputs[0], routes=routes)
         joined = torch.cat(outputs)
-        back = torch.empty_like(joined)
-        back[torch.cat(order)] = joined
-        return Routed(output=back, routes=routes)
+        restored = torch.empty_like(joined)
+        restored[torch.cat(order)] = joined
+        return Routed(output=restored, routes=routes)
 
     def _run(
         self,
@@ -107,37 +111,42 @@ class DynamicNet(nn.Module):
         order: list[Tensor],
     ) -> None:
         """Run inputs `index`, which all took `route` so far, to their outputs."""
-        found = self._in_chunks(self.part(len(route), route), values, len(index))
+        output = self._in_chunks(self.part(len(route), route), values, len(index))
         if len(route) == self.count:
-            outputs.append(found)
+            outputs.append(output)
             order.append(index)
             return
-        feature, *values = found
-        chosen = self.gates[len(route)](feature).argmax(1)
-        routes[index, len(route)] = chosen
-        taken = chosen.unique().tolist()
+        feature, *values = output
+        gate_choice = self.gates[len(route)](feature).argmax(1)
+        routes[index, len(route)] = gate_choice
+        taken = gate_choice.unique().tolist()
+        # gate_choice (1, 0, 1): row 1 goes through choice 0, rows 0 and 2 through choice 1. Nothing is copied where
+        # all inputs agree.
         for choice in taken:
             if len(taken) == 1:
                 self._run((*route, choice), values, index, routes, outputs, order)
                 continue
-            mine = (chosen == choice).nonzero().flatten()
-            some = [v.index_select(0, mine) if isinstance(v, Tensor) else v for v in values]
-            self._run((*route, choice), some, index[mine], routes, outputs, order)
+            rows = (gate_choice == choice).nonzero().flatten()
+            chosen_values = [v.index_select(0, rows) if isinstance(v, Tensor) else v for v in values]
+            self._run((*route, choice), chosen_values, index[rows], routes, outputs, order)
 
     def _in_chunks(self, module: nn.Module, values: Sequence[Any], count: int) -> Any:
         """The module's output for `count` inputs, computed a chunk at a time."""
-        first = next(v for v in values if isinstance(v, Tensor))
-        chunk = self.chunk or (_CPU_CHUNK if first.device.type == "cpu" else count)
+        example = next(v for v in values if isinstance(v, Tensor))
+        chunk = self.chunk or (_CPU_CHUNK if example.device.type == "cpu" else count)
         if count <= chunk:
             return module(*values)
-        found = [
+        chunk_outputs = [
             module(*(v[i : i + chunk] if isinstance(v, Tensor) else v for v in values))
             for i in range(0, count, chunk)
         ]
-        if isinstance(found[0], Tensor):
-            return torch.cat(found)
+        # Last segment: tensors (chunk, ...). Others: lists of values, of which those that are not tensors are the
+        # same in every chunk.
+        if isinstance(chunk_outputs[0], Tensor):
+            return torch.cat(chunk_outputs)
         return [
-            torch.cat(each) if isinstance(each[0], Tensor) else each[0] for each in zip(*found, strict=True)
+            torch.cat(each) if isinstance(each[0], Tensor) else each[0]
+            for each in zip(*chunk_outputs, strict=True)
         ]
 
     def compile(self, *arguments: Any, **options: Any) -> DynamicNet:

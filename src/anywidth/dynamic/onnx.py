@@ -16,36 +16,42 @@ from anywidth.errors import AnywidthError
 from anywidth.files import replacing, write_json
 
 
-class _Asked(nn.Module):
+class _GatedSegment(nn.Module):
     """A part with its gate: (choice (N,), *what the next part needs)."""
 
-    def __init__(self, part: nn.Module, gate: nn.Module) -> None:
+    def __init__(self, segment: nn.Module, gate: nn.Module) -> None:
         super().__init__()
-        self.part, self.gate = part, gate
+        self.part, self.gate = segment, gate  # `part` is in the names of exported weights
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        feature, *rest = self.part(*values)
-        return (self.gate(feature).argmax(1), *rest)
+        feature, *features = self.part(*values)
+        return (self.gate(feature).argmax(1), *features)
 
 
 def modules(net: DynamicNet) -> dict[Route, nn.Module]:
     """What runs after the choices of each route, shorter ones included; all but the last return (choice, *values)."""
-    found: dict[Route, nn.Module] = {}
-    for (number, route), _ in net.names.items():
-        part = net.part(number, route)
-        found[route] = part if number == net.count else _Asked(part, net.gates[number])
-    return found
+    module_by_route: dict[Route, nn.Module] = {}
+    for (position, route), _ in net.names.items():
+        segment = net.part(position, route)
+        module_by_route[route] = (
+            segment if position == net.count else _GatedSegment(segment, net.gates[position])
+        )
+    return module_by_route
 
 
 @torch.no_grad()
 def _examples(net: DynamicNet, x: Tensor) -> dict[Route, tuple[Tensor, ...]]:
     """Inputs of every module."""
-    found: dict[Route, tuple[Tensor, ...]] = {(): (x,)}
+    inputs_by_route: dict[Route, tuple[Tensor, ...]] = {(): (x,)}
     for route, module in sorted(modules(net).items(), key=lambda item: len(item[0])):
         if len(route) < net.count:
-            _, *values = module(*found[route])
-            found |= {other: tuple(values) for other in modules(net) if other[:-1] == route and other}
-    return found
+            _, *values = module(*inputs_by_route[route])
+            inputs_by_route |= {
+                next_route: tuple(values)
+                for next_route in modules(net)
+                if next_route[:-1] == route and next_route
+            }
+    return inputs_by_route
 
 
 def export_parts(net: DynamicNet, x: Tensor, folder: Path) -> None:
@@ -58,13 +64,14 @@ def export_parts(net: DynamicNet, x: Tensor, folder: Path) -> None:
         folder: made if it is not there.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # torch.export specialises dimensions of size 1, so the example has two inputs.
     two = x[:1].expand(2, *x.shape[1:]).contiguous()
     names = {}
     for route, values in _examples(net, two).items():
         batch = torch.export.Dim("batch")
         free = tuple({0: batch} for _ in values)
         module = modules(net)[route]
-        several = isinstance(module, _Asked)  # it takes *values
+        several = isinstance(module, _GatedSegment)  # it takes *values
         program = torch.export.export(module, values, dynamic_shapes=(free,) if several else free)
         names["-".join(map(str, route))] = name = "-".join(["branch", *map(str, route)]) if route else "trunk"
         with replacing(folder / f"{name}.pt2") as temporary:
@@ -99,7 +106,7 @@ def export_onnx(net: DynamicNet, x: Tensor, path: Path) -> None:
     examples = _examples(net, x)
     builder = _Builder(net, examples)
     nodes, initializers, outputs = builder.graph((), ["input"])
-    first = builder.models[()]
+    trunk_model = builder.models[()]
     renamed = [
         helper.make_node("Identity", [outputs[0]], ["output"]),
         helper.make_node("Identity", [outputs[1]], ["route"]),
@@ -114,8 +121,8 @@ def export_onnx(net: DynamicNet, x: Tensor, path: Path) -> None:
         ],
         initializers,
     )
-    model = helper.make_model(graph, opset_imports=list(first.opset_import))
-    model.ir_version = first.ir_version
+    model = helper.make_model(graph, opset_imports=list(trunk_model.opset_import))
+    model.ir_version = trunk_model.ir_version
     onnx.checker.check_model(model)
     with replacing(path) as temporary:
         onnx.save(model, str(temporary))
@@ -134,9 +141,9 @@ class _Builder:
     def __init__(self, net: DynamicNet, examples: dict[Route, tuple[Tensor, ...]]) -> None:
         self.net, self.examples = net, examples
         self.models: dict[Route, Any] = {}
-        whole = next(route for route in examples if len(route) == net.count)
+        full_route = next(route for route in examples if len(route) == net.count)
         with torch.no_grad():
-            output = modules(net)[whole](*examples[whole])
+            output = modules(net)[full_route](*examples[full_route])
         self.shape, self.type = list(output.shape), _type(output)
 
     def _exported(self, route: Route) -> Any:
@@ -156,47 +163,53 @@ class _Builder:
 
         model = self._exported(route)
         name = "r" + "_".join(map(str, route)) + "/"
+        # The exported model names its inputs; `Identity` nodes connect them with the values of the outer graph,
+        # which a branch of an `If` sees by name.
         bound = [
-            helper.make_node("Identity", [outer], [inner.name])
-            for outer, inner in zip(values, model.graph.input, strict=True)
+            helper.make_node("Identity", [outer], [graph_input.name])
+            for outer, graph_input in zip(values, model.graph.input, strict=True)
         ]
         nodes, initializers = [*bound, *model.graph.node], list(model.graph.initializer)
         results = [output.name for output in model.graph.output]
         if len(route) == self.net.count:
-            last = numpy_helper.from_array(torch.zeros(0, dtype=torch.long).numpy(), f"{name}none")
-            return nodes, [*initializers, last], (results[0], last.name)
-        choice, *rest = results
-        inner = self._chosen(route, choice, rest, 0)
-        nodes += inner[0]
-        initializers += inner[1]
-        nodes.append(helper.make_node("Concat", [choice, inner[2][1]], [f"{name}route"], axis=0))
-        return nodes, initializers, (inner[2][0], f"{name}route")
+            empty_route = numpy_helper.from_array(torch.zeros(0, dtype=torch.long).numpy(), f"{name}none")
+            return nodes, [*initializers, empty_route], (results[0], empty_route.name)
+        choice, *features = results
+        branches = self._branch(route, choice, features, 0)
+        nodes += branches[0]
+        initializers += branches[1]
+        nodes.append(helper.make_node("Concat", [choice, branches[2][1]], [f"{name}route"], axis=0))
+        return nodes, initializers, (branches[2][0], f"{name}route")
 
-    def _chosen(
-        self, route: Route, choice: str, values: Sequence[str], first: int
+    def _branch(
+        self, route: Route, choice: str, values: Sequence[str], candidate: int
     ) -> tuple[list[Any], list[Any], tuple[str, str]]:
-        """`If` the choice is `first`, that branch, else the same for the next ones."""
+        """`If` the choice is `candidate`, that branch, else the same for the next ones."""
         import numpy as np
         from onnx import TensorProto, helper, numpy_helper
 
+        # Three widths: If(c == 0, A, If(c == 1, B, C)); the last branch needs no test.
         choices = self.net.choices
-        if first == choices - 1:
-            return self.graph((*route, first), values)
-        name = "r" + "_".join(map(str, route)) + f"/choice{first}/"
-        number = numpy_helper.from_array(np.array(first, np.int64), f"{name}number")
+        if candidate == choices - 1:
+            return self.graph((*route, candidate), values)
+        name = "r" + "_".join(map(str, route)) + f"/choice{candidate}/"
+        candidate_tensor = numpy_helper.from_array(np.array(candidate, np.int64), f"{name}number")
         zero = numpy_helper.from_array(np.array(0, np.int64), f"{name}zero")
         branches = []
-        for found in (self.graph((*route, first), values), self._chosen(route, choice, values, first + 1)):
+        for subgraph in (
+            self.graph((*route, candidate), values),
+            self._branch(route, choice, values, candidate + 1),
+        ):
             outputs = [
-                helper.make_tensor_value_info(found[2][0], self.type, self.shape),
+                helper.make_tensor_value_info(subgraph[2][0], self.type, self.shape),
                 helper.make_tensor_value_info(
-                    found[2][1], TensorProto.INT64, [self.net.count - len(route) - 1]
+                    subgraph[2][1], TensorProto.INT64, [self.net.count - len(route) - 1]
                 ),
             ]
-            branches.append(helper.make_graph(found[0], f"{name}branch", [], outputs, found[1]))
+            branches.append(helper.make_graph(subgraph[0], f"{name}branch", [], outputs, subgraph[1]))
         nodes = [
             helper.make_node("Gather", [choice, zero.name], [f"{name}scalar"], axis=0),
-            helper.make_node("Equal", [f"{name}scalar", number.name], [f"{name}here"]),
+            helper.make_node("Equal", [f"{name}scalar", candidate_tensor.name], [f"{name}here"]),
             helper.make_node(
                 "If",
                 [f"{name}here"],
@@ -205,4 +218,4 @@ class _Builder:
                 else_branch=branches[1],
             ),
         ]
-        return nodes, [number, zero], (f"{name}output", f"{name}rest")
+        return nodes, [candidate_tensor, zero], (f"{name}output", f"{name}rest")

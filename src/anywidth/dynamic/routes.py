@@ -22,11 +22,11 @@ Route = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Piece:
+class _CachedSegment:
     """A part at the widths of some route."""
 
     route: Route
-    part: Part
+    segment: Part
 
 
 class Routes:
@@ -61,52 +61,57 @@ class Routes:
             raise WidthError(
                 f"widths of gates: expected the narrowest first, each costing more than the one before; got {[int(c) for c in costs]}"
             )
-        parts = split(net.extract(self.widths[-1]).eval(), self.gates)
-        self._touched = [self._groups_of(part.tensors) for part in parts]
-        self._decided = self._first_made(parts)
+        segments = split(net.extract(self.widths[-1]).eval(), self.gates)
+        self._touched = [self._groups_of(segment.tensors) for segment in segments]
+        self._segment_of_group = self._creating_segments(segments)
         self._check()
-        self._compare_trunks(parts[0])
+        self._compare_trunks(segments[0])
         measured = net.norms.policy != "frozen"
         self._measured = [
-            measured and any(n.endswith("running_mean") for n in part.tensors) for part in parts
+            measured and any(n.endswith("running_mean") for n in segment.tensors) for segment in segments
         ]
-        self._pieces: dict[tuple[int, tuple[int, ...], tuple[int, ...]], _Piece] = {}
+        self._segments: dict[tuple[int, tuple[int, ...], tuple[int, ...]], _CachedSegment] = {}
         self._weights: dict[tuple[int, tuple[int, ...]], nn.Module] = {}
 
     def _groups_of(self, tensors: frozenset[str]) -> list[int]:
         """Groups whose widths the shapes of a part depend on."""
+        # A weight (out, in, k, k) depends on two groups, the one that it makes and the one that it reads.
         axes = (axis for name in tensors for axis in self.net.space.axes.get(name, ()) if axis is not None)
         return sorted({run.group for axis in axes for run in axis if run.group >= 0})
 
-    def _first_made(self, parts: Sequence[Part]) -> list[int]:
+    def _creating_segments(self, segments: Sequence[Part]) -> list[int]:
         """Which part makes a group first, by group."""
-        modules = [{name.rpartition(".")[0] for name in part.tensors} for part in parts]
-        found = []
+        # Writers of a group in segments 1 and 2 (a residual stream across a gate): segment 1 makes it first, and
+        # gate 1 decides on its channels.
+        modules = [{name.rpartition(".")[0] for name in segment.tensors} for segment in segments]
+        positions = []
         for group in self.net.space.groups:
             makers = [i for i, inside in enumerate(modules) if inside & set(group.writers)]
-            found.append(min(makers, default=0))
-        return found
+            positions.append(min(makers, default=0))
+        return positions
 
     def _check(self) -> None:
-        first = self.widths[0]
-        for g, part in enumerate(self._decided):
+        narrowest = self.widths[0]
+        for g, position in enumerate(self._segment_of_group):
             kept = {w.kept[g] for w in self.widths}
-            if part == 0 and len(kept) > 1:
-                where = self.gates[0].at
+            if position == 0 and len(kept) > 1:
+                gate_path = self.gates[0].at
                 raise WidthError(
-                    f"group '{first.names[g]}' comes before the gate at '{where}', so all inputs share it, but the widths keep "
+                    f"group '{narrowest.names[g]}' comes before the gate at '{gate_path}', so all inputs share it, but the widths keep "
                     f"{sorted(kept)} of it; choose widths that differ after the gate only"
                 )
-        for number, gate in enumerate(self.gates, 1):
-            mine = [g for g, part in enumerate(self._decided) if part == number]
-            if not any(len({w.kept[g] for w in self.widths}) > 1 for g in mine):
+        for gate_position, gate in enumerate(self.gates, 1):
+            gated_groups = [
+                g for g, position in enumerate(self._segment_of_group) if position == gate_position
+            ]
+            if not any(len({w.kept[g] for w in self.widths}) > 1 for g in gated_groups):
                 raise WidthError(
                     f"the gate at '{gate.at}' chooses nothing: between it and the next all widths keep the same"
                 )
 
-    def _compare_trunks(self, first: Part) -> None:
+    def _compare_trunks(self, trunk_segment: Part) -> None:
         """All inputs run through one trunk, that of the first width; others may have measured other statistics in it."""
-        names = [n for n in first.tensors if n.endswith(("running_mean", "running_var"))]
+        names = [n for n in trunk_segment.tensors if n.endswith(("running_mean", "running_var"))]
         trunks = [dict(self.net.at(w).named_buffers()) for w in self.widths]
         for label, trunk in zip(self.labels[1:], trunks[1:], strict=True):
             for name in sorted(names):
@@ -136,9 +141,12 @@ class Routes:
             raise WidthError(
                 f"route {route}: expected {len(self.gates)} numbers from 0 to {self.choices - 1}"
             )
+        # Segment of each group (0, 1, 2), route (2, 0): widths 0, 2 and 0 give the channels of these groups.
         full = (*route, *([0] * (len(self.gates) - len(route))))
-        chosen = [self.widths[0 if part == 0 else full[part - 1]] for part in self._decided]
-        return Width(names=self.net.space.names, kept=tuple(w.kept[g] for g, w in enumerate(chosen)))
+        group_widths = [
+            self.widths[0 if position == 0 else full[position - 1]] for position in self._segment_of_group
+        ]
+        return Width(names=self.net.space.names, kept=tuple(w.kept[g] for g, w in enumerate(group_widths)))
 
     def macs(self, route: Route, convention: Convention = "anywidth") -> int:
         """Multiply-adds of the static network of a route, without gates."""
@@ -153,15 +161,15 @@ class Routes:
         """
         width = self.width(route[:number])
         shape = (number, tuple(width.kept[g] for g in self._touched[number]))
-        before = [g for g, part in enumerate(self._decided) if part < number]
+        upstream_groups = [g for g, position in enumerate(self._segment_of_group) if position < number]
         # Batch norms have the statistics of what comes before them, whatever this part's own channels are.
-        key = (*shape, tuple(width.kept[g] for g in before) if self._measured[number] else ())
-        if key not in self._pieces:
-            parts = split(self.net.extract(width).eval().requires_grad_(False), self.gates)
-            made = parts[number].module
-            _share_parameters_(made, self._weights.setdefault(shape, made))
-            self._pieces[key] = _Piece(route=route[:number], part=parts[number])
-        return self._pieces[key].part.module
+        key = (*shape, tuple(width.kept[g] for g in upstream_groups) if self._measured[number] else ())
+        if key not in self._segments:
+            segments = split(self.net.extract(width).eval().requires_grad_(False), self.gates)
+            module = segments[number].module
+            _share_parameters_(module, self._weights.setdefault(shape, module))
+            self._segments[key] = _CachedSegment(route=route[:number], segment=segments[number])
+        return self._segments[key].segment.module
 
     @torch.no_grad()
     def features(self, x: Tensor) -> list[int]:
@@ -169,21 +177,22 @@ class Routes:
         sizes = []
         values: Sequence[Tensor] = (x,)
         widest = (self.choices - 1,) * len(self.gates)
-        for number in range(len(self.gates)):
-            feature, *values = self.part(number, widest)(*values)
+        for position in range(len(self.gates)):
+            feature, *values = self.part(position, widest)(*values)
             sizes.append(pooled(feature).shape[1])
         return sizes
 
 
-def _share_parameters_(made: nn.Module, first: nn.Module) -> None:
+def _share_parameters_(module: nn.Module, reference: nn.Module) -> None:
     """Parts of the same channels hold their weights once; switchable norms differ and are kept."""
-    if made is first:
+    if module is reference:
         return
-    known = dict(first.named_parameters())
-    for name, p in list(made.named_parameters()):
-        if torch.equal(p, known[name]):
+    # An affine pair of a switchable norm differs between widths with the same channels in this segment.
+    reference_parameters = dict(reference.named_parameters())
+    for name, p in list(module.named_parameters()):
+        if torch.equal(p, reference_parameters[name]):
             owner, _, leaf = name.rpartition(".")
-            setattr(made.get_submodule(owner), leaf, known[name])
+            setattr(module.get_submodule(owner), leaf, reference_parameters[name])
 
 
 def pooled(feature: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def write_gates(path: Path, routes: Routes, gates: Sequence[nn.Module]) -> None:
         for i, gate in enumerate(gates)
         for name, t in gate.state_dict().items()
     }
-    about = {
+    metadata = {
         "format": _FORMAT,
         "gates": [{"at": cut.at, "feature": cut.feature} for cut in routes.gates],
         "widths": [width.to_json() for width in routes.widths],
@@ -37,7 +37,7 @@ def write_gates(path: Path, routes: Routes, gates: Sequence[nn.Module]) -> None:
     }
     with replacing(path) as temporary:
         save_file(tensors, temporary)
-    write_json(path.with_suffix(".json"), about)
+    write_json(path.with_suffix(".json"), metadata)
 
 
 def read_gates(path: Path, net: Elastic) -> tuple[Routes, nn.ModuleList]:
@@ -47,22 +47,22 @@ def read_gates(path: Path, net: Elastic) -> tuple[Routes, nn.ModuleList]:
         CheckpointError: no such files, damaged, or gates of another network.
     """
     try:
-        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         tensors = load_file(path)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"{path}: cannot be read as gates ({' '.join(str(error).split())}); train them with `anywidth gate RUN`"
         ) from error
-    if not isinstance(about, dict) or about.get("format") != _FORMAT:
+    if not isinstance(metadata, dict) or metadata.get("format") != _FORMAT:
         raise CheckpointError(f"{path.with_suffix('.json')}: is not of the format {_FORMAT!r}")
     try:
-        cuts = [Cut(at=gate["at"], feature=gate["feature"]) for gate in about["gates"]]
-        routes = Routes(net, cuts, [Width.from_json(width) for width in about["widths"]])
+        cuts = [Cut(at=gate["at"], feature=gate["feature"]) for gate in metadata["gates"]]
+        routes = Routes(net, cuts, [Width.from_json(width) for width in metadata["widths"]])
         channels = [tensors[f"{i}.weight"].shape[1] for i in range(len(cuts))]
         with torch.random.fork_rng(devices=[]):
             gates = new_gates(channels, routes.choices).to(tensors["0.weight"].dtype)
         gates.load_state_dict(tensors)
-        labels = tuple(map(str, about["labels"]))
+        labels = tuple(map(str, metadata["labels"]))
         if len(labels) != routes.choices:
             raise ValueError(f"{len(labels)} labels for {routes.choices} widths")
     except (KeyError, TypeError, RuntimeError, ValueError) as error:

@@ -76,19 +76,20 @@ def gate_loss(
         return published_losses(routes, gates, images, labels, config, costs, noise=noise)
     nodes, leaves = walk(routes, gates, images)
     sparsify, weight = config.weights
-    spent = expected_cost(nodes, {leaf.route: float(costs.routes[leaf.route]) for leaf in leaves})
-    excess = spent / costs.reachable[1] if config.target is None else spent / config.target - 1
+    mean_macs = expected_cost(nodes, {leaf.route: float(costs.routes[leaf.route]) for leaf in leaves})
+    # Relative, so that one weight suits all networks: 120 M of a target of 100 M is an excess of 0.2.
+    excess = mean_macs / costs.reachable[1] if config.target is None else mean_macs / config.target - 1
     loss = (
         expected_loss(nodes, leaves, labels)
         - config.entropy * expected_entropy(nodes)
         + weight * excess.square()
     )
     if sparsify:
-        wide = wanted(leaves, labels, hard=config.hard)
+        to_widest = wanted(leaves, labels, hard=config.hard)
         loss = loss + sparsify * sparsification_loss(
-            nodes, wide, smoothing=config.smoothing, double_softmax=config.double_softmax
+            nodes, to_widest, smoothing=config.smoothing, double_softmax=config.double_softmax
         )
-    return loss, float(spent.detach())
+    return loss, float(mean_macs.detach())
 
 
 def train_gates(
@@ -156,8 +157,9 @@ def _prepare_(routes: Routes, gates: Sequence[nn.Module], images: Tensor, config
             gate.weight.zero_()
     values: Sequence[Tensor] = (images,)
     widest = (routes.choices - 1,) * len(gates)
-    for number, gate in enumerate(gates):
-        feature, *values = routes.part(number, widest)(*values)
+    for position, gate in enumerate(gates):
+        # Standardised at the widest route: its features have all the channels that narrower ones share.
+        feature, *values = routes.part(position, widest)(*values)
         if config.method == "expected":
             gate.standardise_(feature)  # pyright: ignore[reportCallIssue]
         else:
@@ -181,24 +183,24 @@ def _fit_(
         nesterov=True,
     )
     steps = config.epochs * _length(batches(0))
-    number = 0
+    step_index = 0
     for epoch in range(config.epochs):
         for images, labels in batches(epoch):
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * (1 + math.cos(math.pi * number / steps)) / 2
-            noise = generator(seed, number, _NOISE)
+                group["lr"] = config.lr * (1 + math.cos(math.pi * step_index / steps)) / 2
+            noise = generator(seed, step_index, _NOISE)
             optimizer.zero_grad()
             loss, macs = gate_loss(
                 routes, list(gates), images.to(device), labels.to(device), config, noise=noise
             )
             if not loss.isfinite():
                 raise GateDivergenceError(
-                    f"gate: the loss of step {number + 1} is {float(loss.detach())}; lower gate.lr (now {config.lr:g})"
+                    f"gate: the loss of step {step_index + 1} is {float(loss.detach())}; lower gate.lr (now {config.lr:g})"
                 )
             loss.backward()
             optimizer.step()
-            number += 1
-            report(Step(step=number, steps=steps, loss=float(loss.detach()), macs=macs))
+            step_index += 1
+            report(Step(step=step_index, steps=steps, loss=float(loss.detach()), macs=macs))
 
 
 def _length(batches: Iterable[Sequence[Tensor]]) -> int:
@@ -218,26 +220,27 @@ def answers(
     Returns:
         The nodes of all images together, and (N, choices, ..., choices) booleans.
     """
+    # The bias is what the caller is about to choose, so the logits are read without it.
     saved = [gate.bias.clone() for gate in gates]  # pyright: ignore[reportCallIssue]
     for gate in gates:
         gate.bias.zero_()  # pyright: ignore[reportCallIssue]
-    found, right = [], []
+    node_batches, correct_batches = [], []
     device = next(routes.net.parameters()).device
     try:
         for images, labels in batches:
             nodes, leaves = walk(routes, gates, images.to(device))
-            found.append(nodes)
-            here = [
+            node_batches.append(nodes)
+            correct = [
                 leaf.output.argmax(1) == labels.to(device)
                 for leaf in sorted(leaves, key=lambda leaf: leaf.route)
             ]
-            right.append(torch.stack(here, 1).reshape(-1, *[routes.choices] * len(gates)))
+            correct_batches.append(torch.stack(correct, 1).reshape(-1, *[routes.choices] * len(gates)))
     finally:
         for gate, bias in zip(gates, saved, strict=True):
             gate.bias.copy_(bias)  # pyright: ignore[reportCallIssue, reportArgumentType]
-    if not found:
+    if not node_batches:
         raise DataError("gate: the loader yields no images")
-    return joined(found), torch.cat(right)
+    return joined(node_batches), torch.cat(correct_batches)
 
 
 def meet_(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from anywidth.dynamic.routes import Route, Routes
 from anywidth.errors import WidthError
 
-_MOST = 256
+_MAX_ROUTES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +47,17 @@ def walk(routes: Routes, gates: Sequence[nn.Module], x: Tensor) -> tuple[list[No
     Raises:
         WidthError: more routes than can be run for each batch.
     """
+    # Two gates, three widths: 4 nodes and 9 leaves, from 1 + 3 + 9 = 13 segments instead of 9 * 3 = 27.
     count = routes.choices ** len(gates)
-    if count > _MOST:
+    if count > _MAX_ROUTES:
         raise WidthError(
-            f"{len(gates)} gates with {routes.choices} widths make {count} routes, more than the {_MOST} that can be run for each "
+            f"{len(gates)} gates with {routes.choices} widths make {count} routes, more than the {_MAX_ROUTES} that can be run for each "
             "batch; use fewer widths or gates"
         )
     nodes: list[Node] = []
     leaves: list[Leaf] = []
-    for found in _walk(routes, gates, (), (x,)):
-        (nodes if isinstance(found, Node) else leaves).append(found)  # pyright: ignore[reportArgumentType]
+    for branch in _walk(routes, gates, (), (x,)):
+        (nodes if isinstance(branch, Node) else leaves).append(branch)  # pyright: ignore[reportArgumentType]
     return nodes, leaves
 
 
@@ -64,11 +65,11 @@ def _walk(
     routes: Routes, gates: Sequence[nn.Module], route: Route, values: Sequence[Any]
 ) -> Iterator[Node | Leaf]:
     with torch.no_grad():
-        found = routes.part(len(route), route)(*values)
+        segment_output = routes.part(len(route), route)(*values)
     if len(route) == len(gates):
-        yield Leaf(route=route, output=found)
+        yield Leaf(route=route, output=segment_output)
         return
-    feature, *values = found
+    feature, *values = segment_output
     yield Node(route=route, logits=gates[len(route)](feature))
     for choice in range(routes.choices):
         yield from _walk(routes, gates, (*route, choice), values)
@@ -76,23 +77,26 @@ def _walk(
 
 def log_probabilities(nodes: Sequence[Node]) -> dict[Route, Tensor]:
     """Route, whole or not -> logarithm of its probability (N,) if each gate draws from the softmax of its logits."""
-    found: dict[Route, Tensor] = {(): torch.zeros_like(nodes[0].logits[:, 0])}
+    log_p: dict[Route, Tensor] = {(): torch.zeros_like(nodes[0].logits[:, 0])}
+    # Nodes come parents first: log p(1, 0) = log p(1) + log softmax(logits of node (1,))[0].
     for node in nodes:
-        each = node.logits.log_softmax(1)
-        for choice in range(each.shape[1]):
-            found[(*node.route, choice)] = found[node.route] + each[:, choice]
-    return found
+        choice_log_p = node.logits.log_softmax(1)
+        for choice in range(choice_log_p.shape[1]):
+            log_p[(*node.route, choice)] = log_p[node.route] + choice_log_p[:, choice]
+    return log_p
 
 
 def chosen(nodes: Sequence[Node], bias: Sequence[Tensor] | None = None) -> Tensor:
     """(N, gates) the choice of each gate: the largest of its logits, plus `bias` (choices,) of that gate."""
+    # Two gates: by_route has (), (0,), (1,). Gate 0 fills column 0 from node (); gate 1 fills column 1 of the inputs
+    # that chose 0 from node (0,), and of those that chose 1 from node (1,).
     by_route = {node.route: node.logits for node in nodes}
     count = 1 + max(len(route) for route in by_route)
-    first = by_route[()]
-    routes = torch.zeros(len(first), count, dtype=torch.long, device=first.device)
+    root_logits = by_route[()]
+    routes = torch.zeros(len(root_logits), count, dtype=torch.long, device=root_logits.device)
     for gate in range(count):
         for route in [r for r in by_route if len(r) == gate]:
-            here = (routes[:, :gate] == routes.new_tensor(route)).all(1)
+            on_route = (routes[:, :gate] == routes.new_tensor(route)).all(1)
             logits = by_route[route] if bias is None else by_route[route] + bias[gate]
-            routes[here, gate] = logits[here].argmax(1)
+            routes[on_route, gate] = logits[on_route].argmax(1)
     return routes

@@ -81,9 +81,9 @@ def load(
         return _READERS[source](path, model, widths, image_size=image_size, **options)
     if source not in SOURCES:
         raise CheckpointError(unknown_name("source of checkpoints", source, SOURCES))
-    wide = _ordinary(source, model, dict(model_options or {}))
+    network = _ordinary(source, model, dict(model_options or {}))
     pixels = image_size or 224
-    net = Elastic(wide, torch.zeros(1, 3, pixels, pixels), widths=widths, **options)
+    net = Elastic(network, torch.zeros(1, 3, pixels, pixels), widths=widths, **options)
     load_wide_(net, path, sort=sort)
     return net
 
@@ -96,10 +96,11 @@ def _ordinary(source: str, model: str, options: dict[str, Any]) -> torch.nn.Modu
         if model not in names:
             raise CheckpointError(unknown_name("torchvision model", model, names))
         builder = torchvision.models.get_model_builder(model)
-        blank = [
+        # torchvision loads backbone weights by default in some builders, so both arguments are set to None.
+        weight_arguments = [
             key for key in ("weights", "weights_backbone") if key in inspect.signature(builder).parameters
         ]
-        return builder(**dict.fromkeys(blank), **options)
+        return builder(**dict.fromkeys(weight_arguments), **options)
     import timm
 
     if not timm.is_model(model):

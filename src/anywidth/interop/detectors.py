@@ -59,15 +59,16 @@ def reference_detector(model: str, **options: Any) -> nn.Module:
     """
     if model not in MODELS:
         raise CheckpointError(unknown_name("detector of slimmable_networks-detection", model, MODELS))
+    # mmdetection keeps 2000 proposals when testing too; torchvision 1000.
     counts = {"rpn_pre_nms_top_n_test": _PROPOSALS, "rpn_post_nms_top_n_test": _PROPOSALS}
-    made = detector(model, _CLASSES, **{**counts, **options})
-    transform: Any = made.get_submodule("transform")
-    anchors: Any = made.get_submodule("rpn.anchor_generator")
+    network = detector(model, _CLASSES, **{**counts, **options})
+    transform: Any = network.get_submodule("transform")
+    anchors: Any = network.get_submodule("rpn.anchor_generator")
     transform.size_divisible = _STRIDES[-1]
     anchors.cell_anchors = [
         cell + stride / 2 for cell, stride in zip(anchors.cell_anchors, _STRIDES, strict=True)
     ]
-    return made
+    return network
 
 
 def load(
@@ -90,22 +91,25 @@ def load(
 
     Source: Slimmable Networks, arXiv 1812.08928, appendix B.
     """
-    made = reference_detector(model)
+    network = reference_detector(model)
     state = read_state(Path(path))
     labels = list(WIDTHS if widths is None else widths)
     _check_entries(path, state, len(labels))
     size = (image_size or 320, image_size or 320)
-    with short_run(made, size):
-        net = Elastic(made, example_images(made, size), norm="switchable", widths=labels, freeze=_SHARED)
-    freeze_stages_(made, 3)
-    wanted = dict(_wanted(net, labels))
-    report = compare(state, wanted)
+    with short_run(network, size):
+        net = Elastic(
+            network, example_images(network, size), norm="switchable", widths=labels, freeze=_SHARED
+        )
+    freeze_stages_(network, 3)
+    targets = dict(_file_targets(net, labels))
+    report = compare(state, targets)
     if not report.fits:
         raise CheckpointError(f"{path} does not fit {model}: {report}")
     with torch.no_grad():
-        for key, tensor in wanted.items():
+        for key, tensor in targets.items():
             if key in state:
                 tensor.copy_(state[key])
+            # A counter of 0 would mean that the statistics were never measured.
             if key.endswith("num_batches_tracked"):
                 tensor.fill_(max(1, int(tensor)))
     net.norms.freeze_()
@@ -114,8 +118,8 @@ def load(
 
 
 def _check_entries(path: str | Path, state: dict[str, Tensor], expected: int) -> None:
-    numbers = {int(found[1]) for key in state if (found := re.search(r"\.bn\.(\d+)\.", key))}
-    entries = max(numbers, default=-1) + 1
+    indices = {int(match[1]) for key in state if (match := re.search(r"\.bn\.(\d+)\.", key))}
+    entries = max(indices, default=-1) + 1
     if entries != expected:
         hint = "give the widths of the file in its order: widths=[...]"
         if entries == 0:
@@ -123,24 +127,30 @@ def _check_entries(path: str | Path, state: dict[str, Tensor], expected: int) ->
         raise CheckpointError(f"{path}: holds batch norms of {entries} widths, expected {expected}; {hint}")
 
 
-def _wanted(net: Elastic, labels: Sequence[float]) -> Iterator[tuple[str, Tensor]]:
+def _file_targets(net: Elastic, labels: Sequence[float]) -> Iterator[tuple[str, Tensor]]:
     """Name in the file -> our tensor."""
     norms = batch_norms(net.model)
     for name, tensor in net.model.state_dict(keep_vars=True).items():
-        path, _, kind = name.rpartition(".")
+        # `backbone.body.bn1.weight` -> `backbone.bn1.bn.0.weight`, ..., one entry for each width.
+        path, _, tensor_name = name.rpartition(".")
         if path not in norms:
-            yield _foreign(name), tensor
+            yield _reference_name(name), tensor
             continue
-        for number, label in enumerate(labels):
-            own = net.norms.overrides(net.widths[label]).get(name)
-            yield f"{_foreign(f'{path}.')}bn.{number}.{kind}", tensor if own is None else own
+        for index, label in enumerate(labels):
+            narrow_tensor = net.norms.overrides(net.widths[label]).get(name)
+            yield (
+                f"{_reference_name(f'{path}.')}bn.{index}.{tensor_name}",
+                tensor if narrow_tensor is None else narrow_tensor,
+            )
 
 
-def _foreign(name: str) -> str:
-    for ours, theirs in _NAMES:
-        found, count = re.subn(f"^{ours}", theirs, name)
+def _reference_name(name: str) -> str:
+    # `backbone.fpn.inner_blocks.0.0.weight` -> `neck.lateral_convs.0.conv.weight`; the first pattern that fits wins, and
+    # `backbone.body` comes last.
+    for pattern, replacement in _NAMES:
+        renamed, count = re.subn(f"^{pattern}", replacement, name)
         if count:
-            return found
+            return renamed
     return name
 
 

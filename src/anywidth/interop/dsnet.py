@@ -32,7 +32,7 @@ HEAD = "blocks.3.first_block.gate.gate.0.weight"
 GATED = "stages.3.0.depthwise.attention"
 """The module whose squeezed feature the head reads, and after which widths differ."""
 _HIDDEN = 66
-_PARTS = {
+_LAYERS = {
     "depthwise.conv": "conv_dw",
     "depthwise.norm": "bn1",
     "depthwise.attention.squeeze.reduce": "gate.conv_reduce",
@@ -72,6 +72,7 @@ def elastic(
     example = torch.zeros(1, 3, image_size, image_size)
     freeze = ["*.attention.squeeze.reduce"]
     space = probed_space(network, example, freeze, divisor, minimum)
+    # A candidate is one number of channels for a whole stage, so the groups of its blocks become one.
     stages = {f"stages.{s}": f"stages.{s}.*" for s in range(len(network.stages))}
     space = joined(space, {"stem": "stem.*", **stages})
     listed = sub_networks(candidates) if widths is None else widths
@@ -167,12 +168,12 @@ def load(
         raise CheckpointError(f"{path}: holds {classes} classes, expected num_classes = {num_classes}")
     _check_entries(path, state)
     net = elastic(DSMBNet(classes), image_size or 224, widths, divisor=divisor, minimum=minimum)
-    wanted = _wanted(net)
-    report = compare(state, {name: like for name, (like, _) in wanted.items()})
+    targets_by_name = _file_targets(net)
+    report = compare(state, {name: expected for name, (expected, _) in targets_by_name.items()})
     if not report.fits:
         raise CheckpointError(f"{path} does not fit {model}: {report}")
     with torch.no_grad():
-        for name, (_, targets) in wanted.items():
+        for name, (_, targets) in targets_by_name.items():
             for target in targets if name in state else ():
                 target.copy_(state[name])
     _count_(path, net)
@@ -202,11 +203,11 @@ def head(path: str | Path, *, ema: bool | None = None) -> Tensor:
 
 
 def _read(path: Path, ema: bool | None) -> dict[str, Tensor]:
-    found = read_whole(path, (*arguments.NAMES, *arrays.NAMES))
-    average = found.get("state_dict_ema") if isinstance(found, Mapping) else None
+    content = read_whole(path, (*arguments.NAMES, *arrays.NAMES))
+    average = content.get("state_dict_ema") if isinstance(content, Mapping) else None
     if ema and average is None:
         raise CheckpointError(f"{path}: holds no moving average ('state_dict_ema'); read it with ema=False")
-    return bare(path, found if average is None or ema is False else average)
+    return bare(path, content if average is None or ema is False else average)
 
 
 def _classes(path: str | Path, state: Mapping[str, Tensor]) -> int:
@@ -218,56 +219,69 @@ def _classes(path: str | Path, state: Mapping[str, Tensor]) -> int:
 
 def _check_entries(path: str | Path, state: Mapping[str, Tensor]) -> None:
     """Batch norms of stage 4's output have an entry for each sub-network."""
-    last = f"blocks.{len(CANDIDATES) - 2}.first_block.bn2.aux_bn"
-    pattern = re.compile(re.escape(last) + r"\.(\d+)\.running_mean")
+    last_norm = f"blocks.{len(CANDIDATES) - 2}.first_block.bn2.aux_bn"
+    pattern = re.compile(re.escape(last_norm) + r"\.(\d+)\.running_mean")
     entries = sum(pattern.fullmatch(name) is not None for name in state)
     if entries != len(CANDIDATES[-1]):
         raise CheckpointError(
-            f"{path}: holds batch norms of {entries} widths ('{last}.0', ...), expected the {len(CANDIDATES[-1])} of ds_mbnet"
+            f"{path}: holds batch norms of {entries} widths ('{last_norm}.0', ...), expected the {len(CANDIDATES[-1])} of ds_mbnet"
         )
 
 
-def _theirs(path: str) -> str:
+def _reference_name(path: str) -> str:
     """A module of ours by its name in the files."""
-    for ours, theirs in (("stem.conv", "conv_stem"), ("stem.norm", "bn1"), ("classifier", "classifier")):
-        if path == ours:
-            return theirs
-    _, stage, block, part = path.split(".", 3)
-    number = int(block)
-    where = "first_block" if number == 0 else f"residual_blocks.{number - 1}"
-    return f"blocks.{stage}.{where}.{_PARTS[part]}"
+    for module_path, reference_path in (
+        ("stem.conv", "conv_stem"),
+        ("stem.norm", "bn1"),
+        ("classifier", "classifier"),
+    ):
+        if path == module_path:
+            return reference_path
+    # `stages.3.1.pointwise.norm` -> `blocks.3.residual_blocks.0.bn2`.
+    _, stage, block, layer = path.split(".", 3)
+    block_index = int(block)
+    block_path = "first_block" if block_index == 0 else f"residual_blocks.{block_index - 1}"
+    return f"blocks.{stage}.{block_path}.{_LAYERS[layer]}"
 
 
-def _wanted(net: Elastic) -> dict[str, tuple[Tensor, list[Any]]]:
+def _file_targets(net: Elastic) -> dict[str, tuple[Tensor, list[Any]]]:
     """Name in the file -> a tensor of its shape, and our tensors that it fills: a statistic goes to every listed width
     that has so many channels there, and to the widest network."""
+    # Stage 4 has 14 candidates, 224 to 640 channels: the statistics of a norm of 256 channels are entry 1, and go to
+    # every listed width that keeps 256 channels there.
     norms = batch_norms(net.model)
     listed = {w: net.norms.overrides(w) for w in (*net.widths.values(), net.space.full) if w.is_prefix}
-    found: dict[str, tuple[Tensor, list[Any]]] = {}
-    for name, own in net.model.state_dict(keep_vars=True).items():
-        path, _, kind = name.rpartition(".")
+    targets_by_name: dict[str, tuple[Tensor, list[Any]]] = {}
+    for name, full_tensor in net.model.state_dict(keep_vars=True).items():
+        path, _, tensor_name = name.rpartition(".")
         if path not in norms:
-            found[f"{_theirs(path)}.{kind}"] = (own, [own])
+            targets_by_name[f"{_reference_name(path)}.{tensor_name}"] = (full_tensor, [full_tensor])
             continue
         group = net.space.axes[f"{path}.running_mean"][0][0].group  # type: ignore[index]
         entries = list(enumerate(CANDIDATES[group]))
-        if kind in ("weight", "bias"):
-            found[f"{_theirs(path)}.aux_bn.{len(entries) - 1}.{kind}"] = (own, [own])
+        if tensor_name in ("weight", "bias"):
+            targets_by_name[f"{_reference_name(path)}.aux_bn.{len(entries) - 1}.{tensor_name}"] = (
+                full_tensor,
+                [full_tensor],
+            )
             continue
         for entry, channels in entries:
-            like = torch.empty([channels] * own.ndim, device="meta")
-            targets = [tensors.get(name, own) for w, tensors in listed.items() if w.kept[group] == channels]
-            found[f"{_theirs(path)}.aux_bn.{entry}.{kind}"] = (like, targets)
-    return found
+            expected = torch.empty([channels] * full_tensor.ndim, device="meta")
+            targets = [
+                tensors.get(name, full_tensor) for w, tensors in listed.items() if w.kept[group] == channels
+            ]
+            targets_by_name[f"{_reference_name(path)}.aux_bn.{entry}.{tensor_name}"] = (expected, targets)
+    return targets_by_name
 
 
 def _count_(path: str | Path, net: Elastic) -> None:
     """Statistics count as collected where each batch norm has some: the reference's counters stay 0."""
+    # `has_statistics` asks the counters, which the reference never advances.
     for tensors in net.norms.statistics.values():
         _set_counters_(tensors, 0 if _blank(tensors) else 1)
-    own = net.model.state_dict(keep_vars=True)
-    _set_counters_(own, 1)
-    if blank := _blank(own):
+    full_tensors = net.model.state_dict(keep_vars=True)
+    _set_counters_(full_tensors, 1)
+    if blank := _blank(full_tensors):
         _log.warning(
             "%s: %d batch norms of 'largest' have means 0 and variances 1 (like '%s'), as the reference's recalibration "
             "leaves them; call net.calibrate(loader, widths=['largest']) before evaluating it",
@@ -282,7 +296,7 @@ def _blank(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 @torch.no_grad()
-def _set_counters_(tensors: Mapping[str, Tensor], least: int) -> None:
+def _set_counters_(tensors: Mapping[str, Tensor], minimum: int) -> None:
     for name, count in tensors.items():
         if name.endswith(".num_batches_tracked"):
-            count.fill_(max(int(count), 1) if least else 0)
+            count.fill_(max(int(count), 1) if minimum else 0)

@@ -41,16 +41,16 @@ class Report:
 
     def __str__(self) -> str:
         shapes = [f"{name} is {list(a)} in the file, {list(b)} here" for name, a, b in self.mismatched]
-        parts = [
-            f"{len(names)} {kind} ({'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''})"
-            for kind, names in (
+        clauses = [
+            f"{len(names)} {problem} ({'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''})"
+            for problem, names in (
                 ("missing", self.missing),
                 ("unexpected", self.unexpected),
                 ("of another shape", shapes),
             )
             if names
         ]
-        return f"{self.loaded} tensors fit" + (f"; {', '.join(parts)}" if parts else "")
+        return f"{self.loaded} tensors fit" + (f"; {', '.join(clauses)}" if clauses else "")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -66,8 +66,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def read_beside(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
     """As `read_state`, with what the file holds under `key` beside its tensors; None where there is nothing."""
-    found = read_whole(path)
-    return bare(path, found), found.get(key) if isinstance(found, Mapping) else None
+    content = read_whole(path)
+    return bare(path, content), content.get(key) if isinstance(content, Mapping) else None
 
 
 def read_whole(path: Path, admitted: Sequence[tuple[Callable[..., Any], str]] = ()) -> Any:
@@ -112,43 +112,50 @@ def _check_file(path: Path) -> None:
             raise CheckpointError(f"{path}: is an archive; unpack it and give the file in it ({names})")
 
 
-def bare(path: Path, found: Any) -> dict[str, Tensor]:
+def bare(path: Path, content: Any) -> dict[str, Tensor]:
     """The state dict in what a file holds, without wrapping keys and prefixes.
 
     Raises:
         CheckpointError: there is none.
     """
-    while isinstance(found, Mapping) and not all(isinstance(v, Tensor) for v in found.values()):
-        inner = next((found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)), None)
-        if inner is None:
-            key, odd = next((k, v) for k, v in found.items() if not isinstance(v, Tensor))
+    # {"state_dict": {"module.conv.weight": t}, "epoch": 3} -> {"conv.weight": t}.
+    while isinstance(content, Mapping) and not all(isinstance(v, Tensor) for v in content.values()):
+        nested = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if nested is None:
+            key, odd = next((k, v) for k, v in content.items() if not isinstance(v, Tensor))
             raise CheckpointError(
-                f"{path}: holds no state_dict: its keys are {', '.join(map(repr, list(found)[:4]))}, and {key!r} is a "
+                f"{path}: holds no state_dict: its keys are {', '.join(map(repr, list(content)[:4]))}, and {key!r} is a "
                 f"{type(odd).__name__}; expected tensors only, or one of {', '.join(_WRAPPERS)}"
             )
-        found = inner
-    if not isinstance(found, Mapping) or not found:
-        empty = "nothing" if isinstance(found, Mapping) else f"a {type(found).__name__}"
+        content = nested
+    if not isinstance(content, Mapping) or not content:
+        empty = "nothing" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise CheckpointError(f"{path}: holds {empty}, expected the tensors of a state_dict")
-    nameless = [key for key in found if not isinstance(key, str)]
+    nameless = [key for key in content if not isinstance(key, str)]
     if nameless:
         raise CheckpointError(
             f"{path}: holds tensors without names, like {nameless[0]!r}; expected a state_dict"
         )
-    state = dict(found)
+    state = dict(content)
     while shared := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(shared): tensor for name, tensor in state.items()}
     return state
 
 
-def compare(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Report:
+def compare(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Report:
     """By name and shape. Counters of batch norms may be missing: files older than 2018 lack them."""
-    both = [name for name in own if name in state]
-    shapes = [(n, tuple(state[n].shape), tuple(own[n].shape)) for n in both if state[n].shape != own[n].shape]
+    # expected {"a": (2, 3), "b": (4,)}, state {"a": (2, 2), "c": (1,)}: nothing loaded, "a" mismatched, "b" missing,
+    # "c" unexpected.
+    common = [name for name in expected if name in state]
+    shapes = [
+        (n, tuple(state[n].shape), tuple(expected[n].shape))
+        for n in common
+        if state[n].shape != expected[n].shape
+    ]
     return Report(
-        loaded=len(both) - len(shapes),
-        missing=tuple(n for n in own if n not in state and not n.endswith("num_batches_tracked")),
-        unexpected=tuple(n for n in state if n not in own),
+        loaded=len(common) - len(shapes),
+        missing=tuple(n for n in expected if n not in state and not n.endswith("num_batches_tracked")),
+        unexpected=tuple(n for n in state if n not in expected),
         mismatched=tuple(shapes),
     )
 

@@ -65,9 +65,9 @@ def _elastic(
     network: nn.Module, widths: Any, image_size: int | None, freeze: Sequence[str], options: Mapping[str, Any]
 ) -> Elastic:
     pixels = image_size or (32 if isinstance(network, models.JoslimCifarResNet) else 224)
-    more = [freeze] if isinstance(freeze, str) else freeze
+    patterns = [freeze] if isinstance(freeze, str) else freeze
     example = torch.zeros(1, 3, pixels, pixels)
-    return Elastic(network, example, widths=widths, freeze=[*fixed(network), *more], **options)
+    return Elastic(network, example, widths=widths, freeze=[*fixed(network), *patterns], **options)
 
 
 def load(
@@ -100,10 +100,13 @@ def load(
     if num_classes not in (None, classes):
         raise CheckpointError(f"{path}: holds {classes} classes, expected num_classes = {num_classes}")
     network = build(num_classes=classes)
-    own = network.state_dict()
-    unused = {f"{path}.bias" for path, m in network.named_modules() if isinstance(m, nn.Conv2d)} - set(own)
+    expected = network.state_dict()
+    # Their convolutions hold biases that the forward pass ignores; ours have none.
+    unused = {f"{path}.bias" for path, m in network.named_modules() if isinstance(m, nn.Conv2d)} - set(
+        expected
+    )
     state = {name: tensor for name, tensor in state.items() if name not in unused}
-    report = compare(state, own)
+    report = compare(state, expected)
     if not report.fits:
         raise CheckpointError(f"{path} does not fit {model}: {report}")
     take_(network, state)

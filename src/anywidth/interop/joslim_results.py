@@ -49,15 +49,14 @@ def history(path: str | Path, net: Elastic) -> list[Proposal]:
         CheckpointError: unreadable, or without a history.
         WidthError: vectors of another model.
     """
-    found = _dict(path, ("X", "Y", "population_data"))
-    if found["X"] is None:
+    content = _dict(path, ("X", "Y", "population_data"))
+    if content["X"] is None:
         return []
-    rows, pairs, records = _rows(path, found["X"]), found["Y"], found["population_data"]
-    numbers = {"X": len(rows), "Y": len(pairs), "population_data": len(records)}
-    if len(set(numbers.values())) > 1:
-        raise CheckpointError(
-            f"{path}: the history has entries of different number: {numbers}; it is damaged"
-        )
+    rows, pairs, records = _rows(path, content["X"]), content["Y"], content["population_data"]
+    # One entry of each list per proposal: X (n, entries) vectors, Y (n) pairs, and n records.
+    counts = {"X": len(rows), "Y": len(pairs), "population_data": len(records)}
+    if len(set(counts.values())) > 1:
+        raise CheckpointError(f"{path}: the history has entries of different number: {counts}; it is damaged")
     return [_proposal(path, net, *entry) for entry in zip(rows, pairs, records, strict=True)]
 
 
@@ -86,20 +85,20 @@ def sample_pool(path: str | Path, net: Elastic) -> list[Width]:
 
 
 def _dict(path: str | Path, keys: Sequence[str]) -> dict[str, Any]:
-    found = read_whole(Path(path), NAMES)
-    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
+    content = read_whole(Path(path), NAMES)
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:
         raise CheckpointError(
             f"{path}: holds no {' and no '.join(map(repr, missing))}; expected a file of joslim"
         )
-    return found
+    return content
 
 
-def _rows(path: str | Path, found: Any) -> list[tuple[float, ...]]:
-    if not isinstance(found, Array) or found.values.ndim != 2:
-        shape = found.values.shape if isinstance(found, Array) else type(found).__name__
+def _rows(path: str | Path, array: Any) -> list[tuple[float, ...]]:
+    if not isinstance(array, Array) or array.values.ndim != 2:
+        shape = array.values.shape if isinstance(array, Array) else type(array).__name__
         raise CheckpointError(f"{path}: expected an array of vectors, one per row, as 'X'; got {shape}")
-    return [tuple(row) for row in found.values.tolist()]
+    return [tuple(row) for row in array.values.tolist()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
 
 _MOBILE = models.JoslimMobileNetV2 | models.JoslimMobileNetV3
 _OURS = models.JoslimCifarResNet | models.JoslimResNet | _MOBILE
-_PARTS: Mapping[type[nn.Module], tuple[tuple[str, ...], str]] = {
+_BLOCK_CONVS: Mapping[type[nn.Module], tuple[tuple[str, ...], str]] = {
     BasicBlock: (("conv.0",), "conv.3"),
     Bottleneck: (("conv1", "conv2"), "conv3"),
     InvertedBlock: (("conv.0",), "conv.7"),
@@ -75,21 +75,25 @@ def places(model: nn.Module) -> tuple[list[Place], int]:
         raise WidthError(
             f"vectors of Joslim are for Joslim's networks, like JoslimCifarResNet; this is a {type(model).__name__}"
         )
+    # slim_resnet20: three stages of three basic blocks. Entries 0, 4, 8 are the outputs of the stages, entries 1-3, 5-7
+    # and 9-11 the hidden convolutions of their blocks: a vector of 12.
     stages = {f"features.{n}": m for n, m in model.features.named_children() if isinstance(m, Stage)}
-    found = []
+    entries = []
     if isinstance(model, _MOBILE):
-        found = [Place(entry=0, convolutions=(path,)) for path in ("features.0.conv", "features.1.conv.3")]
+        entries = [Place(entry=0, convolutions=(path,)) for path in ("features.0.conv", "features.1.conv.3")]
     elif isinstance(stages["features.1"].head, Bottleneck):
-        found = [Place(entry=0, convolutions=("features.0.conv",))]
-    entry = 1 if found else 0
+        entries = [Place(entry=0, convolutions=("features.0.conv",))]
+    entry = 1 if entries else 0
     for path, stage in stages.items():
-        inner, out = _PARTS[type(stage.head)]
+        hidden_convs, output_conv = _BLOCK_CONVS[type(stage.head)]
         blocks = [f"{path}.head", *(f"{path}.tail.{i}" for i in range(len(stage.tail)))]
-        found.append(Place(entry=entry, convolutions=(f"{path}.head.{out}",), stream=True))
-        for number, block in enumerate(blocks, start=entry + 1):
-            found.append(Place(entry=number, convolutions=tuple(f"{block}.{part}" for part in inner)))
+        entries.append(Place(entry=entry, convolutions=(f"{path}.head.{output_conv}",), stream=True))
+        for block_entry, block in enumerate(blocks, start=entry + 1):
+            entries.append(
+                Place(entry=block_entry, convolutions=tuple(f"{block}.{conv}" for conv in hidden_convs))
+            )
         entry += 1 + len(blocks)
-    return found, entry + isinstance(model, _MOBILE)
+    return entries, entry + isinstance(model, _MOBILE)
 
 
 def search_dim(model: str) -> int:
@@ -117,22 +121,23 @@ def decode(net: Elastic, vector: Sequence[float]) -> Width:
 
     Source: the code published with Joslim, arXiv 2007.11752.
     """
-    found, count = places(net.model)
+    entries, count = places(net.model)
     shares = _checked(vector, count, type(net.model).__name__)
     kept: dict[str, int] = {}
-    before = 0
-    for place in found:
-        path = place.convolutions[0]
+    stream_channels = 0
+    for slot in entries:
+        path = slot.convolutions[0]
         size = _convolution(net.model, path).out_channels
-        channels = int(shares[place.entry] * size)
-        if place.stream:
-            channels = before = max(channels, before)
+        channels = int(shares[slot.entry] * size)
+        # After a stage of 24 channels one that asks for 20 keeps 24: its shortcut would have to drop some.
+        if slot.stream:
+            channels = stream_channels = max(channels, stream_channels)
         if channels == 0:
             raise WidthError(
-                f"entry {place.entry + 1} of the vector is {shares[place.entry]}: of {size} channels of {path} none would "
+                f"entry {slot.entry + 1} of the vector is {shares[slot.entry]}: of {size} channels of {path} none would "
                 f"be left; expected at least 1 / {size}"
             )
-        kept |= {group: channels for c in place.convolutions for group in _group(net, c, channels)}
+        kept |= {group: channels for c in slot.convolutions for group in _group(net, c, channels)}
     return net.space.width(kept)
 
 
@@ -146,9 +151,9 @@ def _checked(vector: Sequence[float], count: int, name: str) -> list[float]:
     shares = [float(w) for w in vector]
     if len(shares) != count:
         raise WidthError(f"a vector of this {name} has {count} entries, got {len(shares)}")
-    for number, share in enumerate(shares, start=1):
+    for position, share in enumerate(shares, start=1):
         if not 0 < share <= 1:
-            raise WidthError(f"entry {number} of the vector is {share}, expected a share in (0, 1]")
+            raise WidthError(f"entry {position} of the vector is {share}, expected a share in (0, 1]")
     return shares
 
 

@@ -30,7 +30,7 @@ MODELS = (
 """Names of the usual networks; `resnet` takes any depth 9 n + 2, `densenet` any 3 n + 4."""
 
 _SELECT = "select.indexes"
-_PARTS = ("weight", "bias", "running_mean", "running_var")
+_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +40,13 @@ class _Family:
     Attributes:
         build: our class.
         marker: a name that only files of this kind have.
-        last: name of the last weights there, whose rows are the classes.
+        head_weight: name of the weight of the last layer there, whose rows are the classes.
         renames: pattern in our names -> what stands there instead, in this order.
     """
 
     build: Callable[..., nn.Module]
     marker: str
-    last: str
+    head_weight: str
     renames: tuple[tuple[str, str], ...] = ()
 
 
@@ -60,13 +60,13 @@ _FAMILIES = {
     "vgg": _Family(
         build=models.CifarVGG,
         marker="feature.0.weight",
-        last="classifier.weight",
+        head_weight="classifier.weight",
         renames=((r"^features\.", "feature."),),
     ),
     "resnet": _Family(
         build=models.PreActResNet,
         marker="layer1.0.bn1.weight",
-        last="fc.weight",
+        head_weight="fc.weight",
         renames=(
             *_STREAM,
             (r"^features\.stage(\d+)\.", r"layer\1."),
@@ -77,7 +77,7 @@ _FAMILIES = {
     "densenet": _Family(
         build=models.CifarDenseNet,
         marker="dense1.0.bn1.weight",
-        last="fc.weight",
+        head_weight="fc.weight",
         renames=(
             *_STREAM,
             (r"^features\.block(\d+)\.", r"dense\1."),
@@ -87,12 +87,14 @@ _FAMILIES = {
             _INDEX,
         ),
     ),
-    "vgg_a": _Family(build=models.VGGA, marker="features.0.weight", last="classifier.6.weight"),
+    "vgg_a": _Family(build=models.VGGA, marker="features.0.weight", head_weight="classifier.6.weight"),
 }
 
 
-def _theirs(family: _Family, name: str) -> str:
+def _reference_name(family: _Family, name: str) -> str:
     """Our name of a tensor -> its name in the files."""
+    # `features.stage1.0.bn1.index` -> `layer1.0.bn1.index` -> `layer1.0.select.indexes`: patterns apply in order,
+    # each to the result of the one before.
     for pattern, replacement in family.renames:
         name = re.sub(pattern, replacement, name)
     return name
@@ -104,24 +106,26 @@ def _family(model: str) -> tuple[str, int | None]:
     Raises:
         CheckpointError: no such model.
     """
-    found = re.fullmatch(r"(vgg|resnet|densenet)(\d+)", model)
-    if found is None and model != "vgg_a":
+    match = re.fullmatch(r"(vgg|resnet|densenet)(\d+)", model)
+    if match is None and model != "vgg_a":
         raise CheckpointError(unknown_name("model of network-slimming", model, MODELS))
-    return (found[1], int(found[2])) if found else (model, None)
+    return (match[1], int(match[2])) if match else (model, None)
 
 
 def _check_family(name: str, model: str, state: Mapping[str, Tensor]) -> None:
     marker = _FAMILIES[name].marker
     if marker in state:
         return
-    other = next((n for n, f in _FAMILIES.items() if f.marker in state), None)
-    if other is None:
+    detected = next((n for n, f in _FAMILIES.items() if f.marker in state), None)
+    if detected is None:
         raise CheckpointError(
             f"holds no network of network-slimming: expected '{marker}' for {model}, got names like "
             f"{', '.join(map(repr, list(state)[:3]))}"
         )
-    kind = other if other == "vgg_a" else f"{other} of some depth"
-    raise CheckpointError(f"has '{_FAMILIES[other].marker}', so it is no {model} but a {kind}; give its name")
+    description = detected if detected == "vgg_a" else f"{detected} of some depth"
+    raise CheckpointError(
+        f"has '{_FAMILIES[detected].marker}', so it is no {model} but a {description}; give its name"
+    )
 
 
 def _options(name: str, state: Mapping[str, Tensor]) -> dict[str, int]:
@@ -133,10 +137,11 @@ def _options(name: str, state: Mapping[str, Tensor]) -> dict[str, int]:
             raise CheckpointError(f"'{key}' of a convolution or linear layer is missing{shape}")
         return state[key].shape[dim]
 
-    options = {"num_classes": size(_FAMILIES[name].last, 0)}
+    options = {"num_classes": size(_FAMILIES[name].head_weight, 0)}
     if name == "densenet":
         options |= {"stem": size("conv1.weight", 0), "growth": size("dense1.0.conv1.weight", 0)}
     if name == "vgg_a":  # each map of the last convolution has side x side columns
+        # 25088 columns for 512 maps are 7 x 7 pixels each, so images had 7 * 32 = 224 pixels.
         columns, maps = size("classifier.0.weight", 1), size("features.25.weight", 0)
         options["image_size"] = 32 * max(1, math.isqrt(columns // max(1, maps)))
     return options
@@ -170,11 +175,11 @@ class _Layout:
 
 
 def _layout(family: _Family, full: nn.Module) -> _Layout:
-    ours = [n for n, m in full.named_modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    norms = tuple(_theirs(family, f"{n}.").removesuffix(".") for n in ours)
-    vectors = {n: _theirs(family, f"{o}.index") for n, o in zip(norms, ours, strict=True)}
+    norm_paths = [n for n, m in full.named_modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    norms = tuple(_reference_name(family, f"{n}.").removesuffix(".") for n in norm_paths)
+    vectors = {n: _reference_name(family, f"{o}.index") for n, o in zip(norms, norm_paths, strict=True)}
     return _Layout(
-        tensors={_theirs(family, n): t for n, t in full.state_dict().items()},
+        tensors={_reference_name(family, n): t for n, t in full.state_dict().items()},
         norms=norms,
         vectors={n: v for n, v in vectors.items() if v.endswith(_SELECT)},
     )
@@ -189,9 +194,11 @@ def _check_layout(state: Mapping[str, Tensor], layout: _Layout, model: str) -> N
     if any(v in state for v in layout.vectors.values()):
         expected |= {v: layout.tensors[f"{norm}.weight"] for norm, v in layout.vectors.items()}
     report = compare(state, expected)
-    whole = {f"{norm}.{part}" for norm in layout.vectors for part in _PARTS} | set(layout.vectors.values())
-    wrong = tuple(m for m in report.mismatched if m[0] in whole or len(m[1]) != len(m[2]))
-    _fits(replace(report, mismatched=wrong), model)
+    full_size = {f"{norm}.{suffix}" for norm in layout.vectors for suffix in _NORM_TENSORS} | set(
+        layout.vectors.values()
+    )
+    mismatched = tuple(m for m in report.mismatched if m[0] in full_size or len(m[1]) != len(m[2]))
+    _fits(replace(report, mismatched=mismatched), model)
 
 
 def _kept(state: Mapping[str, Tensor], vector: str) -> Tensor:
@@ -200,6 +207,7 @@ def _kept(state: Mapping[str, Tensor], vector: str) -> Tensor:
     Raises:
         CheckpointError: there are none.
     """
+    # (1, 0, 1, 1) -> (0, 2, 3).
     kept = state[vector].nonzero().flatten()
     if len(kept) == 0:
         raise CheckpointError(
@@ -211,14 +219,16 @@ def _kept(state: Mapping[str, Tensor], vector: str) -> Tensor:
 
 def _check_cfg(cfg: Any, channels: Sequence[int], live: Sequence[int], norms: Sequence[str]) -> None:
     """The list that a file has beside its tensors: their channels, or, in a masked file, the scales that are not 0."""
+    # Two norms of 64 and 128 channels, with 40 and 100 scales other than 0. A masked file keeps tensors of 64 and
+    # 128 rows and lists [40, "M", 100]; the compact one made from it has 40 and 100 rows and lists the same.
     numbers = [c for c in cfg if c != "M"] if isinstance(cfg, list | tuple) else []
     if len(numbers) != len(channels) or not all(isinstance(c, int) for c in numbers):
         raise CheckpointError(f"cfg: expected {len(channels)} numbers of channels, got {cfg!r}")
     if numbers not in (list(channels), list(live)):
-        place = next(i for i, (a, b) in enumerate(zip(numbers, channels, strict=True)) if a != b)
+        position = next(i for i, (a, b) in enumerate(zip(numbers, channels, strict=True)) if a != b)
         raise CheckpointError(
-            f"cfg says {numbers[place]} channels for '{norms[place]}', but the tensors have {channels[place]} "
-            f"({live[place]} of them with a scale other than 0)"
+            f"cfg says {numbers[position]} channels for '{norms[position]}', but the tensors have {channels[position]} "
+            f"({live[position]} of them with a scale other than 0)"
         )
 
 
@@ -248,8 +258,10 @@ def convert(
     state = {re.sub(r"^features\.module\.", "features.", key): tensor for key, tensor in state.items()}
     _check_family(name, model, state)
     build = partial(family.build, **_options(name, state), **({} if depth is None else {"depth": depth}))
+    # The full network gives names and the number of axes only, so it needs no memory.
     with torch.device("meta"):
         layout = _layout(family, _built(build, model))
+    # First the names; then channels from the file; then the network of these channels, and every shape.
     _check_layout(state, layout, model)
     kept = {norm: _kept(state, v) for norm, v in layout.vectors.items() if v in state}
     scales = [state[f"{norm}.weight"] for norm in layout.norms]
@@ -257,22 +269,24 @@ def convert(
     if cfg is not None:
         _check_cfg(cfg, channels, [int(scale.count_nonzero()) for scale in scales], layout.norms)
     network = _built(build, model, channels=channels)
-    own = network.state_dict()
+    expected = network.state_dict()
     state = _positions(state, layout.vectors, kept)
-    _fits(compare(state, {_theirs(family, n): t for n, t in own.items()}), model)
+    _fits(compare(state, {_reference_name(family, n): t for n, t in expected.items()}), model)
     one = torch.ones((), dtype=torch.int64)
-    return network, {n: state.get(_theirs(family, n), one) for n in own}
+    return network, {n: state.get(_reference_name(family, n), one) for n in expected}
 
 
 def _positions(
     state: Mapping[str, Tensor], vectors: Mapping[str, str], kept: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Positions in place of vectors of zeros and ones; a norm that hands on everything has none."""
-    found = {k: t for k, t in state.items() if k not in vectors.values()}
+    # The norm of a stream of 4 channels with the vector (1, 0, 1, 1): its index becomes (0, 2, 3). With (1, 1, 1, 1)
+    # the network has no index there, so the entry is dropped.
+    converted = {k: t for k, t in state.items() if k not in vectors.values()}
     for norm, index in kept.items():
         if len(index) < len(state[f"{norm}.weight"]):
-            found[vectors[norm]] = index
-    return found
+            converted[vectors[norm]] = index
+    return converted
 
 
 def load(
@@ -299,13 +313,13 @@ def load(
     """
     state, cfg = read_beside(Path(path), "cfg")
     try:
-        network, own = convert(state, model, cfg)
+        network, converted = convert(state, model, cfg)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    found = state[_FAMILIES[_family(model)[0]].last].shape[0]
-    if num_classes is not None and num_classes != found:
-        raise CheckpointError(f"{path}: holds {found} classes, expected num_classes = {num_classes}")
-    network.load_state_dict(own)
+    file_classes = state[_FAMILIES[_family(model)[0]].head_weight].shape[0]
+    if num_classes is not None and num_classes != file_classes:
+        raise CheckpointError(f"{path}: holds {file_classes} classes, expected num_classes = {num_classes}")
+    network.load_state_dict(converted)
     pixels = image_size or getattr(network, "image_size", 32)
     return Elastic(network, torch.zeros(1, 3, pixels, pixels), widths=widths, **options)
 

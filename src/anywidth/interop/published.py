@@ -56,18 +56,21 @@ def _mobile_v1() -> tuple[str, ...]:
 
 
 def _inverted() -> tuple[str, ...]:
+    # Blocks 2 to 17: the expansion at index 0 and the projection at index 6.
     pairs = (f"features.{b}.body.{i}" for b in range(2, 18) for i in (0, 6))
     return ("features.0.0", "features.1.body.3", *pairs, "features.18.0")
 
 
 def _resnet() -> tuple[str | None, ...]:
-    found: list[str | None] = ["features.0.0"]
+    # A list names the output of a stage twice: before its blocks and in each of them. [64, 256, 64, 64, 256, ...]
+    # is the stem, the stage, and the three convolutions of its first block; None skips the second entry.
+    paths: list[str | None] = ["features.0.0"]
     block = 1
     for count in (3, 4, 6, 3):
-        found.append(None)
-        found += [f"features.{b}.body.{i}" for b in range(block, block + count) for i in (0, 3, 6)]
+        paths.append(None)
+        paths += [f"features.{b}.body.{i}" for b in range(block, block + count) for i in (0, 3, 6)]
         block += count
-    return tuple(found)
+    return tuple(paths)
 
 
 def _same(*ratios: float) -> dict[float, float]:
@@ -128,23 +131,24 @@ def new(model: str, widths: Sequence[Any] | None = None, *, image_size: int = 22
 
     Source: arXiv 1812.08928, 1903.05134, 1903.11728.
     """
-    about = published(model)
+    spec = published(model)
     example = torch.zeros(1, 3, image_size, image_size)
-    if about.convolutions:
+    if spec.convolutions:
         return _from_lists(model, LISTS[model] if widths is None else widths, example)
-    if widths is not None and about.norm == "switchable":
+    if widths is not None and spec.norm == "switchable":
         return _from_ratios(model, widths, example)
-    listed = dict(about.widths) if widths is None else _ratios(model, widths)
-    wide = about.build()
-    if about.build is models.ShuffleNetV1:
-        space = tied(channel_space(wide, example), _SHUFFLE_UNITS)
-        return Elastic(wide, norm=about.norm, widths=listed, space=space)
-    divisor = {"*": max(about.divisor, 1)}
+    listed = dict(spec.widths) if widths is None else _ratios(model, widths)
+    network = spec.build()
+    if spec.build is models.ShuffleNetV1:
+        # ShuffleNet keeps its three groups in step: every axis narrows by the same number of units.
+        space = tied(channel_space(network, example), _SHUFFLE_UNITS)
+        return Elastic(network, norm=spec.norm, widths=listed, space=space)
+    divisor = {"*": max(spec.divisor, 1)}
     divisor |= {
-        f"features.{b}.body.0": about.divisor * about.expansion for b in range(2, 18) if about.expansion > 1
+        f"features.{b}.body.0": spec.divisor * spec.expansion for b in range(2, 18) if spec.expansion > 1
     }
-    freeze = [TAIL] if about.shared_tail else []
-    return Elastic(wide, example, norm=about.norm, widths=listed, divisor=divisor, freeze=freeze)
+    freeze = [TAIL] if spec.shared_tail else []
+    return Elastic(network, example, norm=spec.norm, widths=listed, divisor=divisor, freeze=freeze)
 
 
 def _ratios(model: str, widths: Sequence[Any]) -> dict[float, float]:
@@ -164,17 +168,19 @@ def _check_ratios(model: str, widths: Sequence[Any], largest: float) -> None:
 
 def _from_ratios(model: str, widths: Sequence[Any], example: Tensor) -> Elastic:
     """A slimmable network of other widths than the published: its tensors have the size of the widest in the list."""
-    about = published(model)
+    spec = published(model)
     _check_ratios(model, widths, 8.0)
-    if about.build is models.ShuffleNetV1:
-        wide = about.build(channels=[int(base * max(widths)) for base in _SHUFFLE])
-        space = tied(channel_space(wide, example), _shuffle_units(widths))
-        return Elastic(wide, norm=about.norm, widths={float(w): w / max(widths) for w in widths}, space=space)
+    if spec.build is models.ShuffleNetV1:
+        network = spec.build(channels=[int(base * max(widths)) for base in _SHUFFLE])
+        space = tied(channel_space(network, example), _shuffle_units(widths))
+        return Elastic(
+            network, norm=spec.norm, widths={float(w): w / max(widths) for w in widths}, space=space
+        )
     rows = {float(w): _flat(model, w, max(widths)) for w in widths}
-    columns = _CONVOLUTIONS[about.build]
-    wide = about.build(channels=rows[float(max(widths))])
-    freeze = [TAIL] if about.shared_tail else []
-    net = Elastic(wide, example, norm=about.norm, widths={}, freeze=freeze)
+    columns = _CONVOLUTIONS[spec.build]
+    network = spec.build(channels=rows[float(max(widths))])
+    freeze = [TAIL] if spec.shared_tail else []
+    net = Elastic(network, example, norm=spec.norm, widths={}, freeze=freeze)
     for label, channels in rows.items():
         net.list_width_(label, _width(net, model, columns, channels))
     return net
@@ -182,6 +188,8 @@ def _from_ratios(model: str, widths: Sequence[Any], example: Tensor) -> Elastic:
 
 def _shuffle_units(widths: Sequence[float]) -> int:
     """The most equal shares that all axes of the widest network have and that each width is a whole number of."""
+    # Widths (0.5, 1, 2): a third of the widest axes has 16, 40, 80, 160, 144, 160 and 320 channels. They are all
+    # multiples of 8, and 8 units make 2, 4 and 8 of them at the three widths.
     thirds = [int(base * max(widths)) // 3 for base in (24, 60, 120, 240, 216, 240, 480)]
     for units in range(min(thirds), 0, -1):
         shares = [units * w / max(widths) for w in widths]
@@ -194,6 +202,7 @@ def _shuffle_units(widths: Sequence[float]) -> int:
 
 def make_divisible(value: float) -> int:
     """The reference's rounding: the nearest multiple of 8, halves up, at least 1, not under 90 % of the value."""
+    # 11 -> 8, which is under 90 % of 11, -> 16.
     rounded = max(1, int(value + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * value else rounded
 
@@ -203,6 +212,7 @@ def _flat(model: str, width: float, widest: float) -> list[int]:
     if model == "s_mobilenet_v1":
         return [make_divisible(base * width) for base in CHANNELS]
     if model == "s_mobilenet_v2":
+        # The last convolution does not shrink below 1280 channels: `shared_tail`.
         channels = [make_divisible(32 * width)]
         before = channels[0]
         for expansion, base, blocks, _, _ in MOBILENET_V2:
@@ -218,22 +228,22 @@ def _flat(model: str, width: float, widest: float) -> list[int]:
 
 
 def _from_lists(model: str, lists: Sequence[Any], example: Tensor) -> Elastic:
-    about = published(model)
-    count = len(about.convolutions)
+    spec = published(model)
+    count = len(spec.convolutions)
     flat: list[list[int]] = []
-    for number, entry in enumerate(lists, start=1):
+    for list_number, entry in enumerate(lists, start=1):
         numbers = list(entry) if isinstance(entry, list | tuple) else []
         if len(numbers) not in (count, count + 1) or not all(isinstance(c, int) and c > 0 for c in numbers):
             raise WidthError(
-                f"{model}: list {number} should be {count} numbers of channels (and at last the classes), got {entry!r}"
+                f"{model}: list {list_number} should be {count} numbers of channels (and at last the classes), got {entry!r}"
             )
         flat.append(numbers[:count])
     if not flat:
         raise WidthError(f"{model}: no channel lists; give at least one")
     widest = [max(column) for column in zip(*flat, strict=True)]
-    net = Elastic(about.build(channels=widest), example, norm=about.norm, widths={})
-    for number, channels in enumerate(flat, start=1):
-        net.list_width_(number, channels_to_width(net, model, channels))
+    net = Elastic(spec.build(channels=widest), example, norm=spec.norm, widths={})
+    for list_number, channels in enumerate(flat, start=1):
+        net.list_width_(list_number, channels_to_width(net, model, channels))
     return net
 
 
@@ -248,18 +258,22 @@ def channels_to_width(net: Elastic, model: str, channels: Sequence[int]) -> Widt
 
 
 def _width(net: Elastic, model: str, convolutions: Sequence[str | None], channels: Sequence[int]) -> Width:
-    found: dict[str, tuple[int, str]] = {}
+    # An addition joins several convolutions in one group, so a list says the channels of such a group repeatedly and
+    # must say the same each time.
+    count_by_group: dict[str, tuple[int, str]] = {}
     names = net.space.names
     for path, count in zip(convolutions, channels, strict=False):
         axis = None if path is None else net.space.axes[f"{path}.weight"][0]
         if axis is None:
             continue
         group = names[axis[0].group]
-        before, where = found.setdefault(group, (count, str(path)))
-        if before != count:
+        first_count, first_path = count_by_group.setdefault(group, (count, str(path)))
+        if first_count != count:
             raise WidthError(
-                f"{model}: {path} and {where} are added and have as many channels, but the list gives {count} and {before}"
+                f"{model}: {path} and {first_path} are added and have as many channels, but the list gives {count} and {first_count}"
             )
-    if len(found) < len(names):
-        raise WidthError(f"{model}: the list gives no channels for {sorted(set(names) - set(found))[0]}")
-    return net.space.width({group: count for group, (count, _) in found.items()})
+    if len(count_by_group) < len(names):
+        raise WidthError(
+            f"{model}: the list gives no channels for {sorted(set(names) - set(count_by_group))[0]}"
+        )
+    return net.space.width({group: count for group, (count, _) in count_by_group.items()})

@@ -43,22 +43,23 @@ def load(
         CheckpointError: unreadable, of another model or of other widths, with the names that do not fit.
         WidthError: unknown model, or impossible widths.
     """
-    about = published(model)
+    spec = published(model)
     state = read_state(Path(path))
     entries = _entries(state)
-    if widths is None and about.norm == "shared" and entries == 2:
-        widths = [min(about.widths), max(about.widths)]
+    # The training of a universal network keeps statistics for its two ends only; calibration makes the others.
+    if widths is None and spec.norm == "shared" and entries == 2:
+        widths = [min(spec.widths), max(spec.widths)]
     net = new(model, widths, image_size=image_size)
-    ratios = widths is not None and not about.convolutions
+    ratios = widths is not None and not spec.convolutions
     labels = [float(w) for w in widths or ()] if ratios else list(net.widths)
     _check_entries(path, model, entries, labels)
     _check_distinct(path, net)
-    wanted = dict(_wanted(net, about, labels))
-    report = compare(state, {key: tensors[0] for key, tensors in wanted.items()})
+    targets = dict(_file_targets(net, spec, labels))
+    report = compare(state, {key: tensors[0] for key, tensors in targets.items()})
     if not report.fits:
         raise CheckpointError(f"{path} does not fit {model}: {report}")
     with torch.no_grad():
-        for key, tensors in reversed(wanted.items()):  # the first entry of a width is the last one written
+        for key, tensors in reversed(targets.items()):  # the first entry of a width is the last one written
             for tensor in tensors:
                 if key in state:
                     tensor.copy_(state[key])
@@ -69,8 +70,8 @@ def load(
 
 def _entries(state: Mapping[str, Tensor]) -> int:
     """How many widths the file has batch norms of."""
-    numbers = [int(found[1]) for key in state if (found := re.search(r"\.bn\.(\d+)\.", key))]
-    return max(numbers, default=-1) + 1
+    indices = [int(match[1]) for key in state if (match := re.search(r"\.bn\.(\d+)\.", key))]
+    return max(indices, default=-1) + 1
 
 
 def _check_entries(path: str | Path, model: str, entries: int, labels: Sequence[Hashable]) -> None:
@@ -88,38 +89,42 @@ def _check_entries(path: str | Path, model: str, entries: int, labels: Sequence[
 
 def _check_distinct(path: str | Path, net: Elastic) -> None:
     """One channel configuration has one batch norm here, and as many as it has numbers in the file."""
-    seen: dict[Width, Hashable] = {}
+    label_by_width: dict[Width, Hashable] = {}
     for label, width in net.widths.items():
-        if width in seen:
+        if width in label_by_width:
             raise CheckpointError(
-                f"{path}: the widths {seen[width]} and {label} have the same channels, but batch norms of their own, of "
+                f"{path}: the widths {label_by_width[width]} and {label} have the same channels, but batch norms of their own, of "
                 "which a network can keep one; take one of the two out of the file"
             )
-        seen[width] = label
+        label_by_width[width] = label
 
 
-def _wanted(net: Elastic, about: Published, labels: Sequence[Hashable]) -> Iterator[tuple[str, list[Any]]]:
+def _file_targets(
+    net: Elastic, spec: Published, labels: Sequence[Hashable]
+) -> Iterator[tuple[str, list[Any]]]:
     """Name in the file -> our tensors that it fills; `labels` are those of the file's numbers."""
-    own = net.model.state_dict(keep_vars=True)
+    full_tensors = net.model.state_dict(keep_vars=True)
     norms = batch_norms(net.model)
-    for name, tensor in own.items():
-        path, _, kind = name.rpartition(".")
+    for name, tensor in full_tensors.items():
+        # `features.0.1.weight` -> `features.0.1.bn.3.weight` for width 3, but norms whose affine pair is shared keep the
+        # plain name for it.
+        path, _, tensor_name = name.rpartition(".")
         if path not in norms:
             yield name, [tensor]
-        elif about.shared_tail and path.startswith(TAIL):
-            yield name, [tensor, *_narrow(net, name)]
-        elif about.norm == "shared" and kind in ("weight", "bias"):
+        elif spec.shared_tail and path.startswith(TAIL):
+            yield name, [tensor, *_narrow_copies(net, name)]
+        elif spec.norm == "shared" and tensor_name in ("weight", "bias"):
             yield name, [tensor]
         else:
-            for number, label in enumerate(labels):
+            for index, label in enumerate(labels):
                 tensors = net.norms.overrides(net.widths[label])
-                yield f"{path}.bn.{number}.{kind}", [tensors.get(name, tensor)]
+                yield f"{path}.bn.{index}.{tensor_name}", [tensors.get(name, tensor)]
 
 
-def _narrow(net: Elastic, name: str) -> list[Tensor]:
+def _narrow_copies(net: Elastic, name: str) -> list[Tensor]:
     """A tensor in the state of every narrow width that has its own."""
-    found = (net.norms.overrides(width).get(name) for width in net.widths.values())
-    return [tensor for tensor in found if tensor is not None]
+    narrow_tensors = (net.norms.overrides(width).get(name) for width in net.widths.values())
+    return [tensor for tensor in narrow_tensors if tensor is not None]
 
 
 def _count_(net: Elastic) -> None:

@@ -42,8 +42,8 @@ def load_wide_(net: Elastic, path: str | Path, *, sort: bool = True) -> Report:
     take_(net.model, state)
     if sort:
         # The wide network alone: narrow widths that own norms would forbid it, but theirs start over in any case.
-        alone = Elastic(net.model, norm="shared", space=net.space)
-        reorder_(alone, importance_order(net))
+        shared_norm_net = Elastic(net.model, norm="shared", space=net.space)
+        reorder_(shared_norm_net, importance_order(net))
     _start_over_(net)
     return report
 
@@ -51,33 +51,39 @@ def load_wide_(net: Elastic, path: str | Path, *, sort: bool = True) -> Report:
 @torch.no_grad()
 def _start_over_(net: Elastic) -> None:
     """Narrow widths as if listed now: no statistics, and affine pairs that are slices of the wide network's."""
-    wide = dict(net.model.named_parameters())
+    full_parameters = dict(net.model.named_parameters())
     for width in list(net.norms.statistics):
         net.norms.forget_(width)
-        for name, own in net.norms.overrides(width).items():
-            if name in wide:
-                part = cut(net.space, name, width)
-                own.copy_(wide[name] if part is None else part.of(wide[name]))
+        for name, narrow_tensor in net.norms.overrides(width).items():
+            if name in full_parameters:
+                slicing = cut(net.space, name, width)
+                narrow_tensor.copy_(
+                    full_parameters[name] if slicing is None else slicing.of(full_parameters[name])
+                )
     net.drop_views_()
 
 
 def importance_order(net: Elastic) -> dict[str, list[int]]:
     """Units of every group that may be reordered, the most important first: L1 norm of the weights that make them."""
     tensors: dict[str, Tensor] = dict(net.model.named_parameters())
-    made = made_axes(net.model)
+    output_dims = made_axes(net.model)
     scores = [torch.zeros(group.size, dtype=torch.float64) for group in net.space.groups]
     for name, axes in net.space.axes.items():
-        parameter, dim = tensors.get(name), made.get(name, 0)
+        parameter, dim = tensors.get(name), output_dims.get(name, 0)
         axis = axes[dim]
         if parameter is None or parameter.ndim < 2 or axis is None:
             continue
+        # (64, 32, 3, 3) -> (64,): the sum over the 32 * 3 * 3 weights that make each output channel.
         sizes = parameter.detach().abs().double().transpose(0, dim).flatten(1).sum(1).cpu()
         start = 0
         for run in axis:
-            part = sizes[start : start + run.positions]
+            # An axis is a sequence of runs, each of one group (or fixed, -1); `each` positions belong to one unit.
+            run_norms = sizes[start : start + run.positions]
             start += run.positions
             if run.group >= 0:
-                scores[run.group][run.first : run.first + run.count] += part.view(run.count, run.each).sum(1)
+                scores[run.group][run.first : run.first + run.count] += run_norms.view(
+                    run.count, run.each
+                ).sum(1)
     return {
         group.name: score.argsort(descending=True, stable=True).tolist()
         for group, score in zip(net.space.groups, scores, strict=True)

@@ -14,6 +14,7 @@ Gate = Literal["sigmoid", "tanh"]
 
 def squeezed(channels: int, ratio: float = 0.25) -> int:
     """Hidden channels of an attention: the nearest whole number, halves up, at least 1 and 90 % of `ratio` x `channels`."""
+    # 264 channels -> 66; 6 -> 2, as 1.5 rounds up.
     hidden = max(1, math.floor(ratio * channels + 0.5))
     return hidden + 1 if hidden < 0.9 * ratio * channels else hidden
 
@@ -52,6 +53,7 @@ class ChannelAttention(nn.Module):
     def silence_(self) -> None:
         """Make a "tanh" attention the identity; "sigmoid" has none."""
         if self.gate == "tanh":
+            # 1 + tanh(0) = 1.
             nn.init.zeros_(self.expand.weight)
             assert self.expand.bias is not None
             nn.init.zeros_(self.expand.bias)

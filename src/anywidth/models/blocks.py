@@ -89,6 +89,7 @@ def initialise_(model: nn.Module, *, scale: float = 1.0, linear: float | None = 
     """
     for m in model.modules():
         if isinstance(m, nn.Conv2d):
+            # 3x3 with 64 outputs: fan 576, deviation sqrt(2 / 576) = 0.059; not divided by groups, as in the recipes.
             fan = m.kernel_size[0] * m.kernel_size[1] * m.out_channels
             nn.init.normal_(m.weight, 0.0, math.sqrt(2 / fan))
             if m.bias is not None:
@@ -107,10 +108,10 @@ def check_channels(name: str, channels: object, count: int) -> list[int]:
     Raises:
         ValueError: another number of them, or one that is not a positive whole number.
     """
-    found = list(channels) if isinstance(channels, list | tuple) else []
-    if len(found) != count or not all(isinstance(c, int) and c > 0 for c in found):
+    numbers = list(channels) if isinstance(channels, list | tuple) else []
+    if len(numbers) != count or not all(isinstance(c, int) and c > 0 for c in numbers):
         raise ValueError(f"{name}: expected a list of {count} positive numbers of channels, got {channels!r}")
-    return found
+    return numbers
 
 
 def check_places(name: str, channels: object, places: Sequence[str]) -> list[int]:
@@ -119,25 +120,25 @@ def check_places(name: str, channels: object, places: Sequence[str]) -> list[int
     Raises:
         ValueError: another number of them, or one that is not a positive whole number.
     """
-    found = list(channels) if isinstance(channels, list | tuple) else []
-    if len(found) == len(places):
-        for number, (place, count) in enumerate(zip(places, found, strict=True), start=1):
-            if not isinstance(count, int) or count < 1:
+    numbers = list(channels) if isinstance(channels, list | tuple) else []
+    if len(numbers) == len(places):
+        for position, (path, width) in enumerate(zip(places, numbers, strict=True), start=1):
+            if not isinstance(width, int) or width < 1:
                 raise ValueError(
-                    f"{name}: entry {number} of the channels ({place}) is {count!r}; expected at least 1, since a layer "
+                    f"{name}: entry {position} of the channels ({path}) is {width!r}; expected at least 1, since a layer "
                     "without channels computes nothing"
                 )
     return check_channels(name, channels, len(places))
 
 
-def stream_norm(name: str, place: str, stream: int, kept: int) -> nn.BatchNorm2d:
+def stream_norm(name: str, path: str, stream: int, kept: int) -> nn.BatchNorm2d:
     """The batch norm of a layer that reads `kept` of the `stream` channels: the first ones, until others are loaded.
 
     Raises:
-        ValueError: more channels than there are; `name` and `place` say where.
+        ValueError: more channels than there are; `name` and `path` say where.
     """
     if kept > stream:
-        raise ValueError(f"{name}: {place} reads {kept} channels, but there are {stream}")
+        raise ValueError(f"{name}: {path} reads {kept} channels, but there are {stream}")
     norm = nn.BatchNorm2d(stream)
     if kept < stream:
         select_(norm, torch.arange(kept))

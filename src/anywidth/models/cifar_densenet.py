@@ -20,17 +20,18 @@ def flat_channels(layers: int, growth: int, stem: int) -> list[int]:
     Args:
         layers: of each of the three blocks.
     """
+    # layers 12, growth 12, stem 24: block 0 reads 24, 36, ..., 168, block 1 168, ..., 312, block 2 312, ..., 456.
     counts = range(layers + 1)
     return [stem + growth * (layers * block + i) for block in range(_BLOCKS) for i in counts]
 
 
 def places(layers: int) -> list[str]:
     """The norms, in the order of `flat_channels`."""
-    found = []
+    paths = []
     for block in range(1, _BLOCKS + 1):
-        found += [f"features.block{block}.{i}.norm" for i in range(layers)]
-        found.append(f"features.transition{block}.norm" if block < _BLOCKS else "features.norm")
-    return found
+        paths += [f"features.block{block}.{i}.norm" for i in range(layers)]
+        paths.append(f"features.transition{block}.norm" if block < _BLOCKS else "features.norm")
+    return paths
 
 
 class DenseLayer(nn.Module):
@@ -113,15 +114,17 @@ class CifarDenseNet(Classifier):
             stream_norm("CifarDenseNet", name, stream, kept)
             for name, stream, kept in zip(names, streams, flat, strict=True)
         ]
-        parts: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Conv2d(3, stem, 3, padding=1, bias=False))
+        stages: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Conv2d(3, stem, 3, padding=1, bias=False))
+        # A slice of norms per block: one for each layer, then that of the transition (or the last norm).
         for block in range(_BLOCKS):
-            *inner, last = norms[block * (layers + 1) : (block + 1) * (layers + 1)]
-            parts[f"block{block + 1}"] = nn.Sequential(*(DenseLayer(norm, growth) for norm in inner))
+            *layer_norms, transition_norm = norms[block * (layers + 1) : (block + 1) * (layers + 1)]
+            stages[f"block{block + 1}"] = nn.Sequential(*(DenseLayer(norm, growth) for norm in layer_norms))
             if block < _BLOCKS - 1:
+                # A transition halves the resolution and keeps the channels.
                 stream = streams[(block + 1) * (layers + 1) - 1]
-                parts[f"transition{block + 1}"] = Transition(last, stream)
-        parts["norm"] = norms[-1]
-        parts["relu"] = nn.ReLU(inplace=True)
-        self.features = nn.Sequential(parts)
+                stages[f"transition{block + 1}"] = Transition(transition_norm, stream)
+        stages["norm"] = norms[-1]
+        stages["relu"] = nn.ReLU(inplace=True)
+        self.features = nn.Sequential(stages)
         self.classifier = nn.Linear(flat[-1], num_classes)
         initialise_(self, scale=0.5, linear=None)

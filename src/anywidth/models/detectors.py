@@ -77,16 +77,16 @@ def detector(name: str, num_classes: int | None = None, **options: Any) -> nn.Mo
 def _check_options(name: str, options: Iterable[str]) -> None:
     """torchvision's classes swallow what they do not know."""
     function = detection.__dict__[name]
-    kinds: list[Any] = [function] if name.startswith("ssdlite320") else []
-    kinds += [
-        kind.__init__
-        for kind in _CLASSES[name].__mro__
-        if issubclass(kind, nn.Module) and kind is not nn.Module
+    # FasterRCNN hands unknown keywords to its transform, whose **kwargs drops them, so a typo would go unnoticed. What a
+    # class of the hierarchy takes by name is known; everything else is refused.
+    callables: list[Any] = [function] if name.startswith("ssdlite320") else []
+    callables += [
+        cls.__init__ for cls in _CLASSES[name].__mro__ if issubclass(cls, nn.Module) and cls is not nn.Module
     ]
     known = {
         p.name
-        for kind in kinds
-        for p in inspect.signature(kind).parameters.values()
+        for cls in callables
+        for p in inspect.signature(cls).parameters.values()
         if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
     } - _OURS
     for option in options:
@@ -119,7 +119,9 @@ def freeze_stages_(model: nn.Module, learning: int) -> None:
             f"trainable_layers={learning}: the backbone of this {type(model).__name__} has no stem and stages of a ResNet; "
             "leave it out"
         )
+    # learning = 3: layer1, conv1 and bn1 are frozen; 5: nothing is.
     frozen = [*_STAGES[learning:], *(["bn1"] if learning < len(_STAGES) else [])]
+    # The norm of the stem goes with its convolution.
     for stage in frozen:
         model.get_submodule(f"backbone.body.{stage}").requires_grad_(False)
 
@@ -137,17 +139,18 @@ def short_run(model: nn.Module, size: Sequence[int]) -> Iterator[None]:
     Images of `size` (H, W) are not resized; heads on regions get a few of them, whatever their scores; detectors without
     such heads return none.
     """
-    few = {"training": _ROIS, "testing": _ROIS}
+    # Thresholds that every score passes, or none: the layers run, and the result does not depend on the weights.
+    proposal_counts = {"training": _ROIS, "testing": _ROIS}
     settings: dict[str, dict[str, Any]] = {
         "transform": {"min_size": (min(size),), "max_size": max(size), "fixed_size": (size[1], size[0])},
-        "rpn": {"_pre_nms_top_n": few, "_post_nms_top_n": few},
+        "rpn": {"_pre_nms_top_n": proposal_counts, "_post_nms_top_n": proposal_counts},
         "roi_heads": {"score_thresh": _EVERY_SCORE, "detections_per_img": _DETECTIONS},
         "": {"score_thresh": _NO_SCORE, "topk_candidates": _DETECTIONS},
     }
     saved: list[tuple[nn.Module, str, Any]] = []
     try:
-        for place, values in settings.items():
-            m = getattr(model, place, None) if place else model
+        for path, values in settings.items():
+            m = getattr(model, path, None) if path else model
             for key, value in values.items():
                 if m is not None and vars(m).get(key) is not None:
                     saved.append((m, key, vars(m)[key]))

@@ -44,20 +44,27 @@ def sub_networks(candidates: Sequence[Sequence[int]] = CANDIDATES) -> dict[Hasha
     """
     if not candidates:
         raise ValueError("candidates: expected a table for the stem and one for each stage, got none")
+    # The published tables have 2, 2, 2, 2, 14 and 14 entries: label 3 is (16, 32, 48, 96, 320, 832), and "largest"
+    # (24, 88, 168, 264, 640, 1152).
     choices = max(map(len, candidates))
-    for number, table in enumerate(candidates):
+    for table_index, table in enumerate(candidates):
         if not table or min(table) < 1 or any(b <= a for a, b in itertools.pairwise(table)):
-            raise ValueError(f"candidates {number}: expected increasing numbers of channels, got {table!r}")
+            raise ValueError(
+                f"candidates {table_index}: expected increasing numbers of channels, got {table!r}"
+            )
         if len(table) not in (1, 2, choices):
             raise ValueError(
-                f"candidates {number}: has {len(table)} entries and the longest table {choices}; expected as many, "
+                f"candidates {table_index}: has {len(table)} entries and the longest table {choices}; expected as many, "
                 "or a narrow and a wide one"
             )
-    found: dict[Hashable, tuple[int, ...]] = {
+    channels_by_label: dict[Hashable, tuple[int, ...]] = {
         k: tuple(table[k] if len(table) == choices else table[0] for table in candidates)
         for k in range(choices)
     }
-    return found | {"smallest": found[0], "largest": tuple(table[-1] for table in candidates)}
+    return channels_by_label | {
+        "smallest": channels_by_label[0],
+        "largest": tuple(table[-1] for table in candidates),
+    }
 
 
 class SeparableAttention(nn.Module):
@@ -129,6 +136,7 @@ class DSMBNet(nn.Module):
                 act=nn.SiLU(),
             )
         )
+        # c = (24, 88, 168, ...): the stem makes 24, stage 0 goes from 24 to 88, stage 1 from 88 to 168.
         self.stages = nn.Sequential(
             *(_stage(a, b, n, step, gate) for a, b, n, step in zip(c[:-1], c[1:], counts, steps, strict=True))
         )
@@ -143,8 +151,8 @@ class DSMBNet(nn.Module):
 
 
 def _stage(a: int, b: int, blocks: int, stride: int, gate: Gate) -> nn.Sequential:
-    rest = (SeparableAttention(b, b, 1, gate) for _ in range(blocks - 1))
-    return nn.Sequential(SeparableAttention(a, b, stride, gate), *rest)
+    later_blocks = (SeparableAttention(b, b, 1, gate) for _ in range(blocks - 1))
+    return nn.Sequential(SeparableAttention(a, b, stride, gate), *later_blocks)
 
 
 def _initialise_(model: DSMBNet) -> None:
@@ -158,6 +166,7 @@ def _initialise_(model: DSMBNet) -> None:
         elif isinstance(m, nn.Linear):
             nn.init.uniform_(m.weight, -1 / math.sqrt(m.out_features), 1 / math.sqrt(m.out_features))
             nn.init.zeros_(m.bias)
+    # In a second loop: the first one has filled the convolutions of the attentions too.
     for m in model.modules():
         if isinstance(m, ChannelAttention):
             m.silence_()

@@ -66,8 +66,8 @@ class DSResNet(nn.Module):
         super().__init__()
         if depth not in BLOCKS:
             raise ValueError(f"DSResNet: depth {depth} is not one of {', '.join(map(str, BLOCKS))}")
-        given = BLOCKS[depth] if blocks is None else blocks
-        counts = check_channels("DSResNet, blocks", given, len(given) or 1)
+        stage_blocks = BLOCKS[depth] if blocks is None else blocks
+        counts = check_channels("DSResNet, blocks", stage_blocks, len(stage_blocks) or 1)
         stem, *bases = check_channels("DSResNet", channels, 1 + len(counts))
         self.conv1 = nn.Conv2d(3, stem, 3 if small else 7, 1 if small else 2, 1 if small else 3, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
@@ -91,11 +91,12 @@ class DSResNet(nn.Module):
 
 
 def _stage(before: int, base: int, blocks: int, stride: int) -> nn.Sequential:
+    # base 64: 64 channels inside, 256 at the output. The attention of the first block is what a gate reads.
     out, shortcut = base * Bottleneck.expansion, None
     if stride != 1 or before != out:
         shortcut = nn.Sequential(nn.Conv2d(before, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-    first = AttentiveBottleneck(before, base, stride, shortcut)
-    return nn.Sequential(first, *(Bottleneck(out, base) for _ in range(blocks - 1)))
+    gated_block = AttentiveBottleneck(before, base, stride, shortcut)
+    return nn.Sequential(gated_block, *(Bottleneck(out, base) for _ in range(blocks - 1)))
 
 
 def _initialise_(model: DSResNet) -> None:
@@ -103,6 +104,7 @@ def _initialise_(model: DSResNet) -> None:
     for m in model.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+    # In a second loop: the first one has filled the convolutions of the attentions too.
     for m in model.modules():
         if isinstance(m, ChannelAttention):
             m.silence_()

@@ -33,6 +33,7 @@ MNASNET: tuple[Row, ...] = (
 
 def flat_channels(table: Sequence[Row], stem: int = 32, tail: int = 1280) -> list[int]:
     """A table as a list of channels: stem, first block, then hidden and output of each block, tail."""
+    # (1, 16, 1, ...), (6, 24, 2, ...): [32, 16, 96, 24, 144, 24, ...]; the first block has no expansion.
     channels, previous = [stem], stem
     for index, (expansion, width, blocks, _, _) in enumerate(table):
         for _ in range(blocks):
@@ -49,7 +50,9 @@ class _Inverted(Classifier):
         default = flat_channels(table)
         name = type(self).__name__
         c = default if channels is None else check_channels(name, channels, len(default))
+        # (6, 24, 2, 2, 3) gives two blocks with (kernel, stride) (3, 2) and (3, 1).
         shapes = [(kernel, stride if i == 0 else 1) for _, _, n, stride, kernel in table for i in range(n)]
+        # c = [32, 16, 96, 24, ..., 1280]: hidden 32, 96, ... and outputs 16, 24, ...
         hidden, outputs = [c[0], *c[2:-1:2]], [c[1], *c[3:-1:2]]
         layers: list[nn.Module] = [nn.Sequential(*conv_norm(3, c[0], 3, 2))]
         inputs = [c[0], *outputs[:-1]]

@@ -18,47 +18,47 @@ class Row:
 
     Attributes:
         channels: of its outputs.
-        inner: of the depthwise convolution of each block.
+        hidden: of the depthwise convolution of each block.
         stride: of the first block.
         se: squeeze-and-excitation in every block.
         hard: h-swish instead of ReLU6.
     """
 
     channels: int
-    inner: Sequence[int]
+    hidden: Sequence[int]
     stride: int
     se: bool = False
     hard: bool = False
 
 
 _V2 = (
-    Row(channels=24, inner=(96, 144), stride=2),
-    Row(channels=32, inner=(144, 192, 192), stride=2),
-    Row(channels=64, inner=(192, 384, 384, 384), stride=2),
-    Row(channels=96, inner=(384, 576, 576), stride=1),
-    Row(channels=160, inner=(576, 960, 960), stride=2),
-    Row(channels=320, inner=(960,), stride=1),
+    Row(channels=24, hidden=(96, 144), stride=2),
+    Row(channels=32, hidden=(144, 192, 192), stride=2),
+    Row(channels=64, hidden=(192, 384, 384, 384), stride=2),
+    Row(channels=96, hidden=(384, 576, 576), stride=1),
+    Row(channels=160, hidden=(576, 960, 960), stride=2),
+    Row(channels=320, hidden=(960,), stride=1),
 )
 _V3 = {
     "small": (
-        Row(channels=24, inner=(72, 88), stride=2),
-        Row(channels=40, inner=(96, 240, 240), stride=2, se=True, hard=True),
-        Row(channels=48, inner=(120, 144), stride=1, se=True, hard=True),
-        Row(channels=96, inner=(288, 576, 576), stride=2, se=True, hard=True),
+        Row(channels=24, hidden=(72, 88), stride=2),
+        Row(channels=40, hidden=(96, 240, 240), stride=2, se=True, hard=True),
+        Row(channels=48, hidden=(120, 144), stride=1, se=True, hard=True),
+        Row(channels=96, hidden=(288, 576, 576), stride=2, se=True, hard=True),
     ),
     "large": (
-        Row(channels=24, inner=(64, 72), stride=2),
-        Row(channels=40, inner=(72, 120, 120), stride=2, se=True),
-        Row(channels=80, inner=(240, 200, 184, 184), stride=2, hard=True),
-        Row(channels=112, inner=(480, 672), stride=1, se=True, hard=True),
-        Row(channels=160, inner=(672, 960, 960), stride=2, se=True, hard=True),
+        Row(channels=24, hidden=(64, 72), stride=2),
+        Row(channels=40, hidden=(72, 120, 120), stride=2, se=True),
+        Row(channels=80, hidden=(240, 200, 184, 184), stride=2, hard=True),
+        Row(channels=112, hidden=(480, 672), stride=1, se=True, hard=True),
+        Row(channels=160, hidden=(672, 960, 960), stride=2, se=True, hard=True),
     ),
     "super": (
-        Row(channels=24, inner=(144,) * 4, stride=2),
-        Row(channels=40, inner=(240,) * 4, stride=2, se=True),
-        Row(channels=80, inner=(480,) * 4, stride=2, hard=True),
-        Row(channels=112, inner=(672,) * 4, stride=1, se=True, hard=True),
-        Row(channels=160, inner=(960,) * 4, stride=2, se=True, hard=True),
+        Row(channels=24, hidden=(144,) * 4, stride=2),
+        Row(channels=40, hidden=(240,) * 4, stride=2, se=True),
+        Row(channels=80, hidden=(480,) * 4, stride=2, hard=True),
+        Row(channels=112, hidden=(672,) * 4, stride=1, se=True, hard=True),
+        Row(channels=160, hidden=(960,) * 4, stride=2, se=True, hard=True),
     ),
 }
 
@@ -111,13 +111,14 @@ class InvertedBlock(nn.Module):
     The squeeze-and-excitation stands before the second activation. The input is added where it has the output's shape.
     """
 
-    def __init__(self, in_channels: int, inner: int, row: Row, stride: int) -> None:
+    def __init__(self, in_channels: int, hidden: int, row: Row, stride: int) -> None:
         super().__init__()
+        # 24 -> 144 -> 32: (N, 24, H, W) -> (N, 144, H, W) -> depthwise (N, 144, H/s, W/s) -> (N, 32, H/s, W/s).
         act = nn.Hardswish if row.hard else nn.ReLU6
         self.conv = nn.Sequential(
-            *_pointwise(in_channels, inner), act(inplace=True),
-            *_depthwise(inner, stride), SqueezeExcite(inner) if row.se else nn.Identity(), act(inplace=True),
-            *_pointwise(inner, row.channels),
+            *_pointwise(in_channels, hidden), act(inplace=True),
+            *_depthwise(hidden, stride), SqueezeExcite(hidden) if row.se else nn.Identity(), act(inplace=True),
+            *_pointwise(hidden, row.channels),
         )  # fmt: skip
         self.residual = stride == 1 and in_channels == row.channels
 
@@ -129,10 +130,12 @@ class InvertedBlock(nn.Module):
 def _stages(rows: Sequence[Row], previous: int) -> list[nn.Module]:
     stages: list[nn.Module] = []
     for row in rows:
-        inputs = [previous] + [row.channels] * (len(row.inner) - 1)
-        strides = [row.stride] + [1] * (len(row.inner) - 1)
-        blocks = zip(inputs, row.inner, strides, strict=True)
-        stages.append(Stage([InvertedBlock(a, inner, row, stride) for a, inner, stride in blocks]))
+        # Row(channels=32, hidden=(144, 192, 192), stride=2) after 24 channels: blocks 24 -> 144 -> 32, 32 -> 192 -> 32 twice;
+        # only the first has the stride.
+        inputs = [previous] + [row.channels] * (len(row.hidden) - 1)
+        strides = [row.stride] + [1] * (len(row.hidden) - 1)
+        blocks = zip(inputs, row.hidden, strides, strict=True)
+        stages.append(Stage([InvertedBlock(a, hidden, row, stride) for a, hidden, stride in blocks]))
         previous = row.channels
     return stages
 
@@ -188,14 +191,14 @@ class JoslimMobileNetV3(nn.Module):
         if size not in _V3:
             raise ValueError(f"JoslimMobileNetV3: size {size!r} is not one of {', '.join(_V3)}")
         rows = _V3[size]
-        last = rows[-1].inner[-1]
+        last_hidden = rows[-1].hidden[-1]
         self.features = nn.Sequential(
             ConvNorm(3, 16, 3, 2, nn.Hardswish(inplace=True)),
             SeparableBlock(16, 16, 2 if size == "small" else 1),
             *_stages(rows, 16),
-            ConvNorm(rows[-1].channels, last, 1, 1, nn.Hardswish(inplace=True)),
+            ConvNorm(rows[-1].channels, last_hidden, 1, 1, nn.Hardswish(inplace=True)),
             nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(last, 1280, 1),
+            nn.Conv2d(last_hidden, 1280, 1),
             nn.Hardswish(inplace=True),
         )
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(1280, num_classes))

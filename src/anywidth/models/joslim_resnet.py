@@ -33,6 +33,7 @@ class FillUp(nn.Module):
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
         """x: (N, C_in, H, W), like: (N, C_out, H/stride, W/stride) -> as `like`."""
         x = x[:, :, :: self.stride, :: self.stride]
+        # Padding may be negative, which crops: a narrow stage after a wider one drops the last channels.
         return nn.functional.pad(x, (0, 0, 0, 0, 0, like.shape[1] - x.shape[1]))
 
 
@@ -53,17 +54,17 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions with batch norm, the first with the stride; the shortcut is added before the last ReLU.
 
     Args:
-        in_channels, inner, out_channels: at its three places.
+        in_channels, hidden, out_channels: before, between and after the two convolutions.
         shortcut: called with the input and with what it is added to; None adds the input.
     """
 
     def __init__(
-        self, in_channels: int, inner: int, out_channels: int, stride: int, shortcut: nn.Module | None
+        self, in_channels: int, hidden: int, out_channels: int, stride: int, shortcut: nn.Module | None
     ) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            _conv(in_channels, inner, 3, stride), nn.BatchNorm2d(inner), nn.ReLU(inplace=True),
-            _conv(inner, out_channels, 3), nn.BatchNorm2d(out_channels),
+            _conv(in_channels, hidden, 3, stride), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True),
+            _conv(hidden, out_channels, 3), nn.BatchNorm2d(out_channels),
         )  # fmt: skip
         self.downsample = shortcut
 
@@ -77,12 +78,12 @@ class Bottleneck(nn.Module):
     """1x1, 3x3 (with the stride) and 1x1 convolutions with batch norm; arguments as of `BasicBlock`."""
 
     def __init__(
-        self, in_channels: int, inner: int, out_channels: int, stride: int, shortcut: nn.Module | None
+        self, in_channels: int, hidden: int, out_channels: int, stride: int, shortcut: nn.Module | None
     ) -> None:
         super().__init__()
-        self.conv1, self.bn1 = _conv(in_channels, inner, 1), nn.BatchNorm2d(inner)
-        self.conv2, self.bn2 = _conv(inner, inner, 3, stride), nn.BatchNorm2d(inner)
-        self.conv3, self.bn3 = _conv(inner, out_channels, 1), nn.BatchNorm2d(out_channels)
+        self.conv1, self.bn1 = _conv(in_channels, hidden, 1), nn.BatchNorm2d(hidden)
+        self.conv2, self.bn2 = _conv(hidden, hidden, 3, stride), nn.BatchNorm2d(hidden)
+        self.conv3, self.bn3 = _conv(hidden, out_channels, 1), nn.BatchNorm2d(out_channels)
         self.downsample = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,6 +109,7 @@ def _stages(depth: int) -> Iterator[Stage]:
     block, expansion = (Bottleneck, 4) if depth in _BOTTLENECK else (BasicBlock, 1)
     previous = _PLANES[0]
     for planes, count in zip(_PLANES, (_BASIC | _BOTTLENECK)[depth], strict=True):
+        # Bottlenecks: the first stage has stride 1, but 64 channels come in and 256 go out, so it needs weights too.
         out, stride = expansion * planes, 1 if planes == _PLANES[0] else 2
         shortcut = None if (previous, stride) == (out, 1) else Downsample(previous, out, stride)
         head = block(previous, planes, out, stride, shortcut)
@@ -155,6 +157,7 @@ class JoslimCifarResNet(_Residual):
         features: list[nn.Module] = [_conv(3, _CIFAR_PLANES[0], 1)]
         previous = _CIFAR_PLANES[0]
         for planes in _CIFAR_PLANES:
+            # Depth 20: three blocks in each stage of 16, 32 and 64 channels; the first of stages 2 and 3 has the stride.
             fill = None if planes == previous else FillUp(2)
             head = BasicBlock(previous, planes, planes, 1 if fill is None else 2, fill)
             tail = [BasicBlock(planes, planes, planes, 1, None) for _ in range(blocks - 1)]
@@ -183,5 +186,5 @@ class JoslimResNet(_Residual):
         if depth not in _BASIC | _BOTTLENECK:
             known = ", ".join(map(str, _BASIC | _BOTTLENECK))
             raise ValueError(f"JoslimResNet: depth {depth} is not one of {known}")
-        last = _PLANES[-1] * (4 if depth in _BOTTLENECK else 1)
-        super().__init__([Stem(_PLANES[0]), *_stages(depth)], last, num_classes)
+        out_channels = _PLANES[-1] * (4 if depth in _BOTTLENECK else 1)
+        super().__init__([Stem(_PLANES[0]), *_stages(depth)], out_channels, num_classes)

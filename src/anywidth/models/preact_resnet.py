@@ -21,6 +21,7 @@ def flat_channels(blocks: int) -> list[int]:
     Args:
         blocks: of each of the three stages.
     """
+    # One block per stage: [16, 16, 16, 64, 32, 32, 128, 64, 64, 256].
     channels, stream = [], _STEM
     for planes in PLANES:
         for _ in range(blocks):
@@ -31,8 +32,8 @@ def flat_channels(blocks: int) -> list[int]:
 
 def places(blocks: int) -> list[str]:
     """The norms, in the order of `flat_channels`."""
-    found = [f"features.stage{s}.{b}.bn{i}" for s in (1, 2, 3) for b in range(blocks) for i in (1, 2, 3)]
-    return [*found, "features.norm"]
+    paths = [f"features.stage{s}.{b}.bn{i}" for s in (1, 2, 3) for b in range(blocks) for i in (1, 2, 3)]
+    return [*paths, "features.norm"]
 
 
 class PreActBottleneck(nn.Module):
@@ -70,6 +71,8 @@ class PreActBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C_in, H, W) -> (N, C_out, H/stride, W/stride)."""
+        # x (N, C_in, H, W) -> (N, a, H, W) -> (N, b, H/s, W/s) -> (N, C_out, H/s, W/s); no ReLU after the sum, as the next
+        # block begins with one.
         y = self.conv1(torch.relu(self.bn1(x)))
         y = self.conv2(torch.relu(self.bn2(y)))
         y = self.conv3(torch.relu(self.bn3(y)))
@@ -107,21 +110,23 @@ class PreActResNet(Classifier):
         names = places(blocks)
         default = flat_channels(blocks)
         flat = default if channels is None else check_places("PreActResNet", channels, names)
-        parts: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Conv2d(3, _STEM, 3, padding=1, bias=False))
-        stream, place = _STEM, 0
+        stages: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Conv2d(3, _STEM, 3, padding=1, bias=False))
+        stream, offset = _STEM, 0
         for stage, planes in enumerate(PLANES, start=1):
-            made = []
+            stage_blocks = []
             for block in range(blocks):
-                first, a, b = flat[place : place + 3]
-                norm = stream_norm("PreActResNet", names[place], stream, first)
+                # flat[offset : offset + 3] = (64, 32, 32): bn1 reads 64 channels of the stream, conv1 makes 32, conv2 makes 32;
+                # conv3 always makes the whole stream, as the addition needs.
+                stream_kept, a, b = flat[offset : offset + 3]
+                norm = stream_norm("PreActResNet", names[offset], stream, stream_kept)
                 stride = 2 if stage > 1 and block == 0 else 1
-                made.append(
+                stage_blocks.append(
                     PreActBottleneck(stream, norm, (a, b), 4 * planes, stride=stride, project=block == 0)
                 )
-                stream, place = 4 * planes, place + 3
-            parts[f"stage{stage}"] = nn.Sequential(*made)
-        parts["norm"] = stream_norm("PreActResNet", names[-1], stream, flat[-1])
-        parts["relu"] = nn.ReLU(inplace=True)
-        self.features = nn.Sequential(parts)
+                stream, offset = 4 * planes, offset + 3
+            stages[f"stage{stage}"] = nn.Sequential(*stage_blocks)
+        stages["norm"] = stream_norm("PreActResNet", names[-1], stream, flat[-1])
+        stages["relu"] = nn.ReLU(inplace=True)
+        self.features = nn.Sequential(stages)
         self.classifier = nn.Linear(flat[-1], num_classes)
         initialise_(self, scale=0.5, linear=None)

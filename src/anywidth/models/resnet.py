@@ -70,13 +70,14 @@ class ResNet(Classifier):
             _conv_stem(c[0]), nn.BatchNorm2d(c[0]), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
         )
         layers: list[nn.Module] = [stem]
-        previous, place = c[0], 1
+        # c = [64, 256, 64, 64, 256, 64, 64, 256, ...]: stem, output of stage 1, then (a, b, out) of each of its blocks.
+        previous, offset = c[0], 1
         for stage, blocks in enumerate(BLOCKS[depth]):
-            place += 1  # the output of the stage, repeated in each block
+            offset += 1  # the output of the stage, repeated in each block
             for block in range(blocks):
-                a, b, out = c[place : place + 3]
+                a, b, out = c[offset : offset + 3]
                 layers.append(Bottleneck(previous, (a, b), out, 2 if stage and not block else 1))
-                previous, place = out, place + 3
+                previous, offset = out, offset + 3
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(nn.Linear(previous, num_classes))
         initialise_(self)

@@ -20,6 +20,7 @@ def _norm_conv(a: int, b: int, kernel: int = 1, stride: int = 1, *, relu: bool) 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:
     """Channel i of group j goes to place i x groups + j; x: (N, C, H, W)."""
+    # Six channels in two groups: 0 1 2 | 3 4 5 -> 0 3 1 4 2 5.
     n, c, h, w = x.shape
     return x.reshape(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
 
@@ -35,22 +36,28 @@ class ShuffleUnit(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, *, groups: int, split: bool) -> None:
         super().__init__()
+        # 480 channels, three groups: 40 in each group of the bottleneck. With stride 2 the pooled input is concatenated, so the
+        # convolutions make the other channels.
         middle = out_channels // 4 // groups
-        own = out_channels if stride == 1 else out_channels - in_channels
-        reads = in_channels // groups if split else in_channels
+        residual_channels = out_channels if stride == 1 else out_channels - in_channels
+        group_inputs = in_channels // groups if split else in_channels
         self.groups, self.stride, self.split = groups, stride, split
         conv = nn.Conv2d(middle * groups, middle * groups, 3, stride, 1, groups=middle * groups, bias=False)
         self.add_module("b", nn.Sequential(nn.Identity(), conv, nn.BatchNorm2d(middle * groups)))
         for g in range(groups):
-            self.add_module(f"a_{g}", _norm_conv(reads, middle, relu=True))
+            self.add_module(f"a_{g}", _norm_conv(group_inputs, middle, relu=True))
         for g in range(groups):
-            self.add_module(f"c_{g}", _norm_conv(middle, own // groups, relu=False))
+            self.add_module(f"c_{g}", _norm_conv(middle, residual_channels // groups, relu=False))
 
-    def _grouped(self, name: str, parts: Sequence[Tensor]) -> Tensor:
-        return torch.cat([self.get_submodule(f"{name}_{g}")(part) for g, part in enumerate(parts)], 1)
+    def _grouped(self, name: str, group_inputs: Sequence[Tensor]) -> Tensor:
+        return torch.cat(
+            [self.get_submodule(f"{name}_{g}")(group_input) for g, group_input in enumerate(group_inputs)], 1
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C_in, H, W) -> (N, C_out, H/stride, W/stride)."""
+        # x (N, C_in, H, W) -> a: three of (N, m, H, W), joined -> shuffle -> b: (N, 3 m, H/s, W/s) -> c: (N, C_r, H/s, W/s),
+        # where C_r is C_out with stride 1, else C_out - C_in.
         y = self._grouped("a", x.chunk(self.groups, 1) if self.split else [x] * self.groups)
         y = self.get_submodule("b")(shuffle(y, self.groups))
         y = self._grouped("c", y.chunk(self.groups, 1))

@@ -52,6 +52,7 @@ class SmallResNet(nn.Module):
         stages = []
         previous = channels[0]
         for index, width in enumerate(channels):
+            # channels (32, 64), blocks 2: strides (1, 1) with inputs (32, 32), then (2, 1) with inputs (32, 64).
             strides = [1 if index == 0 else 2] + [1] * (blocks - 1)
             inputs = [previous] + [width] * (blocks - 1)
             stages.append(

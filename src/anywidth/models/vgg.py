@@ -24,47 +24,51 @@ A_HIDDEN = (4096, 4096)
 
 def _features(layers: Sequence[int | str], *, bias: bool) -> list[nn.Module]:
     """3x3 convolutions with batch norm and ReLU, and 2x2 max-pools."""
-    made: list[nn.Module] = []
+    modules: list[nn.Module] = []
     channels = 3
     for entry in layers:
         if isinstance(entry, str):
-            made.append(nn.MaxPool2d(2))
+            modules.append(nn.MaxPool2d(2))
         else:
             conv = nn.Conv2d(channels, entry, 3, padding=1, bias=bias)
-            made += [conv, nn.BatchNorm2d(entry), nn.ReLU(inplace=True)]
+            modules += [conv, nn.BatchNorm2d(entry), nn.ReLU(inplace=True)]
             channels = entry
-    return made
+    return modules
 
 
-def _checked(name: str, layers: Layers, channels: object, more: Sequence[str] = ()) -> list[int]:
+def _checked(name: str, layers: Layers, channels: object, extra_paths: Sequence[str] = ()) -> list[int]:
     """The numbers of a list that has the pools of `layers`, or none.
 
     Args:
-        more: names of further entries after those of `layers`.
+        extra_paths: modules of further entries after those of `layers`.
 
     Raises:
         ValueError: another number of entries, one that is not positive, or pools elsewhere.
     """
-    places, position = [], 0
+    # A convolution is followed by its norm and ReLU, a pool is one module: the convolutions of (64, "M", 128) are
+    # features.0 and features.4.
+    paths, position = [], 0
     for entry in layers:
         if entry != POOL:
-            places.append(f"features.{position}")
+            paths.append(f"features.{position}")
         position += 1 if entry == POOL else 3
-    given = list(channels) if isinstance(channels, list | tuple) else []
-    numbers = [c for c in given if c != POOL]
-    found = check_places(name, numbers if given else channels, [*places, *more])
-    pools = [c == POOL for c in (*layers, *more)]
-    if len(numbers) < len(given) and [c == POOL for c in given] != pools:
+    entries = list(channels) if isinstance(channels, list | tuple) else []
+    numbers = [c for c in entries if c != POOL]
+    checked = check_places(name, numbers if entries else channels, [*paths, *extra_paths])
+    pools = [c == POOL for c in (*layers, *extra_paths)]
+    # [64, "M", 128, ...] is accepted as it stands in files, but its pools have to be where this depth has them.
+    if len(numbers) < len(entries) and [c == POOL for c in entries] != pools:
         raise ValueError(
-            f"{name}: the pools of {given!r} are not at the places of this network; leave the {POOL!r} out, or put them "
+            f"{name}: the pools of {entries!r} are not at the places of this network; leave the {POOL!r} out, or put them "
             f"as in {list(layers)}"
         )
-    return found
+    return checked
 
 
 def _with_pools(layers: Layers, numbers: Sequence[int]) -> Layers:
-    rest = iter(numbers)
-    return tuple(entry if entry == POOL else next(rest) for entry in layers)
+    # (64, "M", 128) and [40, 100] -> (40, "M", 100).
+    remaining = iter(numbers)
+    return tuple(entry if entry == POOL else next(remaining) for entry in layers)
 
 
 class CifarVGG(Classifier):
@@ -127,12 +131,13 @@ class VGGA(nn.Module):
         numbers = _checked(
             "VGGA", A_LAYERS, default if channels is None else channels, ("classifier.0", "classifier.3")
         )
-        *convs, first, second = numbers
+        # The classifier reads 512 maps of (image_size / 32)^2 pixels: five pools halve each side.
+        *convs, hidden1, hidden2 = numbers
         self.features = nn.Sequential(*_features(_with_pools(A_LAYERS, convs), bias=True))
         self.classifier = nn.Sequential(
-            nn.Linear(convs[-1] * (image_size // 32) ** 2, first), nn.BatchNorm1d(first), nn.ReLU(inplace=True),
-            nn.Linear(first, second), nn.BatchNorm1d(second), nn.ReLU(inplace=True),
-            nn.Linear(second, num_classes),
+            nn.Linear(convs[-1] * (image_size // 32) ** 2, hidden1), nn.BatchNorm1d(hidden1), nn.ReLU(inplace=True),
+            nn.Linear(hidden1, hidden2), nn.BatchNorm1d(hidden2), nn.ReLU(inplace=True),
+            nn.Linear(hidden2, num_classes),
         )  # fmt: skip
         initialise_(self, scale=0.5)
 

@@ -18,27 +18,32 @@ from anywidth.width import Width
 _LATENCY_STEPS = 8
 
 
-def within(net: Elastic, ranking: Ranking, budget: str, most: float) -> Plan:
+def within(net: Elastic, ranking: Ranking, budget: str, max_ratio: float) -> Plan:
     """The plan that removes least and meets the budget: bisection over the number of channels that go."""
     strict = ranking.empty == "error"
+    # With empty="error" the bisection would stop at the first ratio that empties a group, although smaller ratios may meet the
+    # budget; so groups are protected during the search, and only the plan that is returned must do without.
     if strict:
-        ranking.empty = "keep"  # while looking; what is found must not need it
+        ranking.empty = "keep"
     limit = _parsed(net, budget)
     cost = _cost(net, limit.kind)
     label, allowed = next(iter(limit.limits.items()))
-    widest = cost(net.space.full)
-    if widest <= allowed:
+    full_cost = cost(net.space.full)
+    if full_cost <= allowed:
         raise WidthError(
-            f"prune: budget {label}: the whole network costs {widest:g} already, no more than {allowed:g}"
+            f"prune: budget {label}: the whole network costs {full_cost:g} already, no more than {allowed:g}"
         )
-    last = ranking.at(min(most, 1.0 - 0.5 / ranking.judged))
-    least = cost(last.width)
-    if least > allowed:
+    narrowest_plan = ranking.at(min(max_ratio, 1.0 - 0.5 / ranking.judged))
+    narrowest_cost = cost(narrowest_plan.width)
+    if narrowest_cost > allowed:
         raise WidthError(
-            f"prune: budget {label} = {allowed:g} cannot be met: from {least:g} (all that ratio and limits allow is gone) to {widest:g} can be had"
+            f"prune: budget {label} = {allowed:g} cannot be met: from {narrowest_cost:g} (all that ratio and limits allow is gone) to {full_cost:g} can be had"
         )
+    # One step per judged channel; a latency has to be measured, and has noise, so there 256 steps are enough: about 8
+    # measurements. Ratio (k + 0.5) / steps instead of k / steps, so that floor(T ratio) is k whatever the rounding of floats.
+    # Invariant: `low` costs more than the budget allows, `high` does not.
     steps = ranking.judged if limit.kind != "latency" else 2**_LATENCY_STEPS
-    low, high, best = 0, max(1, int(most * steps)), last  # `low` is too dear, `high` is not
+    low, high, best = 0, max(1, int(max_ratio * steps)), narrowest_plan
     while high - low > 1:
         middle = (low + high) // 2
         tried = ranking.at(min((middle + 0.5) / steps, 1.0))
@@ -69,6 +74,8 @@ def _refilled(ranking: Ranking, best: Plan, before: Plan, fits: Callable[[Width]
         back = set(before.width.units(i)) - set(best.width.units(i))
         return max(float(ranking.scores[i][u]) for u in back)
 
+    # scope="layer", 3 groups of 64: the last step of the ratio took one channel of each, and the budget has room for two. The
+    # groups whose lost channel scored highest get it back, as long as the cost allows.
     wider = [i for i in ranking.scores if before.width.kept[i] > best.width.kept[i]]
     width = best.width
     for i in sorted(wider, key=gain, reverse=True):
@@ -84,12 +91,12 @@ def _refilled(ranking: Ranking, best: Plan, before: Plan, fits: Callable[[Width]
     )
 
 
-def _with_group(width: Width, other: Width, group: int) -> Width:
+def _with_group(width: Width, source: Width, group: int) -> Width:
     """`width` with one group as in `other`."""
     kept = list(width.kept)
-    kept[group] = other.kept[group]
+    kept[group] = source.kept[group]
     indices: list[tuple[int, ...] | None] = list(width.indices or [None] * len(kept))
-    indices[group] = None if other.indices is None else other.indices[group]
+    indices[group] = None if source.indices is None else source.indices[group]
     return Width(
         names=width.names,
         kept=tuple(kept),
@@ -98,26 +105,26 @@ def _with_group(width: Width, other: Width, group: int) -> Width:
 
 
 def _parsed(net: Elastic, budget: str) -> Budget:
-    kind, _, limits = budget.partition("=")
-    if kind == "latency" and limits.strip().endswith("%"):
+    cost_kind, _, limits = budget.partition("=")
+    if cost_kind == "latency" and limits.strip().endswith("%"):
         share = limits.strip()[:-1]
         try:
             seconds = float(share) / 100 * _cost(net, "latency")(net.space.full)
         except ValueError:
             raise WidthError(f"prune: budget {budget!r}: {share!r} is no number") from None
         return Budget(kind="latency", limits={budget: seconds})
-    found = parse(budget, lambda kind: _cost(net, kind)(net.space.full))
-    if len(found.limits) != 1:
+    parsed = parse(budget, lambda cost_kind: _cost(net, cost_kind)(net.space.full))
+    if len(parsed.limits) != 1:
         raise WidthError(
-            f"prune: budget {budget!r} names {len(found.limits)} limits; give one, like macs=50%"
+            f"prune: budget {budget!r} names {len(parsed.limits)} limits; give one, like macs=50%"
         )
-    return found
+    return parsed
 
 
-def _cost(net: Elastic, kind: Kind) -> Callable[[Width], float]:
-    if kind == "macs":
+def _cost(net: Elastic, cost_kind: Kind) -> Callable[[Width], float]:
+    if cost_kind == "macs":
         return lambda width: float(net.macs(width))
-    if kind == "params":
+    if cost_kind == "params":
         return lambda width: float(net.params(width))
     example = net.example()
 

@@ -52,9 +52,11 @@ def masked(net: Elastic, width: Any) -> nn.Module:
 @torch.no_grad()
 def _masked(net: Elastic, width: Width, *, shifts: bool) -> nn.Module:
     """`shifts`: only the scales of batch norms are zero."""
-    made = copy.deepcopy(net.model)
-    axes_of = made_axes(made)
-    for path, module in made.named_modules():
+    # conv -> bn -> relu -> conv2, channel 3 removed: the row 3 of conv.weight, bn.weight[3] and bn.bias[3] are zero, so that
+    # relu(bn(conv(x)))[3] = 0. With `shifts` only bn.weight[3] is zero, and the channel is the constant relu(bn.bias[3]).
+    masked_model = copy.deepcopy(net.model)
+    axes_of = made_axes(masked_model)
+    for path, module in masked_model.named_modules():
         if selects(module):
             gone = _gone(net.space.axes.get(f"{path}.{INDEX}"), 0, width)
             if gone is not None:
@@ -69,7 +71,7 @@ def _masked(net: Elastic, width: Width, *, shifts: bool) -> nn.Module:
             gone = _gone(net.space.axes.get(full), dim, width)
             if gone is not None and (not shifts or (isinstance(module, _BatchNorm) and name == "weight")):
                 t.index_fill_(dim, gone.to(t.device), 0)
-    return made
+    return masked_model
 
 
 def _gone(axes: Sequence[Axis | None] | None, dim: int, width: Width) -> Tensor | None:
@@ -77,6 +79,7 @@ def _gone(axes: Sequence[Axis | None] | None, dim: int, width: Width) -> Tensor 
     axis = axes[dim] if axes is not None and len(axes) > dim else None
     if axis is None:
         return None
+    # An axis with two positions per unit, units 0 1 2 3, of which the width keeps 0 and 2: positions 2, 3, 6, 7.
     group, unit = map(torch.from_numpy, spelled_out(axis))
     lost = torch.zeros(group.numel(), dtype=torch.bool)
     for g in group.unique().tolist():
@@ -91,18 +94,18 @@ def _gone(axes: Sequence[Axis | None] | None, dim: int, width: Width) -> Tensor 
 def kept_by_norm(net: Elastic, width: Width) -> dict[str, int]:
     """Path of every batch norm -> channels that it hands on (the `cfg` of Network Slimming), in the model's order."""
     of, width = owner(net, width)
-    found = {}
+    kept_channels = {}
     for path, m in of.model.named_modules():
         if isinstance(m, _BatchNorm):
             gone = _gone(of.space.axes.get(f"{path}.{INDEX if selects(m) else 'running_mean'}"), 0, width)
-            found[path] = handed_on(m) - (0 if gone is None else gone.numel())
-    return found
+            kept_channels[path] = handed_on(m) - (0 if gone is None else gone.numel())
+    return kept_channels
 
 
 def compact(
     net: Elastic, width: Any, *, fold: bool = True, batches: Iterable[Any] | None = None, narrow: bool = True
 ) -> nn.Module:
-    """The stand-alone network at a width, with what the removed channels had added made up for.
+    """The stand-alone network at a width, compensated for what the removed channels contributed.
 
     Args:
         net: not changed.
@@ -121,10 +124,10 @@ def compact(
     Source: the removed channels' relu(shift) is the sole source of the accuracy that Network Slimming loses when scales
     are near 0.
     """
-    of, found = owner(net, width)
-    small = of.extract(found)
+    of, own_width = owner(net, width)
+    small = of.extract(own_width)
     if fold:
-        fold_(of, found, small, batches)
+        fold_(of, own_width, small, batches)
     if narrow:
         select_first_(small)
     return small
@@ -137,20 +140,24 @@ def fold_(net: Elastic, width: Width, small: nn.Module, batches: Iterable[Any] |
     Returns:
         layers that got a bias they had not.
     """
+    # A removed channel that is constantly c adds w c to the output of every layer that reads it (w: the sum of its kernel). Behind
+    # a batch norm that equals running_mean - w c; without one it goes into the bias. A layer that runs several times in a forward
+    # always takes the bias.
     shifts = _constants(net, width, batches)
     if not shifts:
         return []
     example = net.example()
     fed = [(layer, norm) for norm, layer in fed_by(small, example).items() if layer is not None]
-    norm_of = {layer: norm for layer, norm in fed if sum(layer == other for other, _ in fed) == 1}
+    norm_of = {layer: norm for layer, norm in fed if sum(layer == other_layer for other_layer, _ in fed) == 1}
     biased = []
     for path, (shift, repeated) in shifts.items():
         layer: Any = small.get_submodule(path)
-        part = cut(net.space, f"{path}.weight", with_silent(width))
-        rows = part.parts[0] if part is not None else None
+        weight_cut = cut(net.space, f"{path}.weight", with_silent(width))
+        rows = weight_cut.axis_parts[0] if weight_cut is not None else None
         shift = shift if rows is None else shift[rows]
+        # An emptied layer writes nothing.
         if isinstance(layer, Constant) and layer.channels != shift.numel():
-            continue  # an emptied layer makes nothing
+            continue
         norm = small.get_submodule(norm_of[path]) if path in norm_of and not repeated else None
         mean = norm.running_mean if isinstance(norm, _BatchNorm) else None
         if mean is not None:
@@ -168,6 +175,9 @@ def fold_(net: Elastic, width: Width, small: nn.Module, batches: Iterable[Any] |
 def _constants(net: Elastic, width: Width, batches: Iterable[Any] | None) -> dict[str, tuple[Tensor, bool]]:
     """Layer -> (outputs,) what its removed inputs add to it, the mean over positions (zero padding included), images and
     calls; and whether it is called several times in a forward."""
+    # Per layer that reads removed channels: run the wide network, take these channels from the layer's input (N, R, H, W), and
+    # apply the layer's kernel for them alone: (N, outputs, H, W), mean over all but the outputs.
+    # Without batches the removed channels are constants, or count as none: two different inputs show which ones they are.
     lost: dict[str, Tensor] = {}
     for path, m in net.model.named_modules():
         if isinstance(m, nn.Linear) or (isinstance(m, _ConvNd) and m.groups == 1 and not m.transposed):
@@ -177,15 +187,18 @@ def _constants(net: Elastic, width: Width, batches: Iterable[Any] | None) -> dic
     if not lost:
         return {}
     source: nn.Module = _masked(net, width, shifts=True) if batches is None else copy.deepcopy(net.model)
-    wide = dict(net.model.named_parameters())
-    seen: dict[str, list[Tensor]] = {}
+    wide_parameters = dict(net.model.named_parameters())
+    recorded: dict[str, list[Tensor]] = {}
 
     def watch(path: str) -> Any:
         def add(module: nn.Module, args: Any) -> None:
-            part = _of(module, args[0].detach(), lost[path])
-            if batches is not None:  # over data only the mean is kept
-                part = _mean_output(module, part, wide[f"{path}.weight"].detach(), lost[path])
-            seen.setdefault(path, []).append(part)
+            activation = _of(module, args[0].detach(), lost[path])
+            # Over data only the mean is kept: the activations of all batches would not fit in memory.
+            if batches is not None:
+                activation = _mean_output(
+                    module, activation, wide_parameters[f"{path}.weight"].detach(), lost[path]
+                )
+            recorded.setdefault(path, []).append(activation)
 
         return add
 
@@ -200,16 +213,18 @@ def _constants(net: Elastic, width: Width, batches: Iterable[Any] | None) -> dic
         runs += 1
     if not runs:
         raise WidthError("prune: fold got no batch; give batches=[x1, x2, ...], or none to use the shifts")
-    found = {}
-    for path, parts in seen.items():
+    constants = {}
+    for path, activations in recorded.items():
         if batches is None:
-            layer, weight = source.get_submodule(path), wide[f"{path}.weight"].detach()
-            constant = _constant(layer, parts)
-            parts = [_mean_output(layer, part * constant, weight, lost[path]) for part in parts]
-        mean = torch.stack(parts).mean(0)
+            layer, weight = source.get_submodule(path), wide_parameters[f"{path}.weight"].detach()
+            constant = _constant(layer, activations)
+            activations = [
+                _mean_output(layer, activation * constant, weight, lost[path]) for activation in activations
+            ]
+        mean = torch.stack(activations).mean(0)
         if bool(mean.abs().max() > 0):
-            found[path] = mean, len(parts) > runs
-    return found
+            constants[path] = mean, len(activations) > runs
+    return constants
 
 
 def _channels(layer: nn.Module, x: Tensor) -> int:
@@ -221,31 +236,32 @@ def _of(layer: nn.Module, x: Tensor, gone: Tensor) -> Tensor:
     return x.index_select(_channels(layer, x), gone.to(x.device))
 
 
-def _constant(layer: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+def _constant(layer: nn.Module, activations: Sequence[Tensor]) -> Tensor:
     """1 for channels that are the same everywhere, in all of `parts`, else 0; of a shape that broadcasts to them.
 
-    What differs is no shift: a channel without a norm, or one behind a gate that depends on the input.
+    A channel that varies is not a shift: it has no norm, or it is behind a gate that depends on the input.
     """
-    dim = _channels(layer, parts[0])
-    rows = torch.cat([part.movedim(dim, 0).flatten(1) for part in parts], 1)
+    # Channels with values (0.5, 0.5) and (1.0, 2.0) over all positions: spread 0 and 1 -> 1 and 0.
+    dim = _channels(layer, activations[0])
+    rows = torch.cat([activation.movedim(dim, 0).flatten(1) for activation in activations], 1)
     spread, size = rows.amax(1) - rows.amin(1), rows.abs().amax(1)
-    holds = (spread <= _FLAT * size).to(parts[0])
-    return holds.reshape([-1 if d == dim else 1 for d in range(parts[0].ndim)])
+    holds = (spread <= _FLAT * size).to(activations[0])
+    return holds.reshape([-1 if d == dim else 1 for d in range(activations[0].ndim)])
 
 
 def _two(example: Any) -> list[Any]:
     """The example inputs, and others of the same form."""
-    other = tree_map_only(
+    perturbed = tree_map_only(
         Tensor, lambda t: (t.flip(-1) * -0.7 + 0.3).to(t.dtype) if t.is_floating_point() else t, example
     )
-    return [example, other]
+    return [example, perturbed]
 
 
-def _mean_output(layer: nn.Module, part: Tensor, weight: Tensor, gone: Tensor) -> Tensor:
+def _mean_output(layer: nn.Module, inputs: Tensor, weight: Tensor, gone: Tensor) -> Tensor:
     """(outputs,) what the inputs `gone` add to a layer's output, the mean over positions and images."""
     kernel = weight.index_select(1, gone.to(weight.device))
     if isinstance(layer, _ConvNd):
-        out = layer._conv_forward(part, kernel, None)
+        out = layer._conv_forward(inputs, kernel, None)
     else:
-        out = torch.nn.functional.linear(part, kernel)
+        out = torch.nn.functional.linear(inputs, kernel)
     return out.double().mean([d for d in range(out.ndim) if d != _channels(layer, out)])

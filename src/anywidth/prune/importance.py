@@ -129,9 +129,9 @@ def _check_names(criterion: Any, reduce: Any, normalize: Any) -> None:
 
 def _sources(model: nn.Module, space: ChannelSpace) -> Iterator[Source]:
     """Weights of layers, output channels first."""
-    made = made_axes(model)
+    output_axes = made_axes(model)
     for name, p in model.named_parameters():
-        dim = made.get(name)
+        dim = output_axes.get(name)
         axes = space.axes.get(name)
         if dim is None or axes is None or len(axes) <= dim:
             continue
@@ -156,12 +156,13 @@ def _l2(source: Source) -> np.ndarray:
 
 
 def _lamp(source: Source) -> np.ndarray:
+    # Norms 1, 2, 3: squares 1, 4, 9; each over the sum of those not smaller: 1 / 14, 4 / 13, 9 / 9 = 0.071, 0.308, 1.
     squares = source.rows.square().sum(1)
     ordered, order = squares.sort(stable=True)
     above = ordered.flip(0).cumsum(0).flip(0)
-    result = torch.empty_like(squares)
-    result[order] = ordered / above.clamp_min(torch.finfo(torch.float64).tiny)
-    return result.numpy()
+    lamp_scores = torch.empty_like(squares)
+    lamp_scores[order] = ordered / above.clamp_min(torch.finfo(torch.float64).tiny)
+    return lamp_scores.numpy()
 
 
 def _fpgm(source: Source) -> np.ndarray:
@@ -206,38 +207,41 @@ def _activations(net: Elastic, batches: Iterable[Any] | None) -> Iterator[tuple[
             hooks.append(m.register_forward_hook(watch))
     modes = {m: m.training for m in net.modules()}
     device = next((p.device for p in net.model.parameters()), torch.device("cpu"))
-    seen = 0
+    batch_count = 0
     try:
         net.eval()
         for batch in batches:
             x = batch[0] if isinstance(batch, list | tuple) else batch
             net(x.to(device))
-            seen += 1
+            batch_count += 1
     finally:
         for m, mode in modes.items():
             m.training = mode
         for hook in hooks:
             hook.remove()
-    if not seen:
+    if not batch_count:
         raise WidthError("prune: criterion 'activation' got no batch to run; give batches=[x1, x2, ...]")
     for path, total in totals.items():
         if total.numel() == sum(r.positions for r in axes[path]):
-            yield axes[path], (total / seen).numpy()
+            yield axes[path], (total / batch_count).numpy()
 
 
 def _together(
     space: ChannelSpace, judged: Iterable[tuple[Axis, np.ndarray]], reduce: Reduce, normalize: Normalize
 ) -> Scores:
     """One number per unit: the mean over a source's positions of it, then `reduce` over sources."""
+    # A group of 2 units that two sources write, the first of them with 2 positions per unit:
+    #     values 1 3 5 7 at units 0 0 1 1 -> 2 6        values 4 8 at units 0 1 -> 4 8        mean of both -> 3 7
+    # A source that writes only some units of a group says nothing (NaN) about the others.
     rows: dict[int, list[np.ndarray]] = {}
     for axis, values in judged:
         group, unit = spelled_out(axis)
         for g in np.unique(group[group >= 0]).tolist():
-            mine = group == g
-            total = np.bincount(unit[mine], weights=values[mine], minlength=space.groups[g].size)
-            count = np.bincount(unit[mine], minlength=space.groups[g].size)
+            in_group = group == g
+            total = np.bincount(unit[in_group], weights=values[in_group], minlength=space.groups[g].size)
+            count = np.bincount(unit[in_group], minlength=space.groups[g].size)
             rows.setdefault(g, []).append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
-    found = {}
+    group_scores = {}
     for g in sorted(rows):
         table = np.stack(rows[g])
         function = {"mean": np.nanmean, "sum": np.nansum, "max": np.nanmax, "first": lambda t, axis: t[0]}[
@@ -245,5 +249,5 @@ def _together(
         ]
         value = np.nan_to_num(function(table, axis=0))
         scale = {"none": 1.0, "mean": value.mean(), "max": value.max()}[normalize]
-        found[space.groups[g].name] = value / scale if scale > 0 else value
-    return found
+        group_scores[space.groups[g].name] = value / scale if scale > 0 else value
+    return group_scores

@@ -82,29 +82,34 @@ def planned(
     Source: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, arXiv 1708.06519, sec. 3.
     """
     _check(ratio, rule, scope, streams, max_per_layer, minimum, round_to, empty, budget)
+    # scores: group name -> (units,); ranking: which units go at a ratio; with a budget, the smallest ratio that meets it.
     target = net.selection() if streams == "selection" else net
     if isinstance(criterion, Mapping):
-        found = _own_scores(target.space, criterion)
+        group_scores = _own_scores(target.space, criterion)
     else:
-        found = scores(target, criterion, reduce=reduce, normalize=normalize, batches=batches, seed=seed)
-    ranking = Ranking(target.space, found, scope, rule, max_per_layer, minimum, round_to, empty, positional)
+        group_scores = scores(
+            target, criterion, reduce=reduce, normalize=normalize, batches=batches, seed=seed
+        )
+    ranking = Ranking(
+        target.space, group_scores, scope, rule, max_per_layer, minimum, round_to, empty, positional
+    )
     if budget is not None:
-        made = within(target, ranking, budget, 1.0 if ratio is None else ratio)
+        pruning = within(target, ranking, budget, 1.0 if ratio is None else ratio)
     else:
         assert ratio is not None
-        made = ranking.at(ratio)
-    if made.protected:
+        pruning = ranking.at(ratio)
+    if pruning.protected:
         _log.warning(
             "prune: %d groups would have become empty and keep %d channels: %s",
-            len(made.protected), minimum, ", ".join(made.protected[:5]),
+            len(pruning.protected), minimum, ", ".join(pruning.protected[:5]),
         )  # fmt: skip
-    return made
+    return pruning
 
 
-def _own_scores(space: ChannelSpace, given: Mapping[str, Any]) -> Scores:
+def _own_scores(space: ChannelSpace, custom_scores: Mapping[str, Any]) -> Scores:
     groups = {g.name: g for g in space.groups}
-    found = {}
-    for name, values in given.items():
+    checked_scores = {}
+    for name, values in custom_scores.items():
         if name not in groups:
             raise WidthError(
                 f"prune: scores for '{name}', which is no channel group; print(net.space) shows them"
@@ -114,8 +119,8 @@ def _own_scores(space: ChannelSpace, given: Mapping[str, Any]) -> Scores:
             raise WidthError(
                 f"prune: group '{name}' has {groups[name].size} units; got scores of shape {row.shape}"
             )
-        found[name] = row
-    return found
+        checked_scores[name] = row
+    return checked_scores
 
 
 def _check(

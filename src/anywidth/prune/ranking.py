@@ -47,7 +47,7 @@ class Ranking:
     def __init__(
         self,
         space: ChannelSpace,
-        found: Scores,
+        group_scores: Scores,
         scope: Scope,
         rule: Rule | None,
         max_per_layer: float,
@@ -60,9 +60,9 @@ class Ranking:
         self.rule: Rule | None = rule
         self.max_per_layer, self.minimum, self.round_to, self.empty = max_per_layer, minimum, round_to, empty
         self.scores = {
-            i: found[g.name]
+            i: group_scores[g.name]
             for i, g in enumerate(space.groups)
-            if g.name in found and (g.permutable or positional)
+            if g.name in group_scores and (g.permutable or positional)
         }
         if not self.scores:
             raise WidthError("prune: no channel group of this network can be pruned by this criterion")
@@ -80,21 +80,23 @@ class Ranking:
 
     def at(self, ratio: float) -> Plan:
         """The plan that removes this share."""
+        # global: all scores in one vector, cut once, and split into the groups again; layer: a vector per group.
+        #     a = 0.1 0.9, b = 0.2 0.3 0.8, ratio 0.6 -> of 5 the 3 smallest go: a keeps unit 1, b keeps unit 2
         gone: dict[int, np.ndarray] = {}
         threshold = None
         for members in self._classes():
             values = np.concatenate([self.scores[i] for i in members])
             going, threshold = _going(values, ratio, self.rule)
-            for i, part in zip(
+            for i, mask in zip(
                 members, np.split(going, np.cumsum([self.scores[i].size for i in members])[:-1]), strict=True
             ):
-                gone[i] = part
+                gone[i] = mask
         protected, removed = [], []
         kept: list[int] = [g.size for g in self.space.groups]
         indices: list[tuple[int, ...] | None] = [None] * len(kept)
-        for i, part in gone.items():
+        for i, mask in gone.items():
             group = self.space.groups[i]
-            stays = ~part
+            stays = ~mask
             if not stays.any():
                 if self.empty == "error":
                     raise WidthError(
@@ -106,11 +108,11 @@ class Ranking:
                     kept[i], indices[i] = 0, ()
                     continue
                 protected.append(group.name)
-            units = self._held(group, self.scores[i], stays)
+            units = self._kept_units(group, self.scores[i], stays)
             kept[i] = len(units)
             indices[i] = units if group.permutable and units != tuple(range(len(units))) else None
-        chosen = tuple(indices) if any(u is not None for u in indices) else None
-        width = Width(names=self.space.names, kept=tuple(kept), indices=chosen)
+        unit_lists = tuple(indices) if any(u is not None for u in indices) else None
+        width = Width(names=self.space.names, kept=tuple(kept), indices=unit_lists)
         if removed:
             width = deadened(self.space, width)
         gone_units = sum(self.space.groups[i].size - width.kept[i] for i in self.scores)
@@ -136,25 +138,30 @@ class Ranking:
             classes.setdefault(shapes[i], []).append(i)
         return list(classes.values())
 
-    def _held(self, group: ChannelGroup, values: np.ndarray, stays: np.ndarray) -> tuple[int, ...]:
-        """Units that stay once the limits of the group are heeded, the best ones."""
+    def _kept_units(self, group: ChannelGroup, values: np.ndarray, stays: np.ndarray) -> tuple[int, ...]:
+        """Units that stay within the limits of the group: the best ones."""
+        # 10 units, 3 of them stay, round_to 4: 4 units, the 3 and the best of the others. max_per_layer 0.5: at least 5,
+        # rounded up to 8. The epsilon: 90 * 0.7 is 62.999... in floats, and must count as 63.
         quantum = max(1, math.ceil(max(self.round_to, group.divisor) / group.unit))
-        least = max(
+        min_units = max(
             1,
             math.ceil(max(self.minimum, group.minimum) / group.unit),
             group.size - int(group.size * self.max_per_layer + 1e-9),
         )
-        count = max(int(stays.sum()), min(least, group.size))
+        count = max(int(stays.sum()), min(min_units, group.size))
         count = min(-(-count // quantum) * quantum, group.size)
+        # All units that stay come before any that go, however the scores tie: a rule has broken ties already.
         best = np.argsort(-values, kind="stable")
-        first = np.concatenate(
-            [best[stays[best]], best[~stays[best]]]
-        )  # ties of a rule are broken by it, not here
-        return tuple(sorted(first[:count].tolist()))
+        preference = np.concatenate([best[stays[best]], best[~stays[best]]])
+        return tuple(sorted(preference[:count].tolist()))
 
 
 def _going(values: np.ndarray, ratio: float, rule: Rule | None) -> tuple[np.ndarray, float]:
     """Which channels go, and the largest score among those that the ranking removes."""
+    # Scores 0.1 0.2 0.2 0.3, ratio 0.5, position 2:
+    #     None                 the 2 smallest go, of equal scores the first: 0.1 and one 0.2
+    #     network-slimming     threshold ordered[2] = 0.2, and all up to it go: 0.1 and both 0.2
+    #     torch7               threshold ordered[1] = 0.2: the same here, one fewer where there are no ties
     position = int(values.size * ratio)
     ordered = np.sort(values)
     if rule is None:
@@ -177,10 +184,10 @@ def _removable(group: ChannelGroup) -> bool:
 
 def structures(space: ChannelSpace) -> list[tuple[Any, ...]]:
     """What every group is attached to, apart from sizes: kinds of tensors, axes, and how many of them."""
-    found: list[list[tuple[Any, ...]]] = [[] for _ in space.groups]
+    attachments: list[list[tuple[Any, ...]]] = [[] for _ in space.groups]
     for name, axes in space.axes.items():
-        kind = name.rpartition(".")[2]
+        tensor_name = name.rpartition(".")[2]
         for dim, axis in enumerate(axes):
             for g in {r.group for r in axis or () if r.group >= 0}:
-                found[g].append((kind, len(axes), dim))
-    return [tuple(sorted(rows)) for rows in found]
+                attachments[g].append((tensor_name, len(axes), dim))
+    return [tuple(sorted(rows)) for rows in attachments]

@@ -56,6 +56,8 @@ def again(wide: nn.Module, example: Any, steps: Sequence[Mapping[str, Any]]) -> 
     Raises:
         CheckpointError: the steps are of another network.
     """
+    # Iterated pruning cuts the network of the step before, so the steps are made again one after the other; every one
+    # starts from a traced network, as channel groups of the cut network may differ from those of the wide one.
     model = wide
     for step in steps:
         try:
@@ -86,9 +88,8 @@ def write(folder: Path, small: nn.Module, about: Mapping[str, Any]) -> None:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ABOUT).unlink(
-        missing_ok=True
-    )  # the description comes last: a folder cut short by a crash has none
+    # The description is removed first and written last: after a crash in between the folder has none, and is refused.
+    (folder / ABOUT).unlink(missing_ok=True)
     state = {n: t.detach().cpu().contiguous().clone() for n, t in small.state_dict().items()}
     with replacing(folder / WEIGHTS) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
@@ -103,18 +104,18 @@ def read(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / ABOUT
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}; `anywidth prune RUN` writes it") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: is not JSON ({error}); prune again") from error
     if (
-        not isinstance(about, dict)
-        or about.get("format") != FORMAT
-        or any(not isinstance(about.get(key), kind) for key, kind in _KEYS.items())
+        not isinstance(description, dict)
+        or description.get("format") != FORMAT
+        or any(not isinstance(description.get(key), expected_type) for key, expected_type in _KEYS.items())
     ):
         raise CheckpointError(f"{path}: describes no pruned network of format {FORMAT}; prune again")
-    return about
+    return description
 
 
 def weights(folder: str | Path) -> dict[str, Tensor]:

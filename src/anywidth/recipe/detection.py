@@ -60,18 +60,19 @@ class DetectorSection(Section):
     kwargs: dict[str, Any] = Field(default={})
 
     @model_validator(mode="after")
-    def _known(self) -> DetectorSection:
+    def _names_are_known(self) -> DetectorSection:
         if self.name not in DETECTORS:
             raise ValueError(f"detector.name = {self.name!r} is unknown; known are {', '.join(DETECTORS)}")
-        for part in self.parts:
-            if part not in PARTS:
+        for part_name in self.parts:
+            if part_name not in PARTS:
                 raise ValueError(
-                    f"detector.parts: {part!r} is no part of a detector; these are {', '.join(PARTS)}"
+                    f"detector.parts: {part_name!r} is no part of a detector; these are {', '.join(PARTS)}"
                 )
         if self.weights is not None and self.backbone is not None:
             raise ValueError(
                 "detector.weights and detector.backbone both say where the weights come from: set one of them"
             )
+        # SSDlite has images of one size; a recipe that was written back holds the defaults, which pass.
         fixed = {"min_size", "max_size"} & self.model_fields_set
         if self.name.startswith("ssdlite320") and any(
             getattr(self, key) != type(self).model_fields[key].default for key in fixed
@@ -105,7 +106,7 @@ class DetectionWidthsSection(Section):
 
     @field_validator("listed")
     @classmethod
-    def _some(cls, listed: Any) -> Any:
+    def _not_empty(cls, listed: Any) -> Any:
         if not listed:
             raise ValueError("widths.listed is empty: name at least one width")
         for label in listed:
@@ -149,9 +150,10 @@ class DetectionRecipe(Section):
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> DetectionRecipe:
         defaults = {f.name: f for f in dataclasses.fields(FitConfig)}
+        # Only values that differ from the default are refused: a recipe that was written back names every key.
         for name in _UNUSED:
             field = defaults[name]
-            made = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
-            if getattr(self.train, name) != made:
+            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+            if getattr(self.train, name) != default:
                 raise ValueError(f"train.{name} is a setting of classifiers; leave it out")
         return self

@@ -64,6 +64,7 @@ def dump(recipe: Section) -> str:
 
 def differences(old: Section, new: Section) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> (old value, new value) wherever two recipes differ."""
+    # {"train": {"epochs": 10, "options": {}}} -> {"train.epochs": 10, "train.options": {}}.
     before, after = (_flat(recipe.model_dump(mode="json")) for recipe in (old, new))
     keys = [*before, *(key for key in after if key not in before)]
     return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
@@ -84,14 +85,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Keys, str]]:
     try:
         text = path.read_text(encoding="utf-8")
         sources: dict[Keys, str] = {}
+        # YAML keeps the last of two equal keys silently, and values have no line numbers: so the nodes are walked too.
         _locate_(yaml.compose(text, Loader=yaml.SafeLoader), (), path, sources)
         values = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: is not a text file ({error.reason} at byte {error.start})") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        raise RecipeError(f"{where}: is not YAML: {getattr(error, 'problem', None) or error}") from None
+        location = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise RecipeError(f"{location}: is not YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: expected `key: value` lines, got {type(values).__name__}")
     return values, sources
@@ -100,14 +102,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Keys, str]]:
 def _locate_(node: yaml.Node | None, keys: Keys, path: Path, sources: dict[Keys, str]) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            here = (*keys, key.value)
-            where = f"{path}, line {key.start_mark.line + 1}"
-            if here in sources:
+            full_key = (*keys, key.value)
+            location = f"{path}, line {key.start_mark.line + 1}"
+            if full_key in sources:
                 raise RecipeError(
-                    f"{where}: the key {_dotted(here)!r} stands twice, first in {sources[here]}"
+                    f"{location}: the key {_dotted(full_key)!r} stands twice, first in {sources[full_key]}"
                 )
-            sources[here] = where
-            _locate_(value, here, path, sources)
+            sources[full_key] = location
+            _locate_(value, full_key, path, sources)
 
 
 def _override_(values: dict[str, Any], sources: dict[Keys, str], override: str) -> None:
@@ -120,6 +122,7 @@ def _override_(values: dict[str, Any], sources: dict[Keys, str], override: str) 
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or error
         raise RecipeError(f"override {override!r}: the value is not YAML: {problem}") from None
+    # "train.epochs=10" sets values["train"]["epochs"], and makes the section if the file has none.
     section = values
     for name in keys[:-1]:
         section = section.setdefault(name, {})
@@ -133,11 +136,12 @@ def _describe(schema: type[Section], error: ValidationError, path: Path, sources
     details = sorted(
         error.errors(), key=lambda d: d["type"] == "missing"
     )  # a misspelt key is missing under its own name
-    first = details[0]
-    keys = tuple(first["loc"])
-    where = next((sources[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in sources), str(path))
-    rest = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return f"{where}: {_problem(schema, first, keys)}{rest}"
+    detail = details[0]
+    keys = tuple(detail["loc"])
+    # An error at ("train", "milestones", 1) is reported at the longest prefix that was written: ("train", "milestones").
+    location = next((sources[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in sources), str(path))
+    suffix = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return f"{location}: {_problem(schema, detail, keys)}{suffix}"
 
 
 def _problem(schema: type[Section], detail: Any, keys: Keys) -> str:
@@ -160,9 +164,10 @@ def _dotted(keys: Keys) -> str:
 def _nearest(schema: type[Section], key: str) -> str:
     section, _, name = key.rpartition(".")
     known = _known_keys(schema)
-    siblings = [other for other in known if other.rpartition(".")[0] == section]
+    # First keys of the same section, then the same name elsewhere: "train.bacth_size" may be "data.batch_size".
+    siblings = [candidate for candidate in known if candidate.rpartition(".")[0] == section]
     for candidates in (siblings, known):
-        by_name = {other.rpartition(".")[2]: other for other in reversed(candidates)}
+        by_name = {candidate.rpartition(".")[2]: candidate for candidate in reversed(candidates)}
         if matches := difflib.get_close_matches(name, by_name, n=1):
             return f"did you mean {by_name[matches[0]]!r}?"
     return f"known here: {', '.join(siblings)}"
@@ -171,6 +176,7 @@ def _nearest(schema: type[Section], key: str) -> str:
 def _fields(schema: Any) -> dict[str, Any]:
     """Name -> type of every key."""
     if dataclasses.is_dataclass(schema):
+        # Annotations of modules with `from __future__ import annotations` are text.
         hints = get_type_hints(schema)
         return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
     return {name: field.annotation for name, field in schema.model_fields.items()}
@@ -178,11 +184,19 @@ def _fields(schema: Any) -> dict[str, Any]:
 
 def _known_keys(schema: Any, prefix: str = "") -> list[str]:
     known = []
-    for name, inner in _fields(schema).items():
+    for name, field_type in _fields(schema).items():
+        # `GateSection | None` is searched as `GateSection`.
         known.append(prefix + name)
-        inner = next(
-            (part for part in get_args(inner) if isinstance(part, type) and issubclass(part, Section)), inner
+        field_type = next(
+            (
+                argument
+                for argument in get_args(field_type)
+                if isinstance(argument, type) and issubclass(argument, Section)
+            ),
+            field_type,
         )
-        if dataclasses.is_dataclass(inner) or (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            known += _known_keys(inner, f"{prefix}{name}.")
+        if dataclasses.is_dataclass(field_type) or (
+            isinstance(field_type, type) and issubclass(field_type, BaseModel)
+        ):
+            known += _known_keys(field_type, f"{prefix}{name}.")
     return known

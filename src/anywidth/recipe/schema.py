@@ -23,10 +23,11 @@ RATIOS, LABELS, _FILE = (
 _RATIO, _LIST, _GROUPS = "ratio", "channels", "groups"  # and what a label may stand for
 
 
-def is_a(mapping: str, sequence: str, other: str) -> Discriminator:
+def is_a(mapping: str, sequence: str, fallback: str) -> Discriminator:
+    # pydantic tries one branch, so that a wrong entry gives one message and not one for each branch.
     return Discriminator(
         lambda value: (
-            mapping if isinstance(value, dict) else sequence if isinstance(value, list | tuple) else other
+            mapping if isinstance(value, dict) else sequence if isinstance(value, list | tuple) else fallback
         )
     )
 
@@ -115,6 +116,8 @@ class PruneSection(Section):
             )
         if self.budget is not None:
             share = self.budget.strip().endswith("%")
+            # A share of a latency is one of a measured latency, which there is none of yet; everything else is checked before a
+            # run begins.
             if not (self.budget.startswith("latency=") and share):
                 try:
                     limits = parse(self.budget, lambda kind: 1.0).limits
@@ -312,6 +315,7 @@ class Recipe(Section):
             )
         if self.joslim is None:
             return self
+        # A key that has no effect is refused: a recipe says what was done.
         for name in ("max", "grid", "per_group", "options"):
             if getattr(self.widths, name) != WidthsSection.model_fields[name].default:
                 raise ValueError(
@@ -340,6 +344,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _compiled_widths_are_few(self) -> "Recipe":
+        # A grid of 0.05 from 0.25 to 1 means 16 graphs at most; without one, every step would compile new ones.
         drawn = self.widths.rule in ("sandwich", "random", "progressive") and self.widths.random > 0
         if self.train.compile and drawn and (self.widths.grid is None or self.widths.per_group):
             raise ValueError(

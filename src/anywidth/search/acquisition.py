@@ -56,28 +56,33 @@ class Scalarised:
     rounds: int
 
     def order(
-        self, error: tuple[np.ndarray, np.ndarray], cost: np.ndarray, seen: SeenScales, target: float
+        self, error: tuple[np.ndarray, np.ndarray], cost: np.ndarray, scales: SeenScales, target: float
     ) -> np.ndarray:
         """Candidates from the best to the worst for a target.
 
         Args:
             error: mean and standard deviation at N candidates.
             cost: (N,) as shares of the widest network.
-            seen: scales of what was measured.
+            scales: means and deviations of what was measured.
             target: share of the widest network.
         """
+        # Weight 0 minimises the error bound alone (the most expensive candidates), weight 1 the cost alone. Bisection finds the
+        # weight at which the best candidate costs about `target`:
+        #     target 0.60: weight 0.5 gives cost 0.40, too cheap; 0.25 gives 0.70, too expensive; 0.375 gives 0.58, ...
+        # With a reference above the mean the maximum turns the other way round, hence the sign test. The weight need not
+        # reach the target (the front may have a gap there): the scores nearest to it are kept.
         mean, deviation = error
         bound = mean + self.sign * np.sqrt(self.beta) * deviation
-        a = (bound - seen.error_mean) / seen.error_deviation - self.reference
-        b = (cost - seen.cost_mean) / seen.cost_deviation - self.reference
+        scaled_error = (bound - scales.error_mean) / scales.error_deviation - self.reference
+        scaled_cost = (cost - scales.cost_mean) / scales.cost_deviation - self.reference
         low, high, weight = 0.0, 1.0, 0.5
-        nearest, found = np.inf, np.zeros(len(cost))
+        nearest, nearest_score = np.inf, np.zeros(len(cost))
         for _ in range(self.rounds):
-            one, two = (1 - weight) * a, weight * b
-            score = np.maximum(one, two) + _AUGMENT * (one + two)
+            weighted_error, weighted_cost = (1 - weight) * scaled_error, weight * scaled_cost
+            score = np.maximum(weighted_error, weighted_cost) + _AUGMENT * (weighted_error + weighted_cost)
             miss = cost[np.argmin(score)] - target
             if abs(miss) < nearest:
-                nearest, found = abs(miss), score
+                nearest, nearest_score = abs(miss), score
             if nearest <= self.tolerance:
                 break
             if (miss < 0) == (self.reference <= 0):
@@ -85,7 +90,7 @@ class Scalarised:
             else:
                 low = weight
             weight = (low + high) / 2
-        return np.argsort(found, kind="stable")
+        return np.argsort(nearest_score, kind="stable")
 
 
 def hypervolume_gain(
@@ -102,7 +107,7 @@ def hypervolume_gain(
     Args:
         surrogate: of the error.
         cost: (N, D) -> shares of the widest network.
-        measured: (M, D) the widths behind `errors` (M,), whose worst bounds what counts, as the dearest does.
+        measured: (M, D) the widths behind `errors` (M,), whose worst bounds what counts; so does the highest of their costs.
         pending: (P, D) widths that are about to be measured.
         seed: of the samples.
 
@@ -118,15 +123,17 @@ def hypervolume_gain(
         flat = x.reshape(-1, x.shape[-1]).detach().numpy()
         return torch.from_numpy(cost(flat)).reshape(*x.shape[:-1], 1)
 
+    # Error (N, 1) and cost (N, 1) are both minimised, and BoTorch maximises: both get the weight -1. A measured width at the
+    # reference point itself would add no hypervolume, so the point lies a little beyond the worst of both.
     worst = float(errors.max() + 0.1 * (errors.max() - errors.min()))
-    dearest = 1.05 * max(1.0, float(cost(measured).max()))
+    highest_cost = 1.05 * max(1.0, float(cost(measured).max()))
     with quiet():
         model = ModelList(surrogate.model, GenericDeterministicModel(known))
         baseline = torch.from_numpy(measured)
         gain = qLogNoisyExpectedHypervolumeImprovement(
             model=model,
             objective=WeightedMCMultiOutputObjective(torch.tensor([-1.0, -1.0], dtype=torch.float64)),
-            ref_point=[-worst, -dearest],
+            ref_point=[-worst, -highest_cost],
             X_baseline=baseline,
             sampler=get_sampler(model.posterior(baseline[:1]), torch.Size([_SAMPLES]), seed=seed),  # pyright: ignore[reportArgumentType]
             prune_baseline=True,
@@ -138,6 +145,6 @@ def hypervolume_gain(
     def score(candidates: np.ndarray) -> np.ndarray:
         points = torch.from_numpy(candidates)[:, None, :]
         with quiet():
-            return torch.cat([gain(part) for part in points.split(_CHUNK)]).numpy()
+            return torch.cat([gain(chunk) for chunk in points.split(_CHUNK)]).numpy()
 
     return score

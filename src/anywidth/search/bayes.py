@@ -31,9 +31,9 @@ class Bayes:
     A Gaussian process models the error as a function of the widths; costs are known, in closed form (a latency is modelled
     too). Each proposal has a cost target of its own, and is the width of about that cost whose error bound is lowest.
     After training, it is a searcher as `Greedy` and `Evolve`; during training, errors of the same widths are measured again
-    with the weights of the moment (`to_measure`, `measured_`, `propose`).
+    with the current weights (`to_measure`, `measured_`, `propose`).
 
-    What is proposed depends on the seed, the settings and the measurements alone, so a search goes on after a crash as if
+    What is proposed depends on the seed, the settings and the measurements alone, so a search continues after a crash as if
     there had been none.
 
     Args:
@@ -53,9 +53,9 @@ class Bayes:
             and in how many bisections at most a target is met.
         sampling: targets are drawn "uniform", or "pareto": by the area between neighbours on the present front.
         ard: a length scale for each group.
-        history: trials that the model learns from, at most: the front, the latest, and some others by chance; trials that were never
+        history: trials that the model learns from, at most: the front, the latest, and a random sample of the others; trials that were never
             measured come on top where they are more.
-        budget: limits that are the cost targets, in turns.
+        budget: limits that serve as cost targets, one after the other.
         limit: largest costs of other kinds, that every width has to meet.
         seed: of all choices.
         together: several processes, of which the first proposes.
@@ -115,10 +115,10 @@ class Bayes:
 
     def _check_limits(self) -> None:
         for cost, value in self.limits:
-            least = float(cost(self.box.least[None])[0])
-            if least > value:
+            min_cost = float(cost(self.box.least[None])[0])
+            if min_cost > value:
                 raise WidthError(
-                    f"search: no width within {value:g}: that of ratio {self.settings['low']:g} costs {least:g}"
+                    f"search: no width within {value:g}: that of ratio {self.settings['low']:g} costs {min_cost:g}"
                 )
         if self.budget is not None and self.budget.kind != self.settings["kind"]:
             raise WidthError(
@@ -135,12 +135,12 @@ class Bayes:
 
     def identity(self) -> dict[str, Any]:
         limits = {} if self.budget is None else {"limits": self.budget.limits}
-        more = {"limit": [[b.kind, b.limits] for b in self.limit]} if self.limit else {}
+        other_limits = {"limit": [[b.kind, b.limits] for b in self.limit]} if self.limit else {}
         return {
             "searcher": "bayes",
             **self.settings,
             **limits,
-            **more,
+            **other_limits,
             "groups": list(self.net.space.names),
             "sizes": list(self.net.space.full.kept),
         }
@@ -154,8 +154,8 @@ class Bayes:
     def ask(self, costs: Costs) -> list[Width]:
         """The next widths, none of them asked before; nothing once there were `evals`, or no new one is found."""
         evals = self.settings["evals"]
-        left = self.settings["batch"] if evals is None else evals - len(self.trials)
-        return self.propose(min(left, self.settings["batch"])) if left > 0 else []
+        remaining = self.settings["batch"] if evals is None else evals - len(self.trials)
+        return self.propose(min(remaining, self.settings["batch"])) if remaining > 0 else []
 
     def tell(self, widths: Sequence[Width], costs: Sequence[float], errors: Sequence[float]) -> None:
         """Remember."""
@@ -165,13 +165,14 @@ class Bayes:
     def front(self) -> Front:
         """The best within each limit of the budget; without one, all that none dominates."""
         measured = [t for t in self.trials if t.error is not None]
-        about = {**self.identity(), "evaluated": len(self.trials)}
-        return front_of_trials(self.net, measured, self.settings["kind"], self.budget, about)
+        provenance = {**self.identity(), "evaluated": len(self.trials)}
+        return front_of_trials(self.net, measured, self.settings["kind"], self.budget, provenance)
 
     # --- during training -----------------------------------------------------------------------------------------
 
     def to_measure(self) -> list[Width]:
-        """The widths whose errors the model will learn from: to be measured with the weights of the moment."""
+        """The widths whose errors the model will learn from: to be measured with the current weights."""
+        # history = 100 with 30 trials that were never measured: these 30, and 70 that represent the measured ones.
         known = [i for i, t in enumerate(self.trials) if t.error is not None]
         new = [i for i, t in enumerate(self.trials) if t.error is None]
         room = max(0, self.settings["history"] - len(new))
@@ -195,26 +196,26 @@ class Bayes:
         """
         if self.cost_of is None:
             raise WidthError("search: during training costs need a formula: choose kind macs or params")
-        found = self.propose(self.settings["batch"])
-        costs = self.cost_of(np.array([w.kept for w in found])) if found else []
-        self.trials += [Trial(width=w, cost=float(c)) for w, c in zip(found, costs, strict=True)]
-        return [*found, *self._again(self.settings["batch"] - len(found))]
+        proposed = self.propose(self.settings["batch"])
+        costs = self.cost_of(np.array([w.kept for w in proposed])) if proposed else []
+        self.trials += [Trial(width=w, cost=float(c)) for w, c in zip(proposed, costs, strict=True)]
+        return [*proposed, *self._again(self.settings["batch"] - len(proposed))]
 
     def _again(self, count: int) -> list[Width]:
         front = self.present_front().members if count and self._fresh else ()
-        chosen = [front[(self._repeated + i) % len(front)].width for i in range(min(count, len(front)))]
-        self._repeated += len(chosen)
-        return chosen
+        repeats = [front[(self._repeated + i) % len(front)].width for i in range(min(count, len(front)))]
+        self._repeated += len(repeats)
+        return repeats
 
     def present_front(self) -> Front:
         """What none dominates among the widths that were measured last."""
         indices = range(len(self.trials)) if self._fresh is None else self._fresh
         measured = [self.trials[i] for i in indices if self.trials[i].error is not None]
-        about = {**self.identity(), "evaluated": len(self.trials)}
-        return front_of_trials(self.net, measured, self.settings["kind"], self.budget, about)
+        provenance = {**self.identity(), "evaluated": len(self.trials)}
+        return front_of_trials(self.net, measured, self.settings["kind"], self.budget, provenance)
 
     def state(self) -> dict[str, Any]:
-        """Plain data from which `load_` goes on."""
+        """Plain data from which `load_` continues."""
         return {
             "trials": [[list(t.width.kept), t.cost, t.error] for t in self.trials],
             "fresh": self._fresh,
@@ -232,41 +233,47 @@ class Bayes:
     # --- proposals -----------------------------------------------------------------------------------------------
 
     def propose(self, count: int) -> list[Width]:
-        """So many new widths, or fewer where there are no more; the first process decides."""
+        """Up to `count` new widths, fewer if the space has no more; the first process decides."""
         return self.together.from_first(lambda: self._propose(count))
 
     def _propose(self, count: int) -> list[Width]:
+        # The generator depends on the seed and the number of trials alone, so that a replayed search draws the same numbers
+        # wherever it was interrupted. The model is fitted once a batch; `model.ranked` takes the earlier proposals of the batch
+        # as known.
         random = np.random.default_rng([self.settings["seed"], len(self.trials)])
-        seen = {t.width.kept for t in self.trials}
-        found: list[np.ndarray] = []
+        asked = {t.width.kept for t in self.trials}
+        proposals: list[np.ndarray] = []
         model: Model | None = None
-        for number in range(len(self.trials), len(self.trials) + count):
-            if number <= self.settings["prior_points"]:
-                ranked = self._warm_up(number, random)
+        for trial_index in range(len(self.trials), len(self.trials) + count):
+            if trial_index <= self.settings["prior_points"]:
+                ranked = self._warm_up(trial_index, random)
             else:
                 model = model or self._model()
-                ranked = self._any(random) if model is None else model.ranked(random, number, found)
-            new = next((u for u in ranked if tuple(u.tolist()) not in seen), None)
+                ranked = self._any(random) if model is None else model.ranked(random, trial_index, proposals)
+            new = next((u for u in ranked if tuple(u.tolist()) not in asked), None)
+            # All candidates of the model were asked before (a small space, or a converged model): any new width will do.
             if new is None:
-                new = next((u for u in self._any(random) if tuple(u.tolist()) not in seen), None)
+                new = next((u for u in self._any(random) if tuple(u.tolist()) not in asked), None)
             if new is None:
                 break
-            seen.add(tuple(new.tolist()))
-            found.append(new)
-        return [self.box.width(u) for u in found]
+            asked.add(tuple(new.tolist()))
+            proposals.append(new)
+        return [self.box.width(u) for u in proposals]
 
-    def _warm_up(self, number: int, random: np.random.Generator) -> np.ndarray:
-        """Widths to ask before there is a model, the wanted one first."""
+    def _warm_up(self, trial_index: int, random: np.random.Generator) -> np.ndarray:
+        """Widths to ask before there is a model, the preferred one first."""
+        # prior_points = 20: even trials are uniform (0, 0.1, 0.2, ... of the range), odd ones differ between groups, and trial 20
+        # is the widest network. "reference" draws a uniform width each time, as the released code does.
         dims, prior = self.box.dims, self.settings["prior_points"]
-        if number == prior:
+        if trial_index == prior:
             shares = np.ones((1, dims))
         elif self.settings["acquisition"] == "reference":
             shares = np.full((1, dims), random.random())
-        elif number % 2 == 0:  # all groups alike, from the narrowest on
-            shares = np.full((1, dims), number / max(1, prior))
+        elif trial_index % 2 == 0:  # all groups alike, from the narrowest on
+            shares = np.full((1, dims), trial_index / max(1, prior))
         else:
             seeded = np.random.default_rng([self.settings["seed"], 1])
-            shares = spread(seeded, max(1, prior), dims)[number : number + 1]
+            shares = spread(seeded, max(1, prior), dims)[trial_index : trial_index + 1]
         return self.box.units(self._allowed(shares))
 
     def _any(self, random: np.random.Generator) -> np.ndarray:
@@ -320,15 +327,18 @@ def _known(net: Elastic, budget: Budget) -> Rows:
 
 
 def _check(settings: dict[str, Any]) -> None:
-    """Refuse settings that cannot be.
+    """Refuse settings that are out of range.
 
     Raises:
         WidthError: with the setting, its value and what was expected.
     """
-    whole = {"batch": 1, "prior_points": 1, "targets": 2, "rounds": 1, "history": 4, "seed": 0}
+    integer_minima = {"batch": 1, "prior_points": 1, "targets": 2, "rounds": 1, "history": 4, "seed": 0}
     ranges: dict[str, tuple[bool, str]] = {
-        name: (isinstance(settings[name], int) and settings[name] >= least, f"a whole number from {least}")
-        for name, least in whole.items()
+        name: (
+            isinstance(settings[name], int) and settings[name] >= minimum,
+            f"a whole number from {minimum}",
+        )
+        for name, minimum in integer_minima.items()
     }
     evals = settings["evals"]
     ranges |= {

@@ -58,12 +58,13 @@ class Box:
 
     def units(self, shares: np.ndarray) -> np.ndarray:
         """(N, groups) in [0, 1] -> units, rounded as each group asks."""
+        # A group of 64 units with divisor 8, range 0.25 to 1: shares 0, 0.3, 0.5, 1 -> 16, 32, 40, 64 units.
         sizes, fewest = np.array(self.space.full.kept), np.array(self.space.smallest.kept)
         quanta = np.array([quantum(group) for group in self.space.groups])
-        wanted = sizes * (self.low + (self.high - self.low) * shares)
-        units = np.maximum(fewest, quanta * np.floor(wanted / quanta + 0.5))  # as `round_units`
-        units += quanta * (units < 0.9 * wanted)
-        units = np.where(wanted >= sizes, sizes, np.minimum(units, sizes))
+        targets = sizes * (self.low + (self.high - self.low) * shares)
+        units = np.maximum(fewest, quanta * np.floor(targets / quanta + 0.5))  # as `round_units`
+        units += quanta * (units < 0.9 * targets)
+        units = np.where(targets >= sizes, sizes, np.minimum(units, sizes))
         return np.clip(units.astype(int), self.least, self.most)
 
     def shares(self, units: np.ndarray) -> np.ndarray:
@@ -81,6 +82,8 @@ class Box:
 
 def spread(random: np.random.Generator, count: int, dims: int) -> np.ndarray:
     """(count, dims) quasi-random points: each about a level of its own, between all groups alike and all different."""
+    # Sobol points are balanced in powers of two only, hence the rounding up. Two extra dimensions per point: its level, and
+    # how far its groups reach from it. In hundreds of independent dimensions every point would cost about the same.
     power = int(np.ceil(np.log2(max(count, 2))))
     points = qmc.Sobol(dims + 2, rng=random).random_base2(power)[:count]
     level, reach, directions = points[:, :1], points[:, 1:2], points[:, 2:]
@@ -89,6 +92,7 @@ def spread(random: np.random.Generator, count: int, dims: int) -> np.ndarray:
 
 def mutated(random: np.random.Generator, parents: np.ndarray, count: int) -> np.ndarray:
     """(count, dims) children of (P, dims) shares: some groups of a parent moved by steps of many lengths."""
+    # A child moves 1.5 groups of its parent on average, or 30 % of them, or all, by steps of 0.01 to 0.3.
     dims = parents.shape[1]
     children = parents[random.integers(len(parents), size=count)]
     chance = random.choice([1.5 / dims, 0.3, 1.0], size=(count, 1))
@@ -107,6 +111,8 @@ def at_cost(box: Box, cost: Rows, shares: np.ndarray, targets: np.ndarray) -> np
     Returns:
         (N, groups) shares; all on the straight lines from the rows to one of the two ends.
     """
+    # Bisection on all N rows at once: row i lies at shares + t (end - shares), t in [0, 1], where the end is 0 for rows that
+    # cost too much and 1 for those that cost too little; 12 halvings are finer than one unit of a group of 2048.
     down = cost(box.units(shares)) > targets
     ends = np.where(down[:, None], 0.0, 1.0)
     low, high = np.zeros(len(shares)), np.ones(len(shares))

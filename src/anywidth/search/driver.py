@@ -1,4 +1,4 @@
-"""Runs a search: asks for widths, measures them, remembers every answer on disk, and goes on after a crash.
+"""Runs a search: asks for widths, measures them, records every answer on disk, and resumes after a crash.
 
 A searcher is a deterministic machine: `ask` says which widths it wants to know, `tell` gives the answers. So a search that
 was killed is replayed from its log, and a search by several processes is one search whose questions are shared out.
@@ -43,7 +43,7 @@ class Searcher(Protocol):
 
 @runtime_checkable
 class Recalling(Searcher, Protocol):
-    """A searcher whose questions are dear to think of, and depend on the answers alone."""
+    """A searcher whose questions are expensive to work out, and depend on the answers alone."""
 
     def recall_(self, rows: Sequence[Sequence[int]]) -> list[Width]:
         """The widths of a round from their units, as the log has them.
@@ -84,7 +84,7 @@ def run_search(
         log: JSON lines of all answers; what is there already is not measured again.
         about: plain data that decides the answers: which images, which weights. The log of others is refused.
         together: the processes.
-        report: is told about every round.
+        report: called after every round.
 
     Returns:
         The front; `about` is added to what it says of itself.
@@ -94,57 +94,60 @@ def run_search(
         ValueError: `evaluate` gives something else than one number for each width.
         MeasurementError: one of them is not finite.
     """
-    about = dict(about or {})
-    book = Journal(log if together.rank == 0 else None, "search", {**searcher.identity(), **about})
+    # Line 1 of the log says whose it is, line k + 2 holds round k (from 0). The searcher asks; a round that the log holds is
+    # answered from there, every other is measured, written, and only then passed to `tell`:
+    #     run 1: ask, measure, write, tell, ask, measure (crash)    run 2: ask, read, tell, ask, measure, write, tell, ...
+    provenance = dict(about or {})
+    book = Journal(log if together.rank == 0 else None, "search", {**searcher.identity(), **provenance})
     records = together.from_first(book.open_)
-    number = 0
-    while asked := _asked(searcher, costs, book, records, number):
-        replayed = number < len(records)
+    round_index = 0
+    while asked := _asked(searcher, costs, book, records, round_index):
+        replayed = round_index < len(records)
         if replayed:
-            errors = _replayed(book, number, records[number], asked)
+            errors = _replayed(book, round_index, records[round_index], asked)
         else:
             errors = shared(evaluate, asked, together)
-            book.append_({"round": number, "widths": [list(w.kept) for w in asked], "errors": errors})
+            book.append_({"round": round_index, "widths": [list(w.kept) for w in asked], "errors": errors})
         spent = [float(c) for c in costs(asked)]
         searcher.tell(asked, spent, errors)
-        number += 1
+        round_index += 1
         report(
             Round(
-                number=number,
+                number=round_index,
                 widths=tuple(asked),
                 costs=tuple(spent),
                 errors=tuple(errors),
                 replayed=replayed,
             )
         )
-    if number < len(records):
-        raise book.damaged(number + 2)
-    found = searcher.front()
-    return replace(found, about={**found.about, **about})
+    if round_index < len(records):
+        raise book.damaged(round_index + 2)
+    front = searcher.front()
+    return replace(front, about={**front.about, **provenance})
 
 
 def _asked(
-    searcher: Searcher, costs: Costs, book: Journal, records: Sequence[dict[str, Any]], number: int
+    searcher: Searcher, costs: Costs, book: Journal, records: Sequence[dict[str, Any]], round_index: int
 ) -> list[Width]:
     """The next questions; those of a searcher that recalls are read from its log, where they are."""
-    if number >= len(records) or not isinstance(searcher, Recalling):
+    if round_index >= len(records) or not isinstance(searcher, Recalling):
         return searcher.ask(costs)
     try:
-        return searcher.recall_(records[number]["widths"])
+        return searcher.recall_(records[round_index]["widths"])
     except (KeyError, TypeError, ValueError):
-        raise book.damaged(number + 2) from None
+        raise book.damaged(round_index + 2) from None
 
 
-def _replayed(book: Journal, number: int, record: dict[str, Any], asked: Sequence[Width]) -> list[float]:
+def _replayed(book: Journal, round_index: int, record: dict[str, Any], asked: Sequence[Width]) -> list[float]:
     """The errors of a round from its line of the log."""
     errors, widths = record.get("errors"), record.get("widths")
-    if record.get("round") != number or not isinstance(errors, list) or not isinstance(widths, list):
-        raise book.damaged(number + 2)
+    if record.get("round") != round_index or not isinstance(errors, list) or not isinstance(widths, list):
+        raise book.damaged(round_index + 2)
     if len(errors) != len(widths) or not all(isinstance(e, float) and math.isfinite(e) for e in errors):
-        raise book.damaged(number + 2)
+        raise book.damaged(round_index + 2)
     if widths != [list(w.kept) for w in asked]:
         raise CheckpointError(
-            f"{book.path}: round {number + 1} holds other widths than this search asks for; it was written by another "
-            "version or network: remove it to search anew"
+            f"{book.path}: round {round_index + 1} holds other widths than this search asks for; it was written by another "
+            "version or network: remove it to start a new search"
         )
     return errors

@@ -59,6 +59,8 @@ class Front:
 
 def undominated(members: Iterable[Member]) -> tuple[Member, ...]:
     """Those for which no other is as cheap and as good, and cheaper or better; the cheapest first."""
+    # (cost, error): (1, 0.5) (2, 0.3) (2, 0.6) (3, 0.2) (4, 0.25) -> (1, 0.5) (2, 0.3) (3, 0.2). Sorted by cost, a member is on the
+    # front if its error is below that of all cheaper ones.
     best: list[Member] = []
     for member in sorted(members, key=lambda m: (m.cost, m.error)):
         if not best or member.error < best[-1].error:
@@ -104,32 +106,32 @@ def read_front(path: Path) -> Front:
 
 
 def _member(row: Any) -> Member:
-    found = _of(dict, row)
+    fields = _of(dict, row)
     return Member(
-        label=_of(str, found["label"]),
-        width=_width(found["width"]),
-        cost=_number(found["cost"]),
-        error=_number(found["error"]),
-        macs=_of(int, found["macs"]),
-        params=_of(int, found["params"]),
+        label=_of(str, fields["label"]),
+        width=_width(fields["width"]),
+        cost=_finite(fields["cost"]),
+        error=_finite(fields["error"]),
+        macs=_of(int, fields["macs"]),
+        params=_of(int, fields["params"]),
     )
 
 
 def _width(data: Any) -> Width:
     for name, kept in _of(dict, data).items():
-        chosen = [_of(int, unit) for unit in kept] if isinstance(kept, list) else [_of(int, kept) - 1]
-        if not chosen or min(chosen) < 0:
+        units = [_of(int, unit) for unit in kept] if isinstance(kept, list) else [_of(int, kept) - 1]
+        if not units or min(units) < 0:
             raise ValueError(f"{kept!r} units of the group {name!r}")
     return Width.from_json(data)
 
 
-def _of(kind: type[_T], value: Any) -> _T:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+def _of(expected_type: type[_T], value: Any) -> _T:
+    if not isinstance(value, expected_type) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no {expected_type.__name__}")
     return value
 
 
-def _number(value: Any) -> float:
+def _finite(value: Any) -> float:
     if not isinstance(value, int):
         value = _of(float, value)
     if isinstance(value, bool) or not math.isfinite(value):

@@ -74,21 +74,23 @@ class Greedy:
             return []
         if self.now is None:
             return [self.start]
-        found = []
+        candidates = []
         for group, step in enumerate(self.steps):
             kept = list(self.now.kept)
             if kept[group] > self.least[group]:
                 kept[group] = max(kept[group] - step, self.least[group])
-                found.append(Width(names=self.now.names, kept=tuple(kept)))
-        if not found:
+                candidates.append(Width(names=self.now.names, kept=tuple(kept)))
+        if not candidates:
             label, limit = self.waiting[0]
             raise WidthError(
                 f"budget {label}: the smallest width still costs {self.cost:g}, more than {limit:g}"
             )
-        return found
+        return candidates
 
     def tell(self, widths: Sequence[Width], costs: Sequence[float], errors: Sequence[float]) -> None:
         """Take the best step; of equal ones the first."""
+        # From 1.0 down with the limits 75 % and 50 %: the first width that costs at most 75 % becomes the member of that label, and
+        # the search continues from it. One step may pass several limits, hence the loop.
         scores = [self._score(cost, error) for cost, error in zip(costs, errors, strict=True)]
         best = min(range(len(widths)), key=scores.__getitem__)
         self.now, self.cost, self.error = widths[best], costs[best], errors[best]
@@ -119,5 +121,5 @@ class Greedy:
         return (error - self.error) / saved if saved > 0 else math.inf, -saved
 
     def front(self) -> Front:
-        about = {**self.identity(), "rounds": self.rounds, "evaluated": self.evaluated}
-        return Front(members=tuple(reversed(self.members)), budget=self.budget.kind, about=about)
+        provenance = {**self.identity(), "rounds": self.rounds, "evaluated": self.evaluated}
+        return Front(members=tuple(reversed(self.members)), budget=self.budget.kind, about=provenance)

@@ -1,4 +1,4 @@
-"""JSON lines that survive a crash: the first says whose they are, every other is on disk before it counts."""
+"""JSON lines that survive a crash: the first line identifies the log, and every other one is on disk before it counts."""
 
 from __future__ import annotations
 
@@ -35,40 +35,46 @@ class Journal:
             return []
         header = json.dumps({self.kind: self.identity}) + "\n"
         text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
+        # A crash while the header was written leaves its beginning, which cannot be another search's file: write it again.
+        # A crash during an append leaves a last line without a newline, which is cut off; any other damage is an error.
         if len(text) < len(header) and header.startswith(text):
             write_text(self.path, header)
             return []
         *lines, torn = text.split("\n")
         self._check_owner(lines[0] if lines else torn)
-        records = [self._record(number, line) for number, line in enumerate(lines[1:], 2)]
+        records = [self._record(line_number, line) for line_number, line in enumerate(lines[1:], 2)]
         if torn:
             write_text(self.path, "".join(f"{line}\n" for line in lines))
         return records
 
     def _check_owner(self, line: str) -> None:
         record = _read(line)
-        found = None if record is None else record.get(self.kind)
-        if not isinstance(found, dict):
+        recorded_identity = None if record is None else record.get(self.kind)
+        if not isinstance(recorded_identity, dict):
             raise CheckpointError(
                 f"{self.path}: is not the log of a {self.kind}; name another file, or remove this one"
             )
-        if found != self.identity:
-            keys = [k for k in {**self.identity, **found} if found.get(k) != self.identity.get(k)]
+        if recorded_identity != self.identity:
+            keys = [
+                k
+                for k in {**self.identity, **recorded_identity}
+                if recorded_identity.get(k) != self.identity.get(k)
+            ]
             raise CheckpointError(
                 f"{self.path}: is the log of another {self.kind} ({', '.join(keys)} differ); use its settings to go on, or "
-                f"remove it to begin anew"
+                f"remove it to start over"
             )
 
-    def _record(self, number: int, line: str) -> dict[str, Any]:
+    def _record(self, line_number: int, line: str) -> dict[str, Any]:
         record = _read(line)
         if record is None:
-            raise self.damaged(number)
+            raise self.damaged(line_number)
         return record
 
     def damaged(self, line: int) -> CheckpointError:
         """The error for a line that cannot be what was written."""
         return CheckpointError(
-            f"{self.path}: line {line} is damaged; put the file back as it was, or remove it to begin anew"
+            f"{self.path}: line {line} is damaged; put the file back as it was, or remove it to start over"
         )
 
     def append_(self, record: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Latency as a cost: measured, and remembered, so that a search that goes on sees the same numbers."""
+"""Latency as a cost: measured once and recorded, so that a resumed search sees the same numbers."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def remembered(
         book.append_({"width": list(width.kept), "cost": cost})
         return cost
 
+    # Only the first process measures and writes; all others receive its number, as two measurements of one width differ.
     def lookup(widths: Sequence[Width]) -> list[float]:
         for width in widths:
             if width.kept not in known:

@@ -63,10 +63,14 @@ class Model:
         assert self.latency is not None
         return np.exp(self.latency.at(self.box.shares(units))[0])
 
-    def ranked(self, random: np.random.Generator, number: int, pending: Sequence[np.ndarray]) -> np.ndarray:
+    def ranked(
+        self, random: np.random.Generator, trial_index: int, pending: Sequence[np.ndarray]
+    ) -> np.ndarray:
         """Units of candidates, the best first."""
+        # Pool of 4096 rows of shares -> distinct units (U, groups), U <= 4096 -> the best 32 are the parents of the next pool; after two
+        # refinements the last pool is ranked as a whole, as the best candidate may have been asked before.
         waiting = self.box.shares(np.array(pending)) if pending else np.empty((0, self.box.dims))
-        target = self._target(random, number)
+        target = self._target(random, trial_index)
         if self.settings["acquisition"] == "ehvi":
             order = self._by_gain(waiting, seed=int(random.integers(2**31)))
         else:
@@ -99,11 +103,11 @@ class Model:
         near = at_cost(self.box, self.cost, shares, target * random.uniform(0.97, 1.03, count))
         return np.concatenate([shares, near])
 
-    def _target(self, random: np.random.Generator, number: int) -> float:
+    def _target(self, random: np.random.Generator, trial_index: int) -> float:
         """A cost to aim at, as a share of the widest network's."""
         if self.budget is not None:
             limits = list(self.budget.limits.values())
-            return limits[number % len(limits)] / self.full
+            return limits[trial_index % len(limits)] / self.full
         reached = np.concatenate([self.costs, self.cost(np.stack([self.box.least, self.box.most]))])
         targets = np.linspace(reached.min(), reached.max(), self.settings["targets"])
         weights = None
@@ -112,17 +116,17 @@ class Model:
         return float(random.choice(targets, p=weights))
 
     def _by_bound(self, target: float) -> Callable[[np.ndarray], np.ndarray]:
-        chosen = self.settings
+        settings = self.settings
         scalarised = Scalarised(
-            beta=chosen["beta"],
-            sign=1.0 if chosen["acquisition"] == "reference" else -1.0,
-            reference=chosen["reference"],
-            tolerance=chosen["tolerance"],
-            rounds=chosen["rounds"],
+            beta=settings["beta"],
+            sign=1.0 if settings["acquisition"] == "reference" else -1.0,
+            reference=settings["reference"],
+            tolerance=settings["tolerance"],
+            rounds=settings["rounds"],
         )
-        seen = SeenScales.of(self.errors, self.costs)
+        scales = SeenScales.of(self.errors, self.costs)
         return lambda units: scalarised.order(
-            self.surrogate.at(self.box.shares(units)), self.cost(units), seen, target
+            self.surrogate.at(self.box.shares(units)), self.cost(units), scales, target
         )
 
     def _by_gain(self, waiting: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -61,16 +61,16 @@ class Random:
     def ask(self, costs: Costs) -> list[Width]:
         """The next widths, none of them asked before."""
         random = np.random.default_rng([self.seed, len(self.trials)])
-        seen = {t.width.kept for t in self.trials}
-        found: dict[tuple[int, ...], Width] = {}
-        wanted = min(self.batch, self.evals - len(self.trials))
-        for _ in range(_TRIES * wanted):
-            if len(found) == wanted:
+        asked = {t.width.kept for t in self.trials}
+        proposals: dict[tuple[int, ...], Width] = {}
+        count = min(self.batch, self.evals - len(self.trials))
+        for _ in range(_TRIES * count):
+            if len(proposals) == count:
                 break
             width = self.box.width(self.box.units(random.random((1, self.box.dims)))[0])
-            if width.kept not in seen:
-                found.setdefault(width.kept, width)
-        return list(found.values())
+            if width.kept not in asked:
+                proposals.setdefault(width.kept, width)
+        return list(proposals.values())
 
     def tell(self, widths: Sequence[Width], costs: Sequence[float], errors: Sequence[float]) -> None:
         """Remember."""
@@ -80,5 +80,5 @@ class Random:
         ]
 
     def front(self) -> Front:
-        about = {**self.identity(), "evaluated": len(self.trials)}
-        return front_of_trials(self.net, self.trials, self.kind, self.budget, about)
+        provenance = {**self.identity(), "evaluated": len(self.trials)}
+        return front_of_trials(self.net, self.trials, self.kind, self.budget, provenance)

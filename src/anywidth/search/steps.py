@@ -26,6 +26,7 @@ def group_steps(space: ChannelSpace, steps: int | Mapping[str, int]) -> list[int
     Raises:
         WidthError: unknown group, or no positive number.
     """
+    # A group of 64 units with divisor 8: 12 steps are 64 / 12 / 8 = 0.67 quanta each, rounded to one: 8 units. 4 steps: 16 units.
     quanta = [quantum(group) for group in space.groups]
     if isinstance(steps, int):
         if steps < 1:

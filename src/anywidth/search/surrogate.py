@@ -70,9 +70,11 @@ class Surrogate:
     @torch.no_grad()
     def at(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(M, D) -> mean (M,) and standard deviation (M,) of the function, without the noise of a measurement."""
-        parts = [self.model.posterior(torch.from_numpy(x[i : i + _CHUNK])) for i in range(0, len(x), _CHUNK)]
-        means = torch.cat([p.mean[:, 0] for p in parts])
-        deviations = torch.cat([p.variance[:, 0] for p in parts]).clamp_min(0).sqrt()
+        posteriors = [
+            self.model.posterior(torch.from_numpy(x[i : i + _CHUNK])) for i in range(0, len(x), _CHUNK)
+        ]
+        means = torch.cat([p.mean[:, 0] for p in posteriors])
+        deviations = torch.cat([p.variance[:, 0] for p in posteriors]).clamp_min(0).sqrt()
         return means.numpy(), deviations.numpy()
 
     @torch.no_grad()
@@ -92,6 +94,8 @@ def _kernel(dims: int, ard: bool, prior: Prior) -> Any:
     from gpytorch.kernels import MaternKernel, ScaleKernel
     from gpytorch.priors import GammaPrior, LogNormalPrior
 
+    # "scaled": the median length scale is e^sqrt(2) sqrt(D), so that two random points of the unit cube, whose distance grows
+    # with sqrt(D), stay correlated in hundreds of dimensions; with a fixed prior the model would fall back to the mean.
     count = dims if ard else None
     if prior == "published":
         matern = MaternKernel(nu=2.5, ard_num_dims=count, lengthscale_prior=GammaPrior(3.0, 6.0))

@@ -40,8 +40,10 @@ def shared(evaluate: Evaluate, widths: Sequence[Width], together: Together = ALO
         ValueError: in every process, if `evaluate` gives something else than one number for each width.
         MeasurementError: in every process, if one of them is not finite.
     """
-    mine = list(widths[together.rank :: together.world])
-    answers = together.gathered([float(e) for e in evaluate(mine)] if mine else [])
+    # 5 widths, 2 processes: rank 0 evaluates 0 2 4, rank 1 evaluates 1 3; width i is answer i // 2 of rank i % 2. Bad answers are
+    # reported only after the exchange, in every process: one that left earlier would leave the others waiting.
+    rank_widths = list(widths[together.rank :: together.world])
+    answers = together.gathered([float(e) for e in evaluate(rank_widths)] if rank_widths else [])
     for rank, answer in enumerate(answers):
         expected = len(widths[rank :: together.world])
         if len(answer) != expected:

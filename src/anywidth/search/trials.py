@@ -26,10 +26,12 @@ def front_of_trials(
     if not members:
         raise WidthError("search: no width was measured yet")
     if budget is None:
-        chosen = [replace(m, label=label) for m, label in _named(undominated(members), full)]
+        best_members = [replace(m, label=label) for m, label in _named(undominated(members), full)]
     else:
-        chosen = [best_within(members, label, limit) for label, limit in reversed(budget.limits.items())]
-    return Front(members=tuple(chosen), budget=kind, about=about)
+        best_members = [
+            best_within(members, label, limit) for label, limit in reversed(budget.limits.items())
+        ]
+    return Front(members=tuple(best_members), budget=kind, about=about)
 
 
 def best_within(members: Sequence[Member], label: str, limit: float) -> Member:
@@ -51,10 +53,11 @@ def _member(net: Elastic, trial: Trial) -> Member:
 
 
 def _named(members: Sequence[Member], full: float) -> list[tuple[Member, str]]:
-    found: dict[str, Member] = {}
+    member_of_label: dict[str, Member] = {}
     for member in members:
         label = f"{member.macs / full:.3f}"
-        while label in found:
+        # Two members can agree in the first three digits of their share: 0.500 and 0.500'.
+        while label in member_of_label:
             label += "'"
-        found[label] = member
-    return [(member, label) for label, member in found.items()]
+        member_of_label[label] = member
+    return [(member, label) for label, member in member_of_label.items()]

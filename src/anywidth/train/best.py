@@ -50,33 +50,36 @@ class Best:
     def due(self, epoch: int) -> bool:
         """Whether to look after so many epochs."""
         every = self.config.eval_every
+        # eval_every 3 of 10 epochs: 3, 6, 9 and 10.
         return bool(every) and (epoch % every == 0 or epoch == self.config.epochs)
 
     def look_(self, epoch: int, parts: Parts) -> dict[str, Any]:
         """Measure the network (its moving average where there is one), and keep it if it is the best so far."""
         assert self.scores is not None
         net = parts.net if parts.ema is None else parts.ema.net
-        found = dict(self.scores(net))
-        value = self._value(found)
+        accuracies = dict(self.scores(net))
+        value = self._value(accuracies)
+        # Of equal epochs the first one stays.
         if value > self.value:
             self.value, self.epoch = value, epoch
             if distributed.rank() == 0:
                 with replacing(self.path) as temporary:
                     torch.save({"epoch": epoch, "value": value, "net": net.state_dict()}, temporary)
-        return {"scores": found, "value": value, "best_epoch": self.epoch}
+        return {"scores": accuracies, "value": value, "best_epoch": self.epoch}
 
-    def _value(self, found: Mapping[str, float]) -> float:
+    def _value(self, accuracies: Mapping[str, float]) -> float:
         by = str(self.config.best)
         if by == "mean":
-            return sum(found.values()) / len(found)
+            return sum(accuracies.values()) / len(accuracies)
         if by == "min":
-            return min(found.values())
-        return found[by]
+            return min(accuracies.values())
+        return accuracies[by]
 
     def finish_(self, parts: Parts) -> None:
         """Give the network its final weights: of the best epoch, the moving average, or the last."""
         distributed.barrier()
         if self.config.eval_every and self.epoch:
+            # Only process 0 wrote the file, and other machines may not see its disk.
             state = distributed.from_first(
                 lambda: torch.load(self.path, map_location="cpu", weights_only=True)
             )

@@ -32,6 +32,7 @@ class Parts:
 
     def _elsewhere(self) -> set[str]:
         """Names of the state dict that `shard_files` keeps."""
+        # Tied parameters have several names in the state dict.
         return {n for n, _ in self.net.named_parameters(remove_duplicate=False)} if self.sharding else set()
 
     def state(self) -> dict[str, Any]:
@@ -44,6 +45,7 @@ class Parts:
         }
 
     def load_(self, state: dict[str, Any]) -> None:
+        # A sharded checkpoint lacks the parameters on purpose: then what is missing is compared with what is elsewhere.
         keys = self.net.load_state_dict(state["net"], strict=not self.sharding)
         if wrong := {*keys.missing_keys, *keys.unexpected_keys} - self._elsewhere():
             raise KeyError(f"{min(wrong)} is missing or unknown")

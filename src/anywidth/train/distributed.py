@@ -51,6 +51,7 @@ def local_device(device: torch.device) -> torch.device:
 def mean(value: Tensor) -> Tensor:
     """The mean over processes."""
     if world() > 1:
+        # all_reduce works in place, and the value is the caller's.
         value = value.clone()
         dist.all_reduce(value)
         value /= world()
@@ -69,23 +70,24 @@ def gathered(value: Any) -> list[Any]:
     """The plain values of all processes, in the order of their ranks."""
     if world() == 1:
         return [value]
-    found: list[Any] = [None] * world()
-    dist.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def from_first(make: Callable[[], Any]) -> Any:
     """What `make` gives in process 0, in every process; its failure is raised in every process."""
     if world() == 1:
         return make()
-    found: list[Any] = [None]
+    # (value, None) or (None, error). If process 0 raised at once, the others would wait for its broadcast forever.
+    outcome: list[Any] = [None]
     if rank() == 0:
         try:
-            found = [(make(), None)]
+            outcome = [(make(), None)]
         except Exception as error:
-            found = [(None, error)]
-    dist.broadcast_object_list(found, 0)
-    value, error = found[0]
+            outcome = [(None, error)]
+    dist.broadcast_object_list(outcome, 0)
+    value, error = outcome[0]
     if error is not None:
         raise error
     return value

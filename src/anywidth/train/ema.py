@@ -28,14 +28,15 @@ class Ema:
     @torch.no_grad()
     def update_(self, net: Elastic) -> None:
         """Move towards `net`: average = decay x average + (1 - decay) x net."""
-        mine, theirs = _tensors(self.net), _tensors(net)
-        average = [t for t in mine.values() if t.is_floating_point()]
+        averaged, current = _tensors(self.net), _tensors(net)
+        # lerp: a + (1 - decay) (b - a), for all tensors in one call. Counters are integers and are copied.
+        average = [t for t in averaged.values() if t.is_floating_point()]
         torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-            average, [theirs[k] for k, t in mine.items() if t.is_floating_point()], 1 - self.decay
+            average, [current[k] for k, t in averaged.items() if t.is_floating_point()], 1 - self.decay
         )
-        for key, t in mine.items():
+        for key, t in averaged.items():
             if not t.is_floating_point():
-                t.copy_(theirs[key])
+                t.copy_(current[key])
 
     @torch.no_grad()
     def logits(self, images: Tensor, width: Any = None) -> Tensor:
@@ -56,7 +57,7 @@ class Ema:
 
 def _tensors(net: Elastic) -> dict[str, Tensor]:
     """Parameters, buffers, and statistics of listed widths; not copies."""
-    found = dict(net.named_parameters()) | dict(net.named_buffers())
-    for number, width in enumerate(dict.fromkeys(net.widths.values())):
-        found |= {f"{number}/{name}": t for name, t in net.norms.statistics.get(width, {}).items()}
-    return found
+    tensors = dict(net.named_parameters()) | dict(net.named_buffers())
+    for index, width in enumerate(dict.fromkeys(net.widths.values())):
+        tensors |= {f"{index}/{name}": t for name, t in net.norms.statistics.get(width, {}).items()}
+    return tensors

@@ -67,7 +67,8 @@ class Engine:
     compiled: set[int] = field(default_factory=set)
 
     @cached_property
-    def how(self) -> Pass:
+    def _step_pass(self) -> Pass:
+        # A micro-batch counts for its share of the step: a mean over the batch, whatever `accumulate` is.
         ema = self.parts.ema
         return Pass(
             autocast=partial(autocast, self.device, self.config.precision),
@@ -94,10 +95,12 @@ class Engine:
         view = net.at(width)
         return view if is_compiled(view) else net.compile([width])[width]
 
-    def _how(self, *, last: bool, redrawn: Widths) -> Pass:
+    def _micro_pass(self, *, last: bool, redrawn: Widths) -> Pass:
         """How a micro-batch runs; in the last one of a step the last pass is synchronised."""
         synchronised = self.synchronisation.synchronised
-        return replace(self.how, redrawn=redrawn, synchronised=lambda final: synchronised(last and final))
+        return replace(
+            self._step_pass, redrawn=redrawn, synchronised=lambda final: synchronised(last and final)
+        )
 
     def step_(
         self, batches: Sequence[Batch], widths: Widths, lr: float, epoch: float = 0.0, redrawn: Widths = ()
@@ -116,22 +119,27 @@ class Engine:
             (len(widths),) losses, means over the whole batch of all processes. Where one is not finite the
             weights stay as they were (on a GPU: look at it before you save).
         """
-        parts = self.parts
-        for group in parts.optimizer.param_groups:
+        training_state = self.parts
+        for group in training_state.optimizer.param_groups:
             group["lr"] = lr
-        parts.optimizer.zero_grad()
-        by_micro, net = [], parts.net
+        training_state.optimizer.zero_grad()
+        # Two micro-batches, three widths: by_micro (2, 3) losses -> mean over micro-batches and processes -> (3,). Gradients
+        # add up, each scaled by 1 / 2, and are reduced over processes in the last pass of the last micro-batch only.
+        by_micro, net = [], training_state.net
         between = between_ends(net, redrawn)
         for index, batch in enumerate(batches):
-            how = self._how(last=index == len(batches) - 1, redrawn=between)
+            micro_pass = self._micro_pass(last=index == len(batches) - 1, redrawn=between)
             if self.task is not None:
-                moved = tree_map_only(Tensor, lambda t: t.to(self.device, non_blocking=True), tuple(batch))
-                by_micro.append(self.task(net, moved, widths, how))
+                device_batch = tree_map_only(
+                    Tensor, lambda t: t.to(self.device, non_blocking=True), tuple(batch)
+                )
+                by_micro.append(self.task(net, device_batch, widths, micro_pass))
                 continue
             x, y = self._moved(batch[0]), batch[1].to(self.device, non_blocking=True)
-            by_micro.append(accumulate_(net, x, y, widths, target=self.target, how=how))
+            by_micro.append(accumulate_(net, x, y, widths, target=self.target, how=micro_pass))
         self.synchronisation.finish_()
         losses = distributed.mean(torch.stack(by_micro).mean(0))
+        # Reading the losses would make a GPU wait in every step.
         if self.device.type == "cpu" and not losses.isfinite().all():
             return losses
         self._update_(epoch)
@@ -144,27 +152,30 @@ class Engine:
         return images.to(self.device, non_blocking=True, memory_format=layout)
 
     def _update_(self, epoch: float) -> None:
-        parts = self.parts
+        training_state = self.parts
         if self.config.skip_zero_gradients:
-            drop_zero_gradients_(parts.net.parameters())
+            drop_zero_gradients_(training_state.net.parameters())
+        # The norm is that of the unscaled gradients, and the sparsity term comes after clipping, so that a large gradient does
+        # not weaken it.
         if self.config.clip or self.config.sparsity.on:
-            parts.scaler.unscale_(parts.optimizer)
+            training_state.scaler.unscale_(training_state.optimizer)
         if self.config.clip:
             clip = clip_ if self.config.sharding else nn.utils.clip_grad_norm_
-            clip(parts.net.parameters(), self.config.clip)
+            clip(training_state.net.parameters(), self.config.clip)
         self.sparsity.add_(epoch)
-        parts.scaler.step(parts.optimizer)
-        parts.scaler.update()
-        if parts.ema is not None:
-            parts.ema.update_(parts.net)
+        training_state.scaler.step(training_state.optimizer)
+        training_state.scaler.update()
+        if training_state.ema is not None:
+            training_state.ema.update_(training_state.net)
 
 
 def between_ends(net: Elastic, widths: Widths) -> Widths:
     """The widths of a step without the first, the widest, and without the narrowest."""
     if len(widths) < 3:
         return ()
+    # (1.0, 0.4, 0.25, 0.7) -> (0.4, 0.7).
     low = narrowest(net, widths)
-    return [width for place, width in enumerate(widths) if place not in (0, low)]
+    return [width for index, width in enumerate(widths) if index not in (0, low)]
 
 
 def drop_zero_gradients_(parameters: Iterable[nn.Parameter]) -> None:
@@ -172,13 +183,13 @@ def drop_zero_gradients_(parameters: Iterable[nn.Parameter]) -> None:
 
     Source: the published code of arXiv 2103.13258.
     """
-    found = [(p, p.grad) for p in parameters if p.grad is not None]
-    if not found:
+    pairs = [(p, p.grad) for p in parameters if p.grad is not None]
+    if not pairs:
         return
-    largest = torch._foreach_norm([g for _, g in found], ord=math.inf)  # pyright: ignore[reportPrivateImportUsage]
-    some = torch.stack([size != 0 for size in largest]).tolist()  # one look for all: it makes a GPU wait
-    for (p, _), moves in zip(found, some, strict=True):
-        if not moves:
+    largest = torch._foreach_norm([g for _, g in pairs], ord=math.inf)  # pyright: ignore[reportPrivateImportUsage]
+    nonzero = torch.stack([size != 0 for size in largest]).tolist()  # one look for all: it makes a GPU wait
+    for (p, _), is_nonzero in zip(pairs, nonzero, strict=True):
+        if not is_nonzero:
             p.grad = None
 
 
@@ -206,10 +217,11 @@ def new_engine(net: Elastic, config: FitConfig, task: Task | None = None) -> Eng
         trunk.parts(net.at(next(iter(net.widths))))  # a wrong name shows now
     sparsity = Sparsity(net, config.sparsity)
     sparsity.init_()
+    # Before the sharded copy and the moving average are made from `net`.
     distributed.broadcast_([*net.parameters(), *net.buffers()])
     synchronisation = _synchronisation(net, config)
     trained = synchronisation.net if isinstance(synchronisation, Shards) else net
-    parts = Parts(
+    training_state = Parts(
         net=trained,
         optimizer=_optimizer(trained, config),
         scaler=scaler(device, config.precision),
@@ -218,7 +230,7 @@ def new_engine(net: Elastic, config: FitConfig, task: Task | None = None) -> Eng
     )
     return Engine(
         net=net,
-        parts=parts,
+        parts=training_state,
         config=config,
         device=device,
         target=target,
@@ -248,7 +260,7 @@ def _synchronisation(net: Elastic, config: FitConfig) -> Synchronisation:
 
 
 def _optimizer(net: Elastic, config: FitConfig) -> torch.optim.Optimizer:
-    made = optimizer(
+    optimiser = optimizer(
         net,
         config.optimizer,
         lr=config.lr,
@@ -258,5 +270,5 @@ def _optimizer(net: Elastic, config: FitConfig) -> torch.optim.Optimizer:
         nesterov=config.nesterov,
         options=config.optimizer_options,
     )
-    separate_(made)
-    return made
+    separate_(optimiser)
+    return optimiser

@@ -74,6 +74,7 @@ def evaluate(
     try:
         for x, labels in batches:
             x, labels = x.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            # Each batch is read once and runs at every width.
             images += len(labels)
             for row, width in enumerate(widths):
                 sums[row] += _sums(_logits(net.at(width), x, norm), labels)
@@ -119,6 +120,7 @@ def score(net: Elastic, batches: Iterable[Sequence[Tensor]], width: Hashable) ->
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:
     """Images right at the first guess, right within five guesses, and the summed loss."""
+    # (N, 5) guesses == (N, 1) labels -> (N, 5) booleans, at most one of which is true per row.
     guesses = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
     loss = F.cross_entropy(logits, labels, reduction="sum")
     return torch.stack([guesses[:, 0].sum().double(), guesses.any(1).sum().double(), loss.double()])
@@ -136,5 +138,6 @@ def _batch_statistics(view: nn.Module) -> Iterator[None]:
     """Batch norms normalise with the statistics of each batch, and remember nothing."""
     with ExitStack() as stack:
         for m in batch_norms(view).values():
+            # In evaluation mode torch falls back on the statistics of the batch where a norm has none.
             stack.enter_context(instead(m, running_mean=None, running_var=None))
         yield

@@ -27,6 +27,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
+    # inf - inf and nan - nan are nan, which is not 0.
     if isinstance(value, float) and value - value != 0:
         return str(value)
     return value
@@ -47,6 +48,7 @@ def rewind_(path: Path, *, step: int) -> None:
     """Drop what was logged after the first `step` steps, so that going on from there logs each step once."""
     if not path.exists():
         return
+    # Steps after the last checkpoint are trained again, so their lines would come twice.
     kept = [json.dumps(record) for record in read(path) if record.get("step", 0) <= step]
     write_text(path, "".join(line + "\n" for line in kept))
 
@@ -65,9 +67,9 @@ class Log:
 
     def __init__(self, run: Path, *, tensorboard: bool = False, silent: bool = False) -> None:
         self.path, self.events, self.silent = run / LOG, run / "tensorboard", silent
-        self.wanted = tensorboard and not silent
+        self.writes_events = tensorboard and not silent
         self.writer: Any = None
-        if self.wanted and importlib.util.find_spec("tensorboard") is None:
+        if self.writes_events and importlib.util.find_spec("tensorboard") is None:
             raise RecipeError("train.tensorboard needs tensorboard: pip install 'anywidth[tensorboard]'")
 
     def __enter__(self) -> Log:
@@ -82,7 +84,7 @@ class Log:
         if self.silent:
             return
         append(self.path, {"event": event, "step": step, **values})
-        if self.wanted:
+        if self.writes_events:
             self._open(step)
             for name, value in _scalars(event, values):
                 self.writer.add_scalar(name, value, step)
@@ -110,11 +112,12 @@ def _scalars(event: str, values: dict[str, Any]) -> Iterator[tuple[str, float]]:
     if event in ("start", "resume"):
         return
     for name, value in values.items():
-        parts = {name: value}
+        # event "step", losses (0.9, 1.1) -> "step/losses/0" 0.9, "step/losses/1" 1.1.
+        scalars = {name: value}
         if isinstance(value, list | tuple):
-            parts = {f"{name}/{i}": v for i, v in enumerate(value)}
+            scalars = {f"{name}/{i}": v for i, v in enumerate(value)}
         elif isinstance(value, dict):
-            parts = {f"{name}/{key}": v for key, v in value.items()}
-        for label, number in parts.items():
-            if isinstance(number, int | float):
-                yield f"{event}/{label}", float(number)
+            scalars = {f"{name}/{key}": v for key, v in value.items()}
+        for label, scalar in scalars.items():
+            if isinstance(scalar, int | float):
+                yield f"{event}/{label}", float(scalar)

@@ -23,12 +23,12 @@ def find(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Calla
             f"{unknown_name(kind, name, known)}; your own function is named as 'package.module:function'"
         )
     try:
-        found = getattr(importlib.import_module(module), function)
+        user_function = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise RecipeError(f"{kind} {name!r} cannot be imported: {error}") from error
-    if not callable(found):
-        raise RecipeError(f"{kind} {name!r} is a {type(found).__name__}, not a function")
-    return found
+    if not callable(user_function):
+        raise RecipeError(f"{kind} {name!r} is a {type(user_function).__name__}, not a function")
+    return user_function
 
 
 def call(
@@ -39,6 +39,7 @@ def call(
     Raises:
         RecipeError: an option that it does not take, or a value that it refuses.
     """
+    # offered {"low": 0.25, "high": 1.0, "grid": None} for f(*, low, high): called with low and high only.
     parameters = inspect.signature(function).parameters
     for option in options:
         if option not in parameters:

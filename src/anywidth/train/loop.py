@@ -58,7 +58,7 @@ class _Fit:
     step: int = 0
     seconds: float = 0.0
     sums: list[float] = field(default_factory=list)
-    shown: tuple[float, ...] = ()
+    last_losses: tuple[float, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -72,12 +72,13 @@ class _Fit:
         """What must be the same for a checkpoint to be of this training."""
         listed = [[str(label), list(w.kept)] for label, w in self.engine.parts.net.widths.items()]
         # These change nothing but what is written about the training, and where weights lie.
-        shown = ("log_every", "tensorboard", "shard_modules")
+        exempt = ("log_every", "tensorboard", "shard_modules")
         settings = {
             k: list(v) if isinstance(v, tuple) else v
             for k, v in asdict(self.config).items()
-            if k not in shown
+            if k not in exempt
         }
+        # A policy with a state of its own says what must be the same for that state to be of use.
         adaptive = {"policy": self.draw.identity()} if isinstance(self.draw, Adaptive) else {}
         return {**settings, "seed": self.seed, "epoch_steps": self.epoch_steps, "listed": listed, **adaptive}
 
@@ -99,20 +100,20 @@ class _Fit:
         )
 
 
-def _diverged(fit: _Fit, where: str, what: str) -> DivergenceError:
+def _diverged(fit: _Fit, location: str, what: str) -> DivergenceError:
     path = fit.run / CHECKPOINT
     kept = f"the last good state is kept in {path}; train in another directory"
     return DivergenceError(
-        f"training, {where}: {what}; lower the learning rate (now at most {fit.config.lr:g}) or lengthen the "
+        f"training, {location}: {what}; lower the learning rate (now at most {fit.config.lr:g}) or lengthen the "
         f"warm-up (now {fit.config.warmup_epochs:g} epochs); {kept if path.exists() else 'nothing was saved'}"
     )
 
 
 def _check_losses(fit: _Fit, widths: Widths, losses: Sequence[float]) -> None:
-    where = f"epoch {fit.epoch + 1}, step {fit.step + 1}"
+    location = f"epoch {fit.epoch + 1}, step {fit.step + 1}"
     for width, loss in zip(widths, losses, strict=True):
         if not math.isfinite(loss):
-            raise _diverged(fit, where, f"the loss of width {width} is {loss}")
+            raise _diverged(fit, location, f"the loss of width {width} is {loss}")
 
 
 def _advance_(fit: _Fit, draw: Adaptive) -> None:
@@ -129,46 +130,51 @@ def _step_(fit: _Fit, batches: Sequence[Sequence[Tensor]]) -> None:
         _advance_(fit, fit.draw)
     widths, redrawn = fit.widths(_WIDTHS), fit.widths(_TEACHER) if fit.engine.redraws else ()
     lr = fit.lr()
+    # Dropout draws from the global generator: a function of the step and the process, also after a restart.
     torch.manual_seed(generator(fit.seed, fit.step, _DROPOUT, distributed.rank()).initial_seed())
     losses = fit.engine.step_(batches, widths, lr, fit.step / fit.epoch_steps, redrawn)
-    number = fit.step + 1
+    next_step = fit.step + 1
     # Reading a number back makes a GPU wait: there only now and then.
     if (
         fit.engine.device.type == "cpu"
-        or not fit.shown
-        or 0 in (number % fit.config.log_every, number % fit.epoch_steps)
+        or not fit.last_losses
+        or 0 in (next_step % fit.config.log_every, next_step % fit.epoch_steps)
     ):
-        fit.shown = tuple(losses.tolist())
-        _check_losses(fit, widths, fit.shown)
+        fit.last_losses = tuple(losses.tolist())
+        _check_losses(fit, widths, fit.last_losses)
         fit.sums = [
             a + b
-            for a, b in zip(fit.sums or [0.0, 0.0, 0.0], (1.0, fit.shown[0], sum(fit.shown)), strict=True)
+            for a, b in zip(
+                fit.sums or [0.0, 0.0, 0.0], (1.0, fit.last_losses[0], sum(fit.last_losses)), strict=True
+            )
         ]
-    done = Progress(
+    progress = Progress(
         epoch=fit.epoch,
         epochs=fit.config.epochs,
         step=fit.step + 1,
         steps=fit.steps,
         widths=widths,
-        losses=fit.shown,
+        losses=fit.last_losses,
         lr=lr,
     )
     fit.step += 1
     if fit.step % fit.config.log_every == 0:
-        fit.log("step", fit.step, widths=[str(w) for w in widths], losses=fit.shown, lr=lr)
-    fit.report(done)
+        fit.log("step", fit.step, widths=[str(w) for w in widths], losses=fit.last_losses, lr=lr)
+    fit.report(progress)
 
 
 def _epoch_(fit: _Fit, batches: Batches) -> None:
-    net, start, before = fit.engine.parts.net, time.perf_counter(), fit.seconds
+    net, start, earlier_seconds = fit.engine.parts.net, time.perf_counter(), fit.seconds
     net.train()
     items = iter(batches)
+    # The last micro-batches of an epoch, too few for a step, are left out.
     while len(micro := list(islice(items, fit.config.accumulate))) == fit.config.accumulate:
         _step_(fit, micro)
-        fit.seconds = before + time.perf_counter() - start
+        fit.seconds = earlier_seconds + time.perf_counter() - start
         inside = fit.step % fit.epoch_steps
         if inside and fit.config.save_every and inside % fit.config.save_every == 0:
             _save(fit)
+    # Number of steps that were read, and the sums of their widest and of their total loss.
     count, widest, every = fit.sums
     fit.log(
         "epoch", fit.step, epoch=fit.epoch, widest=widest / count, total=every / count, seconds=fit.seconds
@@ -179,6 +185,7 @@ def _epoch_(fit: _Fit, batches: Batches) -> None:
 
 
 def _check_finite(fit: _Fit) -> None:
+    # In shares each process sees its own numbers only, so the names are gathered.
     bad = next((n for n, t in fit.engine.parts.net.state_dict().items() if not _finite(local(t))), None)
     names = distributed.gathered(bad) if fit.config.sharding else [bad]
     for name in names:
@@ -192,9 +199,10 @@ def _finite(tensor: Tensor) -> bool:
 
 def _save(fit: _Fit) -> None:
     _check_finite(fit)
-    parts, shards = fit.engine.parts, {}
+    # Shards first, then the checkpoint that names them, then the old shards go: a kill in between loses nothing.
+    training_state, shards = fit.engine.parts, {}
     if fit.config.sharding:
-        shards = {"shards": save_shards(fit.run, fit.step, parts)}
+        shards = {"shards": save_shards(fit.run, fit.step, training_state)}
     if distributed.rank() == 0:
         progress = {
             "step": fit.step,
@@ -204,7 +212,7 @@ def _save(fit: _Fit) -> None:
             **({"policy_state": fit.draw.state()} if isinstance(fit.draw, Adaptive) else {}),
             **shards,
         }
-        checkpoint.save(fit.run / CHECKPOINT, parts, {**fit.identity(), **progress})
+        checkpoint.save(fit.run / CHECKPOINT, training_state, {**fit.identity(), **progress})
         if shards:
             remove_other_shards(fit.run, shards["shards"])
     distributed.barrier()
@@ -271,6 +279,7 @@ def fit_(
         report=report,
         best=Best(run, config, scores, [str(label) for label in net.widths]),
     )
+    # Everything random is seeded from the step, so going on needs no generator states.
     _resume_(fit)
     devices = [engine.device] if engine.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), fit.log:
@@ -295,6 +304,7 @@ def _resume_(fit: _Fit) -> None:
     """Go to where a training in this directory stopped, if one was begun."""
     path = fit.run / CHECKPOINT
     state = distributed.from_first(lambda: checkpoint.read(path) if path.exists() else None)
+    # Compared here, since processes with different settings would wait for each other later on.
     if len({repr(identity) for identity in distributed.gathered(fit.identity())}) > 1:
         raise CheckpointError(
             "training: the processes were started with different settings; start them alike"

@@ -23,6 +23,7 @@ def _is_depthwise(module: nn.Module) -> bool:
 def _undecayed(net: nn.Module, spare: NoDecay) -> Iterator[nn.Parameter]:
     for module in net.modules():
         for parameter in module.parameters(recurse=False):
+            # Biases, affine pairs of norms and layer scales are vectors.
             if parameter.ndim < 2 or (spare == "depthwise" and _is_depthwise(module)):
                 yield parameter
 
@@ -37,6 +38,7 @@ def parameter_groups(net: nn.Module, *, weight_decay: float, spare: NoDecay) -> 
             convolutions do not decay (the recipes of arXiv 1812.08928 and 1903.05134); "vectors": only vectors
             and scalars do not; "nothing": all decay.
     """
+    # Conv2d(64, 64, 3, groups=64, bias=True) with "depthwise": weight and bias are spared; with "vectors" the bias alone.
     spared = set() if spare == "nothing" else {id(parameter) for parameter in _undecayed(net, spare)}
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
     groups = [
@@ -81,17 +83,18 @@ def optimizer(
         if source == "timm":
             from timm.optim._optim_factory import create_optimizer_v2
 
+            # timm would group the parameters itself; `filter_bias_and_bn=False` keeps our groups.
             return create_optimizer_v2(
                 groups, opt=short, weight_decay=weight_decay, filter_bias_and_bn=False, **arguments
             )
-        kinds = {
+        classes = {
             k: v
             for k, v in vars(torch.optim).items()
             if isinstance(v, type) and issubclass(v, Optimizer) and k not in _UNFIT
         }
-        if source == "torch" and short in kinds:
-            return kinds[short](groups, **arguments)
+        if source == "torch" and short in classes:
+            return classes[short](groups, **arguments)
     except (TypeError, ValueError, AssertionError) as error:
         raise RecipeError(f"optimiser {name!r} cannot be made with {arguments}: {error}") from error
-    known = ["sgd", "adamw", *(f"torch:{kind}" for kind in kinds)]
+    known = ["sgd", "adamw", *(f"torch:{class_name}" for class_name in classes)]
     raise RecipeError(f"{unknown_name('optimiser', name, known)}; timm's are named 'timm:NAME'")

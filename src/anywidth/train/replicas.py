@@ -67,6 +67,7 @@ class Replicas:
 
     @contextmanager
     def synchronised(self, last: bool) -> Iterator[None]:
+        # `no_sync` has to cover the forward pass too: DDP decides there whether the backward pass will reduce.
         if not last:
             with self._passes.no_sync():
                 yield

@@ -44,6 +44,7 @@ def lr_factor(
         raise ValueError(f"learning rate: step {step} is outside a training of {steps} steps")
     if step < warmup:
         return warmup_from + (1 - warmup_from) * (step + 1) / warmup
+    # steps 6, warmup 2, cosine: 0.5, 1 | 1, 0.854, 0.5, 0.146. The last value is above 0.
     t = (step - warmup) / (steps - warmup)
     match schedule:
         case "cosine":
@@ -53,6 +54,7 @@ def lr_factor(
         case "constant":
             return 1.0
         case "multistep":
+            # milestones (2, 3), 10 steps an epoch, gamma 0.1: 1 up to step 19, 0.1 from 20, 0.01 from 30.
             return gamma ** bisect.bisect_right([m * epoch_steps for m in milestones], step)
         case "exponential":
             return gamma ** (step // epoch_steps)

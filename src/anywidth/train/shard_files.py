@@ -40,7 +40,7 @@ def save_shards(run: Path, step: int, parts: Parts) -> str:
     if distributed.rank() == 0 and folder.exists():
         shutil.rmtree(folder)  # left by a kill: what checkpoint.pt names is of an earlier step
     distributed.barrier()
-    with _alone() as no_dist:
+    with _single_process() as no_dist:
         state_dict_saver.save(_tensors(parts), checkpoint_id=folder, no_dist=no_dist)
     return folder.name
 
@@ -61,7 +61,7 @@ def load_shards_(folder: Path, parts: Parts) -> None:
     try:
         stored = FileSystemReader(folder).read_metadata().state_dict_metadata
         _make_room_(parts, stored)
-        with _alone() as no_dist:
+        with _single_process() as no_dist:
             state_dict_loader.load(_tensors(parts), checkpoint_id=folder, no_dist=no_dist)
     except (OSError, RuntimeError, ValueError, KeyError, CheckpointException) as error:
         raise CheckpointError(
@@ -71,38 +71,39 @@ def load_shards_(folder: Path, parts: Parts) -> None:
 
 
 @contextmanager
-def _alone() -> Iterator[bool]:
+def _single_process() -> Iterator[bool]:
     """Whether there is one process only, of which torch would warn."""
-    alone = distributed.world() == 1
+    single = distributed.world() == 1
     with warnings.catch_warnings():
-        if alone:
+        if single:
             warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        yield alone
+        yield single
 
 
-def _tensors(parts: Parts) -> dict[str, Tensor]:
+def _tensors(training_state: Parts) -> dict[str, Tensor]:
     """Parameters and tensors of the optimiser, by name; not copies."""
-    names = _names(parts)
+    names = _names(training_state)
     tensors: dict[str, Tensor] = {f"parameter/{name}": p.detach() for p, name in names.items()}
-    for p, state in parts.optimizer.state.items():
+    for p, state in training_state.optimizer.state.items():
         tensors |= {f"optimizer/{names[p]}/{key}": t for key, t in state.items() if isinstance(t, Tensor)}
     return tensors
 
 
-def _names(parts: Parts) -> dict[Tensor, str]:
-    return {p: name for name, p in parts.net.named_parameters()}
+def _names(training_state: Parts) -> dict[Tensor, str]:
+    return {p: name for name, p in training_state.net.named_parameters()}
 
 
-def _make_room_(parts: Parts, stored: dict[str, Any]) -> None:
+def _make_room_(training_state: Parts, stored: dict[str, Any]) -> None:
     """Give a new optimiser the tensors that `stored` has: those of parameters that never had a gradient have none."""
-    parameters = {name: p for p, name in _names(parts).items()}
+    # torch.distributed.checkpoint loads into tensors that exist, and a new optimiser has none before its first step.
+    parameters = {name: p for p, name in _names(training_state).items()}
     for entry, metadata in stored.items():
-        kind, _, rest = entry.partition("/")
-        if kind == "optimizer" and isinstance(metadata, TensorStorageMetadata):
-            name, _, key = rest.rpartition("/")
+        namespace, _, path = entry.partition("/")
+        if namespace == "optimizer" and isinstance(metadata, TensorStorageMetadata):
+            name, _, key = path.rpartition("/")
             p = parameters[name].detach()
             dtype = metadata.properties.dtype
             # What has the shape of its parameter is sharded like it; counts of steps lie on the CPU.
             alike = metadata.size == p.shape and key != "step"
             t = torch.zeros_like(p, dtype=dtype) if alike else torch.zeros(metadata.size, dtype=dtype)
-            parts.optimizer.state[parameters[name]][key] = t
+            training_state.optimizer.state[parameters[name]][key] = t

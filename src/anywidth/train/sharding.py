@@ -54,6 +54,7 @@ def check_sharding(config: FitConfig) -> None:
         "optimizer": config.optimizer not in _ELEMENTWISE,
     }
     for key, bad in refused.items():
+        # Refused and not ignored: a run is what its recipe says.
         if bad:
             better = {"precision": "use 'bfloat16'", "optimizer": f"use one of {', '.join(_ELEMENTWISE)}"}
             raise RecipeError(
@@ -83,6 +84,7 @@ def modules_to_shard(model: nn.Module, patterns: Iterable[str]) -> list[nn.Modul
             raise RecipeError(
                 f"train.shard_modules: '{path}' is a {type(m).__name__}, which is never called; name what is in it: '{path}.*'"
             )
+    # `named_modules` lists outer modules first. fully_shard takes the parameters that inner modules have not taken.
     return [paths[path] for path in reversed(paths) if path in matches]
 
 
@@ -105,6 +107,7 @@ class Shards:
         self.net = copy.deepcopy(net)
         modules = modules_to_shard(self.net.model, patterns)
         mesh = init_device_mesh(next(net.parameters()).device.type, (distributed.world(),))
+        # Inner modules first; the model takes what is left.
         for m in modules:
             fully_shard(m, mesh=mesh)
         self._model: FSDPModule = fully_shard(self.net.model, mesh=mesh)
@@ -130,9 +133,10 @@ class Shards:
         self._synchronised = False
         gradients = [p.grad for p in self.net.norms.affine.parameters() if p.grad is not None]
         if gradients:
+            # One all-reduce for all: ravelled and joined, averaged, split again.
             mean = distributed.mean(torch.cat([g.ravel() for g in gradients]))
-            for g, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
-                g.copy_(part.view_as(g))
+            for g, chunk in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+                g.copy_(chunk.view_as(g))
 
     @torch.no_grad()
     def gather_(self) -> None:
@@ -159,8 +163,10 @@ def clip_(parameters: Iterable[nn.Parameter], largest: float) -> None:
     plain = [g for g in gradients if not isinstance(g, DTensor)]
     if not gradients:
         return
+    # Shares (3, 4) in process 0 and (12,) in process 1: squares 25 + 144, norm 13. Plain gradients are equal in all
+    # processes and count once.
     like = local(gradients[0])
-    shares_norm, plain_norm = (nn.utils.get_total_norm(part).to(like) for part in (shares, plain))
+    shares_norm, plain_norm = (nn.utils.get_total_norm(tensors).to(like) for tensors in (shares, plain))
     norm = (distributed.total(shares_norm.square()) + plain_norm.square()).sqrt()
     factor = (largest / (norm + 1e-6)).clamp(max=1.0)  # as of torch's clip_grad_norm_
     for g in [*shares, *plain]:
@@ -172,6 +178,6 @@ def separate_(optimizer: Optimizer) -> None:
     optimizer.param_groups[:] = [
         {**group, "params": alike}
         for group in optimizer.param_groups
-        for kind in (True, False)
-        if (alike := [p for p in group["params"] if isinstance(p, DTensor) is kind])
+        for sharded in (True, False)
+        if (alike := [p for p in group["params"] if isinstance(p, DTensor) is sharded])
     ]

@@ -74,7 +74,7 @@ class SparsityConfig:
 
 def scales_of(net: Elastic, norms: str = "*") -> dict[str, nn.Parameter]:
     """Name -> scale of the batch norms whose path matches, those of switchable widths too."""
-    found = {
+    scales = {
         f"{path}.weight": m.weight
         for path, m in net.model.named_modules()
         if isinstance(m, _BatchNorm) and m.weight is not None and fnmatch.fnmatchcase(path, norms)
@@ -82,8 +82,8 @@ def scales_of(net: Elastic, norms: str = "*") -> dict[str, nn.Parameter]:
     for name, p in net.norms.affine.items():
         path = name.split("/")[1].replace(":", ".")
         if name.endswith("weight") and fnmatch.fnmatchcase(path, norms):
-            found[name] = p
-    return found
+            scales[name] = p
+    return scales
 
 
 class Sparsity:
@@ -131,25 +131,29 @@ class Sparsity:
     @cached_property
     def _layers(self) -> list[tuple[str, int, Tensor]]:
         """Weight, its output axis, and for every position there the number of its channel (-1: fixed)."""
+        # Groups of 64 and 128 channels: offsets (0, 64, 192), and unit 5 of group 1 is channel 69. Layers that are added share a
+        # group, so one channel may have rows of several weights.
         space = self.net.space
-        first = torch.tensor([0, *(g.size for g in space.groups)]).cumsum(0)
-        found = []
+        offsets = torch.tensor([0, *(g.size for g in space.groups)]).cumsum(0)
+        layers = []
         for name, dim in made_axes(self.net.model).items():
             axes = space.axes.get(name, ())
             axis = axes[dim] if len(axes) > dim else None
             if axis is not None and fnmatch.fnmatchcase(name.rpartition(".")[0], self.config.norms):
                 group, unit = map(torch.from_numpy, spelled_out(axis))
-                found.append((name, dim, torch.where(group < 0, -1, first[group] + unit)))
-        return found
+                layers.append((name, dim, torch.where(group < 0, -1, offsets[group] + unit)))
+        return layers
 
     def _group_lasso_(self) -> None:
+        # The gradient of |w_c|, the norm of all weights of channel c, is w / |w_c|: squares are summed per channel over all its
+        # layers, and each row is divided by the root. An empty channel has the subgradient 0.
         weights = dict(self.net.model.named_parameters())
         device = next(iter(weights.values())).device
         squares = torch.zeros(sum(g.size for g in self.net.space.groups), device=device)
         for name, dim, channel in self._layers:
             rows = weights[name].movedim(dim, 0).flatten(1).float().square().sum(1)
-            mine = (channel >= 0).to(device)
-            squares.index_add_(0, channel.to(device)[mine], rows[mine])
+            elastic = (channel >= 0).to(device)
+            squares.index_add_(0, channel.to(device)[elastic], rows[elastic])
         inverse = torch.where(squares > 0, squares.clamp_min(1e-24).rsqrt(), 0.0)
         for name, dim, channel in self._layers:
             w = weights[name]
@@ -166,6 +170,8 @@ def slopes(scales: list[nn.Parameter], polarization: float = 0.0) -> list[Tensor
     """Subgradient of sum |scale|, or of t sum |scale| - sum |scale - mean|, for every tensor; sign(0) = 0."""
     if not polarization:
         return [p.detach().sign() for p in scales]
+    # The mean depends on every scale: d/ds_i sum_j |s_j - m| = sign(s_i - m) - mean_j sign(s_j - m).
+    # Scales (0, 1, 3), t = 1: signs (0, 1, 1) - (-1, -1, 1) - 1/3 = (2/3, 5/3, -1/3).
     flat = torch.cat([p.detach().flatten() for p in scales])
     apart = (flat - flat.mean()).sign()
     slope = polarization * flat.sign() - apart + apart.mean()

@@ -72,25 +72,33 @@ def accumulate_(
         (len(widths),) losses, detached, on the device of the network.
     """
     target = widest() if target is None else target
+    # widths (1.0, 0.25, 0.6): run in this order, or for targets that go down a chain as 1.0, 0.6, 0.25; losses are returned in
+    # the order of `widths`. Every width runs backward before the next one starts, so one graph is alive at a time.
     order = list(range(len(widths)))
     if getattr(target, "descending", False):
         order.sort(key=lambda i: -net.macs(widths[i]))
     low = narrowest(net, widths) if getattr(target, "redraws", False) else None
     losses: dict[int, Tensor] = {}
+    # None stands for the whole network, whose statistics a moving average always has.
     top = None if net.width(widths[0]) == net.space.full else widths[0]
-    context = Context(teacher=_once(how.teacher, images, top), redrawn=how.redrawn)
-    once = None if how.trunk is None else Once(how.trunk, images)
+    context = Context(teacher=_cached_teacher(how.teacher, images, top), redrawn=how.redrawn)
+    trunk_cache = None if how.trunk is None else Once(how.trunk, images)
     for index in order:
-        view, last = how.view(net, widths[index]), index == order[-1]
+        view, is_final = how.view(net, widths[index]), index == order[-1]
         context.narrowest = index == low
-        forward = partial(_forward, view, net.width(widths[index]), images, once, last)
+        forward = partial(_forward, view, net.width(widths[index]), images, trunk_cache, is_final)
         dropout = without_dropout(view) if how.dropout_on == "widest" and index else nullcontext()
-        with dropout, how.synchronised(last):
+        with dropout, how.synchronised(is_final):
             with how.autocast():
                 out, trunks = how.run(forward)
             logits = _in_full(out)
             loss = target(logits, labels, context)
-            gradients = [gradient for _, gradient in once.pending()] if trunks and once is not None else []
+            # A trunk runs once: narrow passes leave gradients at its output, which go through it together in the last pass.
+            gradients = (
+                [gradient for _, gradient in trunk_cache.pending()]
+                if trunks and trunk_cache is not None
+                else []
+            )
             torch.autograd.backward([how.scale(loss), *trunks], [None, *gradients])
         losses[index] = loss.detach()
         context.seen.append(logits.detach())
@@ -98,17 +106,17 @@ def accumulate_(
 
 
 def _forward(
-    view: nn.Module, width: Width, images: Tensor, once: Once | None, last: bool
+    view: nn.Module, width: Width, images: Tensor, trunk_cache: Once | None, is_final: bool
 ) -> tuple[Any, list[Tensor]]:
     """The output of a view, and the outputs of trunks whose backward pass is due with it.
 
     A parameter may get its gradient only once in the backward pass that is synchronised, so the last one of a step takes all trunks
     along: that of the last width through the network, the others by the gradients that the earlier passes left.
     """
-    if once is None:
+    if trunk_cache is None:
         return view(images), []
-    out = once(view, width, attached=last)
-    return out, [value for value, _ in once.pending()] if last else []
+    out = trunk_cache(view, width, attached=is_final)
+    return out, [value for value, _ in trunk_cache.pending()] if is_final else []
 
 
 def narrowest(net: Elastic, widths: Widths) -> int:
@@ -126,6 +134,7 @@ def without_dropout(view: nn.Module) -> Iterator[None]:
     """Dropout layers do nothing; the backward pass belongs here too, as it may compute activations anew."""
     with ExitStack() as stack:
         for m in dropouts(view):
+            # Only layers that are on, so that those which a user switched off stay off.
             if m.training:
                 stack.enter_context(holding(m, training=False))
         yield
@@ -136,7 +145,7 @@ def _in_full(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
-def _once(
+def _cached_teacher(
     teacher: Callable[[Tensor, Any], Tensor] | None, images: Tensor, widest: Any
 ) -> Callable[..., Tensor] | None:
     """The teacher's logits at each width, the widest of the step by default, computed when first asked for and then kept."""

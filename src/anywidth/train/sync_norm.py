@@ -44,13 +44,14 @@ def _normalised(x: Tensor, norm: _BatchNorm, weight: Tensor | None, bias: Tensor
     """
     dims = [0, *range(2, x.ndim)]
     shape = [1, -1] + [1] * (x.ndim - 2)
-    wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    own_count = wide.new_full((1,), x.numel() // x.shape[1])
-    sums = _Sum.apply(torch.cat([wide.sum(dims), own_count]))
+    x32 = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    local_count = x32.new_full((1,), x.numel() // x.shape[1])
+    sums = _Sum.apply(torch.cat([x32.sum(dims), local_count]))
     count = sums[-1].detach().clamp_min(1)
     mean = sums[:-1] / count
-    centred = wide - mean.view(shape)
+    centred = x32 - mean.view(shape)
     variance = _Sum.apply(centred.square().sum(dims)) / count
+    # Running variances are unbiased, as torch has them: n / (n - 1).
     _update_(norm, mean.detach(), variance.detach() * (count / (count - 1).clamp_min(1)))
     out = centred * (variance + norm.eps).rsqrt().view(shape)
     if weight is not None and bias is not None:
@@ -73,6 +74,7 @@ class _Synchronised(nn.Module):
             return super().forward(x)
         if not x.is_cuda:
             return _normalised(x, self, self.weight, self.bias)
+        # As torch's own batch norm: without a momentum the running statistics are plain means over steps.
         momentum = self.momentum or 0.0
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
@@ -88,29 +90,36 @@ _KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @cache
-def _synchronised_kind(kind: type) -> type | None:
+def _synchronised_class(norm_class: type) -> type | None:
     """The synchronised class of torch's batch norms, also of sharded ones, whose class `fully_shard` made; None for others."""
-    plain = kind.__mro__[2] if issubclass(kind, FSDPModule) else kind
-    return type(f"Synchronised{kind.__name__}", (_Synchronised, kind), {}) if plain in _KINDS else None
+    plain = norm_class.__mro__[2] if issubclass(norm_class, FSDPModule) else norm_class
+    return (
+        type(f"Synchronised{norm_class.__name__}", (_Synchronised, norm_class), {})
+        if plain in _KINDS
+        else None
+    )
 
 
 @contextmanager
-def synchronised_(net: Elastic, wanted: bool) -> Iterator[None]:
+def synchronised_(net: Elastic, enabled: bool) -> Iterator[None]:
     """Batch norms of `net` and its views normalise over all processes while the block runs.
 
-    With one process, or `wanted=False`, nothing changes. Only torch's own batch norms are synchronised.
+    With one process, or `enabled=False`, nothing changes. Only torch's own batch norms are synchronised.
     """
-    if not wanted or world() == 1:
+    if not enabled or world() == 1:
         yield
         return
-    modules = [(m, type(m), _synchronised_kind(type(m))) for m in net.model.modules()]
-    changed = [(m, kind, synchronised) for m, kind, synchronised in modules if synchronised is not None]
+    modules = [(m, type(m), _synchronised_class(type(m))) for m in net.model.modules()]
+    changed = [
+        (m, norm_class, synchronised) for m, norm_class, synchronised in modules if synchronised is not None
+    ]
     try:
         for m, _, synchronised in changed:
+            # Changing the class instead of the module keeps parameters, names and optimiser state; `super()` is the old class.
             m.__class__ = synchronised
         net.drop_views_()  # views are of subclasses of these classes
         yield
     finally:
-        for m, kind, _ in changed:
-            m.__class__ = kind
+        for m, norm_class, _ in changed:
+            m.__class__ = norm_class
         net.drop_views_()

@@ -5,19 +5,13 @@ whenever they are read; attributes, buffers and hooks are the wide module's; nar
 copied, nothing is hooked, nothing can go stale. `standalone` makes a copy that owns its tensors.
 """
 
-from anywidth.view.build import Baseline, Blueprint, NormKind, baseline
+from anywidth.view.base import Live, is_view, own_of_width
+from anywidth.view.baseline import Baseline, baseline
+from anywidth.view.blueprint import Blueprint
+from anywidth.view.changes import hold_, holding, instead, standing_for_tensors, unnoticed
+from anywidth.view.classes import NormKind
 from anywidth.view.compiling import compile_, eagerly, is_compiled
 from anywidth.view.copies import standalone
-from anywidth.view.live import (
-    Live,
-    hold_,
-    holding,
-    instead,
-    is_view,
-    own_of_width,
-    standing_for_tensors,
-    unnoticed,
-)
 from anywidth.view.packs import PackStore
 from anywidth.view.slices import AxisPlan, Cut, cut
 

@@ -7,13 +7,14 @@ import types
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from anywidth.errors import TraceError
-from anywidth.view.live import Live, check, prepare_
+from anywidth.view.attributes import prepare_
+from anywidth.view.base import Live
 
 
 def compile_(view: Any, **options: Any) -> nn.Module:
@@ -49,8 +50,25 @@ class _Compiled:
         if not torch.compiler.is_compiling():
             view = self.view()
             assert view is not None
-            check(view)
+            _check(view)
         return self.compiled(*args, **kwargs)
+
+
+def _check(view: nn.Module) -> None:
+    """Everything that an eager forward checks on its way.
+
+    Raises:
+        StaleViewError: modules were added or removed.
+        StatisticsError: a norm in evaluation mode has no statistics.
+    """
+    for m in view.modules():
+        if isinstance(m, Live):
+            prepare_(m, methods=True)
+            if m._view_norm is not None and not m.training:
+                m._view_norm.require(m)
+    packs = cast(Live, view)._view_shared.packs
+    if packs is not None and torch.is_grad_enabled():
+        packs.learnt += 1
 
 
 @contextmanager

@@ -54,11 +54,11 @@ class Held:
 _classes: weakref.WeakValueDictionary[tuple[type, tuple[str, ...]], type] = weakref.WeakValueDictionary()
 
 
-def _reader_class(kind: type, names: tuple[str, ...]) -> type:
-    known = _classes.get((kind, names))
+def _reader_class(module_class: type, names: tuple[str, ...]) -> type:
+    known = _classes.get((module_class, names))
     if known is None:
-        known = type(kind)(kind.__name__, (_Reader, kind), {"__slots__": names, "__module__": kind.__module__, "__qualname__": kind.__qualname__})  # fmt: skip
-        _classes[kind, names] = known
+        known = type(module_class)(module_class.__name__, (_Reader, module_class), {"__slots__": names, "__module__": module_class.__module__, "__qualname__": module_class.__qualname__})  # fmt: skip
+        _classes[module_class, names] = known
     return known
 
 
@@ -68,33 +68,36 @@ def reader_of(view: Any) -> Any:
     Args:
         view: module of a view without hooks or anything of its own, whose wide module is in evaluation mode.
     """
-    held: Held | None = view._view_packs.get(HELD)
-    if held is None:
+    cached: Held | None = view._view_packs.get(HELD)
+    if cached is None:
         return _hold(view)
+    # An alias of the wide tensor follows in-place writes by itself; it is stale only if the memory or the type is another.
+    # A packed copy also is after any write (version), after `.data =` to the same address (storage), and while a fused
+    # optimiser, which leaves no version, may have stepped (learnt, grad).
     state = view.__dict__
     parameters = state["_parameters"]
-    for name, wide, pointer, dtype, pack in held.parameters:
-        if parameters[name] is not wide:
+    for name, wide_tensor, pointer, dtype, pack in cached.parameters:
+        if parameters[name] is not wide_tensor:
             return _hold(view)
-        if wide is None:
+        if wide_tensor is None:
             continue
-        if wide.data_ptr() != pointer or wide.dtype is not dtype:
+        if wide_tensor.data_ptr() != pointer or wide_tensor.dtype is not dtype:
             return _hold(view)
         if pack is not None and (
-            wide._version != pack.version
-            or wide.untyped_storage()._cdata != pack.storage
-            or held.learnt != view._view_shared.packs.learnt
-            or wide.grad is not None
+            wide_tensor._version != pack.version
+            or wide_tensor.untyped_storage()._cdata != pack.storage
+            or cached.learnt != view._view_shared.packs.learnt
+            or wide_tensor.grad is not None
         ):
             return _hold(view)
-    if held.statistics:
+    if cached.statistics:
         norm, buffers = view._view_norm, state["_buffers"]
-        for name, wide, full, tensor in held.statistics:
-            if buffers[name] is not wide or norm.tensors.get(full) is not tensor:
+        for name, wide_tensor, full, tensor in cached.statistics:
+            if buffers[name] is not wide_tensor or norm.tensors.get(full) is not tensor:
                 return _hold(view)
         if not norm.ready():
             return None
-    return held.reader
+    return cached.reader
 
 
 def _hold(view: Any) -> Any:
@@ -105,43 +108,43 @@ def _hold(view: Any) -> Any:
         return None
     values: dict[str, Any] = {}
     parameters, statistics = [], []
-    for name, wide in view.__dict__["_parameters"].items():
-        part, pack = view._view_slices.get(name), None
+    for name, wide_tensor in view.__dict__["_parameters"].items():
+        active, pack = view._view_slices.get(name), None
         norm = view._view_norm
         if norm is not None and norm.affine and norm.parameter(name) is not None:
             return None
-        if wide is not None:
-            if type(wide) not in _PLAIN or wide.is_inference() or _is_wrapped(wide):
+        if wide_tensor is not None:
+            if type(wide_tensor) not in _PLAIN or wide_tensor.is_inference() or _is_wrapped(wide_tensor):
                 return None
-            if part is not None:
-                if wide.shape != part.wide or wide.grad is not None:
+            if active is not None:
+                if wide_tensor.shape != active.wide_shape or wide_tensor.grad is not None:
                     return None
-                t = packs.take(view._view_shared.number, view._view_packs, name, wide, part)
+                t = packs.take(view._view_shared.number, view._view_packs, name, wide_tensor, active)
                 pack = view._view_packs.get(name)
-                if pack is None or pack.part is not t:  # there was no room for it
+                if pack is None or pack.active is not t:  # there was no room for it
                     return None
-        values[name] = wide if pack is None else pack.part
+        values[name] = wide_tensor if pack is None else pack.active
         copied = pack if pack is not None and pack.bytes else None
-        parameters.append((name, wide, 0 if wide is None else wide.data_ptr(), None if wide is None else wide.dtype, copied))  # fmt: skip
+        parameters.append((name, wide_tensor, 0 if wide_tensor is None else wide_tensor.data_ptr(), None if wide_tensor is None else wide_tensor.dtype, copied))  # fmt: skip
     if view.__dict__["_buffers"]:
         norm = view._view_norm
         if norm is None or not norm.ready():
             return None
         for name in _STATISTICS:
-            wide, full = view.__dict__["_buffers"][name], norm.names[name]
+            wide_tensor, full = view.__dict__["_buffers"][name], norm.names[name]
             tensor = norm.tensors.get(full)
             if (
-                wide is None
+                wide_tensor is None
                 or tensor is None
-                or tensor.dtype is not wide.dtype
-                or tensor.device != wide.device
+                or tensor.dtype is not wide_tensor.dtype
+                or tensor.device != wide_tensor.device
             ):
                 return None
             values[name] = tensor
-            statistics.append((name, wide, full, tensor))
-    kind = view._view_kind
+            statistics.append((name, wide_tensor, full, tensor))
+    module_class = view._view_kind
     values |= {name: getattr(view, name) for name in view._view_narrow}
-    reader = object.__new__(_reader_class(kind, tuple(values)))
+    reader = object.__new__(_reader_class(module_class, tuple(values)))
     object.__setattr__(reader, "__dict__", view.__dict__)
     for name, value in values.items():
         object.__setattr__(reader, name, value)

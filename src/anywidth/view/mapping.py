@@ -52,13 +52,13 @@ def leads_on(value: Any, depth: int) -> bool:
 
 def is_object(value: Any) -> bool:
     """Whether a value is an instance of an ordinary class, with attributes of its own, of the user's or of a tool's."""
-    kind = type(value)
+    module_class = type(value)
     return (
         hasattr(value, "__dict__")
         and not isinstance(
             value, nn.Module | Tensor | type | types.ModuleType | types.FunctionType | partial | weakref.ref
         )
-        and not kind.__module__.startswith(
+        and not module_class.__module__.startswith(
             ("torch.", "builtins", "functools", "numpy", "_", "transformers.configuration")
         )
     )
@@ -72,12 +72,14 @@ def mapped(value: Any, lookup: Lookup) -> Any:
 
 def _mapped(value: Any, lookup: Lookup, outer: frozenset[int]) -> Any:
     """The replacement, or `_UNCHANGED` if nothing inside is of the network."""
-    if id(value) in outer:
+    # partial(block.forward_with, norms=[bn1, bn2]) -> partial(view_of_block.forward_with, norms=[view_of_bn1, view_of_bn2]);
+    # a list of numbers stays the very same list, so that a hook that appends to it is still seen by its owner.
+    if id(value) in outer:  # a cycle
         return _UNCHANGED
     inside = outer | {id(value)}
     if isinstance(value, nn.Module | Tensor):
-        other = lookup(value)
-        return _UNCHANGED if other is None else other
+        counterpart = lookup(value)
+        return _UNCHANGED if counterpart is None else counterpart
     if isinstance(value, types.MethodType):
         owner = _mapped(value.__self__, lookup, inside)
         function = _mapped(value.__func__, lookup, inside)
@@ -101,8 +103,8 @@ def _mapped(value: Any, lookup: Lookup, outer: frozenset[int]) -> Any:
     if isinstance(value, list | tuple | set | frozenset | deque):
         return _mapped_items(value, lookup, inside)
     if isinstance(value, weakref.ref):
-        other = lookup(value()) if isinstance(value(), nn.Module | Tensor) else None
-        return _UNCHANGED if other is None else weakref.ref(other)
+        counterpart = lookup(value()) if isinstance(value(), nn.Module | Tensor) else None
+        return _UNCHANGED if counterpart is None else weakref.ref(counterpart)
     if isinstance(value, dict):
         items = {k: _mapped(v, lookup, inside) for k, v in value.items()}
         if all(v is _UNCHANGED for v in items.values()):
@@ -111,10 +113,10 @@ def _mapped(value: Any, lookup: Lookup, outer: frozenset[int]) -> Any:
     if leads_on(value, depth=3):
         state = _mapped(vars(value), lookup, inside)
         if state is not _UNCHANGED:
-            kind: Any = type(value)
-            other = kind.__new__(kind)
-            other.__dict__.update(state)
-            return other
+            module_class: Any = type(value)
+            counterpart = module_class.__new__(module_class)
+            counterpart.__dict__.update(state)
+            return counterpart
     return _UNCHANGED
 
 
@@ -128,9 +130,9 @@ def _mapped_items(value: Any, lookup: Lookup, inside: frozenset[int]) -> Any:
 
 
 def _like(value: dict, items: list[tuple[Any, Any]]) -> dict:
-    made = type(value)() if type(value) is not dict else {}
-    made.update(items)
-    return made
+    copied = type(value)() if type(value) is not dict else {}
+    copied.update(items)
+    return copied
 
 
 def _mapped_function(function: types.FunctionType, lookup: Lookup, inside: frozenset[int]) -> Any:

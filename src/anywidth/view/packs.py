@@ -26,7 +26,7 @@ _NETWORKS = 3  # how many times the network's own bytes its copies may take
 class Pack:
     """The active part of a wide tensor, and how that tensor was when the part was taken."""
 
-    part: Tensor
+    active: Tensor
     bytes: int  # 0 for an alias of the wide tensor
     version: int
     storage: int
@@ -74,25 +74,27 @@ class PackStore:
             self._limit = _NETWORKS * sum(t.numel() * t.element_size() for t in self._model.parameters())
         return self._limit
 
-    def take(self, view: int, packs: dict[str, Pack], name: str, wide: Tensor, part: Slice) -> Tensor:
+    def take(
+        self, view: int, packs: dict[str, Pack], name: str, wide_tensor: Tensor, active: Slice
+    ) -> Tensor:
         """The active part of `wide`, kept in the dict `packs` of the view with the number `view` if there is room."""
-        if wide.grad is not None or wide.is_inference():
-            return part.take(wide)
+        if wide_tensor.grad is not None or wide_tensor.is_inference():
+            return active.take(wide_tensor)
         with torch.inference_mode(False), torch.no_grad():
-            t = part.take(wide.detach())
-            if part.aliases and not t.is_contiguous():
+            t = active.take(wide_tensor.detach())
+            if active.aliases and not t.is_contiguous():
                 t = t.clone(memory_format=torch.preserve_format)
             if type(t) is not Tensor:
                 return t  # made inside a mode that gives tensors of another kind
-            copied = t.untyped_storage()._cdata != wide.untyped_storage()._cdata
-            storage = wide.untyped_storage()
+            copied = t.untyped_storage()._cdata != wide_tensor.untyped_storage()._cdata
+            storage = wide_tensor.untyped_storage()
             pack = Pack(
-                part=t,
+                active=t,
                 bytes=t.numel() * t.element_size() if copied else 0,
-                version=wide._version,
+                version=wide_tensor._version,
                 storage=storage._cdata,
-                pointer=wide.data_ptr(),
-                dtype=wide.dtype,
+                pointer=wide_tensor.data_ptr(),
+                dtype=wide_tensor.dtype,
                 learnt=self.learnt,
                 alive=StorageWeakRef(storage),
             )
@@ -101,6 +103,8 @@ class PackStore:
         return t
 
     def _keep(self, view: int, packs: dict[str, Pack], name: str, pack: Pack) -> None:
+        # The view that runs now is the most recently used; others give way, oldest first, until the new copy fits. A copy that
+        # does not fit beside the running view's own is not kept: it is made at every call.
         use = self._uses.setdefault(view, _Use())
         self._uses.move_to_end(view)
         old = packs.pop(name, None)

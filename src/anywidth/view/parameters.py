@@ -24,13 +24,13 @@ class ViewParameter(Tensor):
     _is_param = True  # isinstance(t, nn.Parameter)
 
     _wide: Tensor
-    _part: Slice | None
+    _active: Slice | None
     _state: tuple[Any, ...]  # of the wide tensor, when this part was taken
 
     @property
     def grad(self) -> Tensor | None:
         gradient = self._wide.grad
-        return gradient if gradient is None or self._part is None else _taken(gradient, self._part)
+        return gradient if gradient is None or self._active is None else _taken(gradient, self._active)
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -80,13 +80,15 @@ class WriteThrough(ViewParameter):
 
     def detach(self) -> Tensor:
         with torch._C.DisableTorchFunctionSubclass():
-            return _attached(Tensor.detach(self), self._wide, self._part, self._copy)
+            return _attached(Tensor.detach(self), self._wide, self._active, self._copy)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with torch._C.DisableTorchFunctionSubclass():
             out = func(*args, **(kwargs or {}))
             gathered = list(_gathered((args, kwargs)))
+            # An in-place operation bumps the version that all aliases of the copy share: `t.data.mul_(2)` and `t[0].zero_()`
+            # are seen here as well as `t.mul_(2)`.
             for t in gathered:
                 if t._version != t._seen:
                     t._seen = t._version
@@ -94,7 +96,7 @@ class WriteThrough(ViewParameter):
             if func is not _BASE and _is_plain(out):
                 for t in gathered:
                     if out.untyped_storage()._cdata == t.untyped_storage()._cdata:
-                        return _attached(out, t._wide, t._part, t._copy)
+                        return _attached(out, t._wide, t._active, t._copy)
             return out
 
 
@@ -107,13 +109,18 @@ def _is_plain(value: Any) -> bool:
 
 @torch.no_grad()
 def _write(t: WriteThrough) -> None:
-    assert t._part is not None
-    t._part.cut.write_(t._wide.detach(), t._copy)
+    assert t._active is not None
+    t._active.cut.write_(t._wide.detach(), t._copy)
 
 
-def _attached(t: Tensor, wide: Tensor, part: Slice | None, copy: Tensor) -> WriteThrough:
+def _attached(t: Tensor, wide_tensor: Tensor, active: Slice | None, copy: Tensor) -> WriteThrough:
     attached = t.as_subclass(WriteThrough)
-    attached._wide, attached._part, attached._copy, attached._seen = wide, part, copy, attached._version
+    attached._wide, attached._active, attached._copy, attached._seen = (
+        wide_tensor,
+        active,
+        copy,
+        attached._version,
+    )
     return attached
 
 
@@ -127,24 +134,24 @@ def _gathered(value: Any) -> Iterator[WriteThrough]:
         yield from _gathered(list(value.values()))
 
 
-def _taken(t: Tensor, part: Slice) -> Tensor:
+def _taken(t: Tensor, active: Slice) -> Tensor:
     """A part of a tensor without a graph, through which that tensor can be written."""
-    copy = part.take(t)
-    if part.aliases:
+    copy = active.take(t)
+    if active.aliases:
         return copy
     with torch._C.DisableTorchFunctionSubclass():
-        return _attached(copy, t, part, copy.detach())
+        return _attached(copy, t, active, copy.detach())
 
 
-def state_of(wide: Tensor) -> tuple[Any, ...]:
+def state_of(wide_tensor: Tensor) -> tuple[Any, ...]:
     """What must be the same for a part that was taken to be the part that would be taken now."""
-    version = None if wide.is_inference() else wide._version
+    version = None if wide_tensor.is_inference() else wide_tensor._version
     return (
         version,
-        wide.data_ptr(),
-        wide.dtype,
-        wide.device,
-        wide.requires_grad,
+        wide_tensor.data_ptr(),
+        wide_tensor.dtype,
+        wide_tensor.device,
+        wide_tensor.requires_grad,
         torch.is_inference_mode_enabled(),
     )
 
@@ -155,14 +162,16 @@ def plain(t: Tensor) -> Tensor:
         return Tensor.detach(t).as_subclass(Tensor).clone(memory_format=torch.contiguous_format)
 
 
-def handed_out(wide: Tensor, part: Slice | None) -> Tensor:
+def handed_out(wide_tensor: Tensor, active: Slice | None) -> Tensor:
     """The active part of a wide tensor, all of it if `part` is None, for code outside of a forward."""
-    if part is not None and not part.aliases:
-        t = part.take(wide)
+    if active is not None and not active.aliases:
+        t = active.take(wide_tensor)
         with torch._C.DisableTorchFunctionSubclass():
-            t = _attached(t, wide, part, t.detach())
+            t = _attached(t, wide_tensor, active, t.detach())
     else:
-        t = (wide.view_as(wide) if part is None else part.take(wide)).as_subclass(ViewParameter)
-        t._wide, t._part = wide, part
-    t._state = state_of(wide)
+        t = (wide_tensor.view_as(wide_tensor) if active is None else active.take(wide_tensor)).as_subclass(
+            ViewParameter
+        )
+        t._wide, t._active = wide_tensor, active
+    t._state = state_of(wide_tensor)
     return t

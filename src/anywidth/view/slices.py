@@ -39,16 +39,16 @@ class AxisPlan:
             run = self.axis[0]
             stop = min(width.kept[run.group], run.count) * run.each
             return None if stop == self.total else slice(0, stop)
-        parts, start = [], 0
+        axis_parts, start = [], 0
         for r in self.axis:
             if r.group < 0:
-                parts.append(np.arange(start, start + r.positions))
+                axis_parts.append(np.arange(start, start + r.positions))
             else:
                 units = np.asarray(width.units(r.group))
                 inside = units[(units >= r.first) & (units < r.first + r.count)] - r.first
-                parts.append((start + inside[:, None] * r.each + np.arange(r.each)).ravel())
+                axis_parts.append((start + inside[:, None] * r.each + np.arange(r.each)).ravel())
             start += r.positions
-        positions = np.concatenate(parts)
+        positions = np.concatenate(axis_parts)
         if positions.size == self.total:
             return None
         if positions[-1] == positions.size - 1:
@@ -67,11 +67,12 @@ class Runs:
 
 def _runs(positions: Tensor, total: int) -> Runs | None:
     """Positions as equal runs that divide the axis evenly; None if they are no such runs."""
+    # positions [0 1 2 8 9 10 16 17 18] of 24: jumps before the entries 3 and 6, so 3 runs of 3, 24 / 3 = 8 apart.
     breaks = torch.nonzero(positions.diff() != 1).ravel() + 1
     count = len(breaks) + 1
-    length, left = divmod(len(positions), count)
-    period, rest = divmod(total, count)
-    if left or rest:
+    length, uneven_rows = divmod(len(positions), count)
+    period, uneven_period = divmod(total, count)
+    if uneven_rows or uneven_period:
         return None
     regular = (torch.arange(count)[:, None] * period + torch.arange(length)).ravel()
     return Runs(count, length, period) if torch.equal(positions, regular) else None
@@ -81,36 +82,36 @@ def _runs(positions: Tensor, total: int) -> Runs | None:
 class Cut:
     """Which part of a wide tensor is active: one entry per axis."""
 
-    parts: tuple[slice | Tensor | None, ...]
+    axis_parts: tuple[slice | Tensor | None, ...]
 
     @property
     def aliases(self) -> bool:
         """Whether the active part shares memory with the wide tensor."""
-        return not any(isinstance(p, Tensor) for p in self.parts)
+        return not any(isinstance(p, Tensor) for p in self.axis_parts)
 
     def of(self, t: Tensor) -> Tensor:
         """The active part: a view of `t` where possible, else a copy."""
         t = self._sliced(t)
-        for dim, part in enumerate(self.parts):
-            if isinstance(part, Tensor):
-                t = t.index_select(dim, part.to(t.device))
+        for dim, axis_part in enumerate(self.axis_parts):
+            if isinstance(axis_part, Tensor):
+                t = t.index_select(dim, axis_part.to(t.device))
         return t
 
     def write_(self, t: Tensor, value: Tensor) -> None:
         """Write `value` over the active part of `t`."""
-        gathered = [d for d, p in enumerate(self.parts) if isinstance(p, Tensor)]
+        gathered = [d for d, p in enumerate(self.axis_parts) if isinstance(p, Tensor)]
         t = self._sliced(t)
         if not gathered:
             t.copy_(value)
             return
-        mesh = torch.meshgrid(*[self.parts[d].to(t.device) for d in gathered], indexing="ij")  # type: ignore[union-attr]
-        first = list(range(len(gathered)))
-        t.movedim(gathered, first).index_put_(mesh, value.movedim(gathered, first).to(t))
+        mesh = torch.meshgrid(*[self.axis_parts[d].to(t.device) for d in gathered], indexing="ij")  # type: ignore[union-attr]
+        leading_dims = list(range(len(gathered)))
+        t.movedim(gathered, leading_dims).index_put_(mesh, value.movedim(gathered, leading_dims).to(t))
 
     def _sliced(self, t: Tensor) -> Tensor:
-        for dim, part in enumerate(self.parts):
-            if isinstance(part, slice):
-                t = t.narrow(dim, 0, part.stop)
+        for dim, axis_part in enumerate(self.axis_parts):
+            if isinstance(axis_part, slice):
+                t = t.narrow(dim, 0, axis_part.stop)
         return t
 
 
@@ -126,21 +127,21 @@ class Slice:
         aliases: whether `take` gives a view of its argument.
     """
 
-    def __init__(self, cut: Cut, wide: torch.Size) -> None:
-        self.cut, self.wide, self.aliases = cut, wide, cut.aliases
+    def __init__(self, cut: Cut, wide_shape: torch.Size) -> None:
+        self.cut, self.wide_shape, self.aliases = cut, wide_shape, cut.aliases
         sizes = [
             n if p is None else p.stop if isinstance(p, slice) else len(p)
-            for n, p in zip(wide, (*cut.parts, *[None] * len(wide)), strict=False)
+            for n, p in zip(wide_shape, (*cut.axis_parts, *[None] * len(wide_shape)), strict=False)
         ]
         self.shape = tuple(sizes)
         self._runs = None if self.aliases else self._runs_by_axis()
 
     def _runs_by_axis(self) -> list[Runs | None] | None:
         """Per axis its runs, None where it is a slice; None if an axis needs an index."""
-        runs: list[Runs | None] = [None] * len(self.wide)
-        for dim, part in enumerate(self.cut.parts):
-            if isinstance(part, Tensor):
-                runs[dim] = _runs(part, self.wide[dim])
+        runs: list[Runs | None] = [None] * len(self.wide_shape)
+        for dim, axis_part in enumerate(self.cut.axis_parts):
+            if isinstance(axis_part, Tensor):
+                runs[dim] = _runs(axis_part, self.wide_shape[dim])
                 if runs[dim] is None:
                     return None
         return runs
@@ -154,6 +155,9 @@ class Slice:
             return t.as_strided(self.shape, t.stride())
         if self._runs is None:
             return self.cut.of(t)
+        # qkv weight (24, 4), 3 of each 8 rows kept:   shape (24, 4)     stride (4, 1)
+        #   runs as an axis of their own              shape (3, 3, 4)   stride (32, 4, 1)
+        #   then reshape copies, once, to             shape (9, 4)
         shape, stride = [], []
         for size, step, runs in zip(self.shape, t.stride(), self._runs, strict=True):
             shape += [size] if runs is None else [runs.count, runs.length]
@@ -163,9 +167,9 @@ class Slice:
     def _take_by_parts(self, t: Tensor) -> Tensor:
         if self.aliases or self._runs is None:
             return self.cut.of(t)
-        for dim, (part, runs) in enumerate(zip(self.cut.parts, self._runs, strict=False)):
-            if isinstance(part, slice):
-                t = t.narrow(dim, 0, part.stop)
+        for dim, (axis_part, runs) in enumerate(zip(self.cut.axis_parts, self._runs, strict=False)):
+            if isinstance(axis_part, slice):
+                t = t.narrow(dim, 0, axis_part.stop)
             elif runs is not None:
                 t = t.unflatten(dim, (runs.count, runs.period)).narrow(dim + 1, 0, runs.length)
                 t = t.flatten(dim, dim + 1)
@@ -179,5 +183,5 @@ def cut(space: ChannelSpace, name: str, width: Width) -> Cut | None:
 
 
 def cut_by(plans: Sequence[AxisPlan | None], width: Width) -> Cut | None:
-    parts = tuple([None if p is None else p.part(width) for p in plans])
-    return Cut(parts) if any(p is not None for p in parts) else None
+    axis_parts = tuple([None if p is None else p.part(width) for p in plans])
+    return Cut(axis_parts) if any(p is not None for p in axis_parts) else None

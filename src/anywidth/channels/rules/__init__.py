@@ -58,6 +58,8 @@ def nothing(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], 
     """No channels come out (fresh tensors, sizes, comparisons of indices)."""
 
 
+# Shapes in rules: a tensor (N, C, H, W) whose channels are elastic has the shadow (1, C, 1, 1). `permute`, `reshape` and
+# others of the first line are applied to that shadow, expanded to the full shape, and what comes out is the new shadow.
 _TABLE: dict[Rule, str] = {
     move: "view _unsafe_view reshape permute transpose t expand squeeze unsqueeze repeat "
     "unfold flip movedim diagonal split split_with_sizes unsafe_split unsafe_split_with_sizes chunk _reshape_alias "

@@ -24,34 +24,37 @@ def project_out(walk: Walk, shadow: Tensor, dim: int) -> Tensor | None:
 
 def bmm(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     """(b, m, k) x (b, k, n); mm and addmm are the case b = 1."""
+    # Both operands as if spelled out over the grid (b, m, n, k), in which the result is the sum over k:
+    #     a (b, m, k) -> (b, m, 1, k)        b (b, k, n) -> (b, 1, n, k)        out (b, m, n)
+    # A label along k alone is summed away; one along m or n is passed on; a table along m and k is projected on m.
     a, b = args
     sa, sb = walk.shadows(a), walk.shadows(b)
     if a.ndim == 2:
         sa, sb = [s.unsqueeze(0) for s in sa], [s.unsqueeze(0) for s in sb]
     full_a, full_b = (1, *a.shape)[-3:], (1, *b.shape)[-3:]
     # Along the batch and the summed dimension both operands are the same elements: align them there.
-    swap = [s.transpose(1, 2).unsqueeze(1) for s in sb]  # (b, 1, n, k)
+    swapped = [s.transpose(1, 2).unsqueeze(1) for s in sb]  # (b, 1, n, k)
     grid_a, grid_b = (*full_a[:2], 1, full_a[2]), (full_b[0], 1, full_b[2], full_b[1])
-    align = walk.together([s.unsqueeze(2) for s in sa], grid_a, swap, grid_b)  # over (b, m, n, k)
-    result = []
-    for s in align:
+    aligned = walk.together([s.unsqueeze(2) for s in sa], grid_a, swapped, grid_b)  # over (b, m, n, k)
+    out_shadows = []
+    for s in aligned:
         if s.shape[3] > 1:
             keep = tuple(d for d in varying(s) if d != 3)
             if not keep:
                 continue
             s = walk.ledger.project(s, keep, None, walk.where, contraction=True)
-        result.append(s.squeeze(3))
-    result = walk.without_nested(result)
+        out_shadows.append(s.squeeze(3))
+    out_shadows = walk.without_nested(out_shadows)
     if a.ndim == 2:
-        result = [s.squeeze(0) for s in result]
-    walk.set(out, result)
+        out_shadows = [s.squeeze(0) for s in out_shadows]
+    walk.set(out, out_shadows)
     batch = () if a.ndim == 2 else (walk.size(a, 0),)
-    inner = (
+    summed_size = (
         walk.size(a, a.ndim - 1)
         if any(s.shape[-1] > 1 for s in walk.shadows(a))
         else walk.size(b, b.ndim - 2)
     )
-    walk.record(out, [*batch, walk.size(a, a.ndim - 2), inner, walk.size(b, b.ndim - 1)])
+    walk.record(out, [*batch, walk.size(a, a.ndim - 2), summed_size, walk.size(b, b.ndim - 1)])
 
 
 def addmm(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
@@ -62,13 +65,17 @@ def addmm(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], ou
 def matvec(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     a, v = args
     rows = [s.reshape(1, -1) for s in walk.shadows(v)]
-    both = walk.together(walk.shadows(a), a.shape, rows, (1, v.shape[0]))
-    left = [t for s in both if (t := project_out(walk, s, 1)) is not None]
-    walk.set(out, [s.squeeze(1) for s in left])
+    product_shadows = walk.together(walk.shadows(a), a.shape, rows, (1, v.shape[0]))
+    row_shadows = [t for s in product_shadows if (t := project_out(walk, s, 1)) is not None]
+    walk.set(out, [s.squeeze(1) for s in row_shadows])
     walk.record(out, [walk.size(a, 0), walk.size(a, 1)])
 
 
 def convolution(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    # weight (out, in / groups, k, k), transposed (in, out / groups, k, k):
+    #     groups = 1           `rows` (out,) label the output, `cols` (in,) meet the channels of x
+    #     groups = channels    depthwise: row i belongs to channel i of x, and both go together
+    #     else                 every group loses the same channels: 8 channels in 2 groups, 1 = 5, 2 = 6, 3 = 7, 4 = 8
     x, weight, bias = args[:3]
     transposed, groups = args[6], args[8]
     ws = walk.shadows(weight)
@@ -93,6 +100,7 @@ def convolution(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, An
                     table = v.reshape(groups, -1)
                     walk.ledger.equate(table, table[:1])
         per = channels // groups
+        # A weight has in / groups columns: its labels, repeated for every group, meet the labels of x.
         label = [v.reshape(groups, per)[0] if v.numel() == channels and groups > 1 else v for v in cols]
         flat = [v.repeat(groups).reshape([1, channels, *tail]) for v in label] if per > 1 else []
         if groups > 1:
@@ -145,26 +153,34 @@ def _depthwise(
     out: Tensor,
 ) -> list[Tensor]:
     """One filter per input channel (or `m` of them): groups follow the channels."""
-    channels, many = x.shape[1], out.shape[1] // x.shape[1]
+    # x (N, 4, H, W), weight (8, 1, k, k), groups 4: multiplier 2, and rows 1..8 as the table [[1, 2], [3, 4], [5, 6], [7, 8]];
+    # its rows go as a whole, with the channel of x that they read.
+    channels, multiplier = x.shape[1], out.shape[1] // x.shape[1]
     tail = [1] * (x.ndim - 2)
-    own = cols if transposed else rows
-    if many > 1:
-        for v in own if not transposed else []:
-            table = v.reshape(channels, many)
+    filter_labels = cols if transposed else rows
+    if multiplier > 1:
+        for v in filter_labels if not transposed else []:
+            table = v.reshape(channels, multiplier)
             walk.ledger.equate(table, table[:, :1])
-        own = [v.reshape(channels, many)[:, 0] for v in own] if not transposed else own
+        filter_labels = (
+            [v.reshape(channels, multiplier)[:, 0] for v in filter_labels]
+            if not transposed
+            else filter_labels
+        )
         if transposed:
             walk.freeze(
                 [v.reshape(-1, 1) for v in rows], "several filters per channel in a transposed convolution"
             )
     shape = (1, channels, *tail)
-    merged = walk.together(xs, (x.shape[0], channels, *tail), [v.reshape(shape) for v in own], shape)
-    if many == 1:
+    merged = walk.together(
+        xs, (x.shape[0], channels, *tail), [v.reshape(shape) for v in filter_labels], shape
+    )
+    if multiplier == 1:
         return merged
-    grown = []
+    outputs = []
     for s in merged:
-        grown.append(s.repeat_interleave(many, dim=1) if s.shape[1] > 1 else s)
-    return grown
+        outputs.append(s.repeat_interleave(multiplier, dim=1) if s.shape[1] > 1 else s)
+    return outputs
 
 
 def attention(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:

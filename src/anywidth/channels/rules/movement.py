@@ -21,6 +21,7 @@ def spread(shadow: Tensor, like: Tensor) -> Tensor:
 
 
 def move(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    # permute(0, 2, 3, 1) on (N, C, H, W): shadow (1, C, 1, 1), expanded (N, C, H, W), moved (N, H, W, C), compact (1, 1, 1, C).
     source = args[0]
     results: list[list[Tensor]] = [[] for _ in outputs(out)]
     for shadow in walk.shadows(source):
@@ -81,7 +82,7 @@ def scan(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out
 
 
 def sort(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
-    """Channels ordered by value are no longer anyone's."""
+    """Sorting by value mixes channels, so the sorted dimension keeps its size."""
     source = args[0]
     dims = [a for a in args[1:] if isinstance(a, int) and not isinstance(a, bool)] or [kwargs.get("dim", -1)]
     for t in outputs(out):
@@ -102,6 +103,7 @@ def complex_view(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, A
 
 def shuffle(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     """Channels dealt out in groups: every group loses the same ones."""
+    # Labels 1..6 with 2 groups: the table [[1, 2, 3], [4, 5, 6]] says 1 = 4, 2 = 5, 3 = 6; shuffled they are 1 4 2 5 3 6.
     for s in walk.shadows(args[0]):
         if s.shape[1] > 1:
             table = s.movedim(1, 0).reshape(args[1], s.shape[1] // args[1], -1)
@@ -111,6 +113,7 @@ def shuffle(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], 
 
 def pixel_shuffle(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     """(N, C r r, H, W) -> (N, C, H r, W r): the r r channels of an output channel go together."""
+    # Factor 2, labels 1..8: the table [[1, 2, 3, 4], [5, 6, 7, 8]], rows as wholes; output channels carry 1 and 5.
     each = args[1] ** 2
     shadows = []
     for s in walk.shadows(args[0]):
@@ -154,9 +157,9 @@ def glu(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out:
     halves = []
     for s in walk.shadows(args[0]):
         if s.shape[dim] > 1:
-            first, second = s.chunk(2, dim)
-            walk.ledger.equate(first, second)
-            s = first
+            values, gates = s.chunk(2, dim)
+            walk.ledger.equate(values, gates)
+            s = values
         halves.append(s)
     walk.set(out, halves)
 
@@ -187,7 +190,7 @@ def index_along(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, An
         move(walk, func, args, kwargs, out)
 
 
-def selection(walk: Walk, source: Tensor, dim: int, chosen: Tensor, out: Tensor) -> None:
+def selection(walk: Walk, source: Tensor, dim: int, indices: Tensor, out: Tensor) -> None:
     """A buffer says which channels are read: its entries are channels of their own, what they point at stays."""
     kept = []
     for s in walk.shadows(source):
@@ -195,8 +198,8 @@ def selection(walk: Walk, source: Tensor, dim: int, chosen: Tensor, out: Tensor)
             walk.ledger.rigid(s, dim, "read through a selection", walk.where)
         else:
             kept.append(s)
-    shape = [chosen.numel() if d == dim else 1 for d in range(out.ndim)]
-    walk.set(out, [*kept, *(s.reshape(shape) for s in walk.shadows(chosen))])
+    shape = [indices.numel() if d == dim else 1 for d in range(out.ndim)]
+    walk.set(out, [*kept, *(s.reshape(shape) for s in walk.shadows(indices))])
 
 
 def roll(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
@@ -239,20 +242,22 @@ def cat(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out:
 
 
 def joined(walk: Walk, tensors: Sequence[Tensor], dim: int) -> list[Tensor]:
+    # cat([x (N, 3), y (N, 2)], 1), x with labels 4 5 6, y without: `along` [(1, 3), None] -> (1, 5) with 4 5 6 0 0.
+    # Shadows across `dim` (labels along N, say) belong to all tensors, and are merged into one in `beside`.
     along: list[Tensor | None] = []
     beside: list[Tensor] = []
-    others: list[list[Tensor]] = []
+    cross_shadows: list[list[Tensor]] = []
     for t in tensors:
-        mine = [s for s in walk.shadows(t) if s.shape[dim] > 1]
-        if len(mine) > 1:
-            walk.freeze(mine[1:], "two channel axes share one dimension")
-        along.append(mine[0] if mine else None)
-        others.append([s for s in walk.shadows(t) if s.shape[dim] == 1])
-    if any(others):
-        beside = others[0]
-        for t, more in zip(tensors[1:], others[1:], strict=True):
+        along_dim = [s for s in walk.shadows(t) if s.shape[dim] > 1]
+        if len(along_dim) > 1:
+            walk.freeze(along_dim[1:], "two channel axes share one dimension")
+        along.append(along_dim[0] if along_dim else None)
+        cross_shadows.append([s for s in walk.shadows(t) if s.shape[dim] == 1])
+    if any(cross_shadows):
+        beside = cross_shadows[0]
+        for t, tensor_shadows in zip(tensors[1:], cross_shadows[1:], strict=True):
             flat = [1 if d == dim else n for d, n in enumerate(t.shape)]
-            beside = walk.together(beside, flat, more, flat)
+            beside = walk.together(beside, flat, tensor_shadows, flat)
     if all(s is None for s in along):
         return beside
     width = max(len(varying(s)) for s in along if s is not None)
@@ -264,14 +269,14 @@ def joined(walk: Walk, tensors: Sequence[Tensor], dim: int) -> list[Tensor]:
                 if s is not None
                 else shape
             )
-    parts = []
+    spelled_out = []
     for t, s in zip(tensors, along, strict=True):
         s = torch.zeros([1] * t.ndim, dtype=torch.int64) if s is None else s
-        parts.append(s.expand([t.shape[dim] if d == dim else n for d, n in enumerate(shape)]))
-    both = torch.cat(parts, dim)
+        spelled_out.append(s.expand([t.shape[dim] if d == dim else n for d, n in enumerate(shape)]))
+    joined_labels = torch.cat(spelled_out, dim)
     if width > 1:
-        walk.table(both)
-    return [*beside, both]
+        walk.table(joined_labels)
+    return [*beside, joined_labels]
 
 
 def stack(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
@@ -279,8 +284,8 @@ def stack(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], ou
     combined: list[Tensor] = []
     shape = [1 if d == dim else n for d, n in enumerate(out.shape)]
     for i, t in enumerate(args[0]):
-        mine = [s.unsqueeze(dim) for s in walk.shadows(t)]
-        combined = mine if i == 0 else walk.together(combined, shape, mine, shape)
+        unsqueezed = [s.unsqueeze(dim) for s in walk.shadows(t)]
+        combined = unsqueezed if i == 0 else walk.together(combined, shape, unsqueezed, shape)
     walk.set(out, combined)
 
 
@@ -298,9 +303,12 @@ def copy_into(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any]
 
 def index_put(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     """Rows written by number; the other dimensions of target and values are the same channels."""
+    # cache[rows, cols] = values: target (R, S, C), values (L, C), out (R, S, C). Dimensions 0 and 1 are addressed by number;
+    # a shadow (1, C) of the values becomes (1, 1, C) and meets that of the target.
     target, indices, values = args[:3]
     rows = len(indices)
-    missing = target.ndim - rows + 1 - values.ndim  # torch takes leading sizes of 1 off what is assigned
+    # torch strips leading dimensions of size 1 from what is assigned; they are put back here.
+    missing = target.ndim - rows + 1 - values.ndim
     if any(i is None for i in indices) or missing < 0:
         walk.freeze([*walk.shadows(target), *walk.shadows(values)], "written by number in several dimensions")
         return
@@ -309,10 +317,12 @@ def index_put(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any]
             walk.ledger.rigid(s, d, "channels are written by number", walk.where)
     lead = [1] * rows
     shape = [1] * missing + list(values.shape)
-    given = [s.reshape([1] * missing + list(s.shape)) for s in walk.shadows(values)]
-    mine = [s for s in walk.shadows(target) if not any(s.shape[d] > 1 for d in range(rows))]
-    theirs = [s.reshape(lead + list(s.shape[1:])) for s in given if s.shape[0] == 1]
-    if not mine and walk.is_blank(target):
-        walk.set(out, theirs)
+    value_shadows = [s.reshape([1] * missing + list(s.shape)) for s in walk.shadows(values)]
+    target_shadows = [s for s in walk.shadows(target) if not any(s.shape[d] > 1 for d in range(rows))]
+    row_shadows = [s.reshape(lead + list(s.shape[1:])) for s in value_shadows if s.shape[0] == 1]
+    if not target_shadows and walk.is_blank(target):
+        walk.set(out, row_shadows)
         return
-    walk.set(out, walk.together(mine, (*lead, *target.shape[rows:]), theirs, (*lead, *shape[1:])))
+    walk.set(
+        out, walk.together(target_shadows, (*lead, *target.shape[rows:]), row_shadows, (*lead, *shape[1:]))
+    )

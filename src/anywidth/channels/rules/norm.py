@@ -37,6 +37,7 @@ def group_norm(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any
             shadows = walk.together(shadows, source.shape, [s.reshape(shape) for s in walk.shadows(p)], shape)
     for s in shadows:
         if s.shape[1] > 1 and 1 < groups < source.shape[1]:
+            # 32 channels in 8 groups: the table (8, 4) loses whole groups; with few groups each of them gets narrower.
             each = source.shape[1] // groups
             walk.table(
                 s.movedim(1, -1).reshape(-1, source.shape[1])[0].reshape(groups, each),

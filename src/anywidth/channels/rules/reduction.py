@@ -22,12 +22,15 @@ def pointwise(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any]
         flat += outputs(a) if isinstance(a, list | tuple) else [a] if isinstance(a, Tensor) else []
     for t in outputs(out):
         walk.set(t, walk.elementwise(flat, t.shape))
+    # Both terms elastic: a residual connection. Its groups are marked as streams.
     added = walk.operation in ("add", "add_", "sub", "sub_") and len(flat) == 2
     if added and flat[0].shape == flat[1].shape and all(walk.shadows(t) for t in flat):
         walk.ledger.summed += [s.numpy().ravel() for s in walk.shadows(flat[0])]
 
 
 def reduce(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    # (N, heads, T, dim) summed over -1: the shadow (1, heads, 1, dim) is projected on heads; (N, C, H, W) over (2, 3) keeps
+    # its shadow (1, C, 1, 1), reshaped to (1, C) unless keepdim.
     source = args[0]
     dims = next((a for a in args[1:2] if isinstance(a, int | list | tuple) and not isinstance(a, bool)), None)
     if func in (aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim):

@@ -59,6 +59,7 @@ def check_ratios(net: Elastic, ratios: tuple[float, ...]) -> None:
         WidthError: with the label.
     """
     for ratio in ratios:
+        # widths.listed = {0.5: [16, 40, ...]} gives the name 0.5 to other channels than the ratio 0.5 has.
         if ratio in net.widths and net.widths[ratio] != net.space.uniform(ratio):
             raise WidthError(
                 f"the label {ratio} of the listed widths is not the ratio {ratio}; train listed widths "

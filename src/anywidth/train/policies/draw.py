@@ -78,6 +78,8 @@ def random_widths(
     """
 
     def ratios(n: int) -> list[float]:
+        # low 0.25, high 1, grid 0.25: 4 steps, so 0.25, 0.5, 0.75 and 1 with equal probability. 1e-9: (1 - 0.3) / 0.1
+        # is just below 7; `round`: 0.3 + 3 * 0.1 is just above 0.6, and equal ratios must give equal widths.
         uniform = torch.rand(n, generator=generator, dtype=torch.float64)
         if grid is None:
             return (low + (high - low) * uniform).tolist()

@@ -85,8 +85,8 @@ class Drawn:
         self.calls += 1
         if self.pool is None:
             return [self.space.sample(random, low=self.low, high=self.high) for _ in range(self.count)]
-        chosen = torch.randint(len(self.pool), (self.count,), generator=random)
-        return [self.pool[int(i)] for i in chosen]
+        indices = torch.randint(len(self.pool), (self.count,), generator=random)
+        return [self.pool[int(i)] for i in indices]
 
     def state(self) -> dict[str, Any]:
         return {"calls": self.calls}
@@ -137,6 +137,7 @@ class Joslim:
         Returns:
             What happened, for the log; None between proposals.
         """
+        # tau 235: steps 0, 235, 470, ... measure the earlier widths with the weights of the moment, then propose.
         if step % self.tau:
             return None
         asked = self.proposer.to_measure()

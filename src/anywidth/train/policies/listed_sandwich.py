@@ -31,23 +31,24 @@ def listed_sandwich(
     Source: Li et al., arXiv 2103.13258; as published, the last width of a step is the narrowest.
     """
     top, low = (
-        end if end is not None else list(named)[place] for end, place in ((widest, 0), (narrowest, -1))
+        end if end is not None else list(named)[position] for end, position in ((widest, 0), (narrowest, -1))
     )
     for end in (top, low):
         if end not in named:
             raise WidthError(unknown_name("width label", end, map(str, named)) + "; widths.listed names them")
+    # Two labels of one width count once; reversed, so that the first label stays.
     labels = {width: label for label, width in reversed(list(named.items()))}
-    inner = [labels[w] for w in dict.fromkeys(named.values()) if w not in (named[top], named[low])]
-    if random < 0 or named[top] == named[low] or (random and not inner):
+    intermediate = [labels[w] for w in dict.fromkeys(named.values()) if w not in (named[top], named[low])]
+    if random < 0 or named[top] == named[low] or (random and not intermediate):
         raise WidthError(
             f"listed sandwich: expected random >= 0, two different ends, and listed widths between them to draw from; got "
-            f"random={random}, the ends {top!r} and {low!r}, and {len(inner)} others"
+            f"random={random}, the ends {top!r} and {low!r}, and {len(intermediate)} others"
         )
 
     def draw(generator: torch.Generator, progress: float = 0.0) -> Widths:
         if not random:
             return (top, low)
-        chosen = torch.randint(len(inner), (random,), generator=generator).tolist()
-        return (top, *(inner[i] for i in chosen), low)
+        indices = torch.randint(len(intermediate), (random,), generator=generator).tolist()
+        return (top, *(intermediate[i] for i in indices), low)
 
     return draw

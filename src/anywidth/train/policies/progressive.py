@@ -31,6 +31,7 @@ def progressive(
     groups = space if per_group else None
 
     def draw(generator: torch.Generator, progress: float = 0.0) -> Widths:
+        # low 0.25, high 1, until 0.5: the widest alone at the start, down to 0.625 after a quarter, to 0.25 from the half on.
         now = high - (high - low) * min(1.0, progress / until)
         if grid is not None:
             now = high - grid * int((high - now) / grid + 1e-9)

@@ -46,6 +46,7 @@ def adaptive_divergence(
 
     Source: Wang et al., arXiv 2102.07954, equations 4-8: alpha = -1 and 1, clip 5.
     """
+    # value + surrogate - its own value: the number of `value`, the gradient of `surrogate`.
     low, low_slope = _divergence(logits, teacher, minimum, clip)
     high, high_slope = _divergence(logits, teacher, maximum, clip)
     value, surrogate = torch.where(low > high, low, high), torch.where(low > high, low_slope, high_slope)
@@ -54,6 +55,7 @@ def adaptive_divergence(
 
 def _divergence(logits: Tensor, teacher: Tensor, alpha: float, clip: float) -> tuple[Tensor, Tensor]:
     """(N,) the divergence, without gradient, and (N,) a number whose gradient is the divergence's, clipped."""
+    # (N, classes) -> (N,). q and rho are constants in the surrogate: only log q is differentiated.
     log_q, log_p = logits.log_softmax(1), teacher.detach().log_softmax(1)
     q = log_q.detach().exp()
     log_ratio = log_p - log_q.detach()

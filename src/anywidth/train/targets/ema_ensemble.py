@@ -20,6 +20,7 @@ def ema_ensemble(*, smoothing: float = 0.0, over: Smoothing = "all") -> Target:
         if not context.seen:
             return label_loss(logits, labels, smoothing=smoothing, over=over)
         assert context.teacher is not None, "a target with `teacher` is given one"
+        # Step widths (1.0, a, b, 0.25), second draw (c, d): a and b learn from the average at 1.0, 0.25 from the mean at 1.0, c, d.
         teachers = [context.teacher()]
         if context.narrowest:
             teachers += [context.teacher(width) for width in context.redrawn]

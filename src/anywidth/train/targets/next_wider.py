@@ -15,6 +15,7 @@ def next_wider(*, smoothing: float = 0.0, over: Smoothing = "all") -> Target:
     def loss(logits: Tensor, labels: Tensor, context: Context) -> Tensor:
         if not context.seen:
             return label_loss(logits, labels, smoothing=smoothing, over=over)
+        # `descending`: widths run from the widest on, so the last logits seen are those of the next wider one.
         return distillation_loss(logits, soft_targets(context.seen[-1]))
 
     loss.descending = True  # pyright: ignore[reportFunctionMemberAccess]
