@@ -25,7 +25,7 @@ import torch
 import anywidth as aw
 import cifar
 from accuracy_us import mean_spread
-from anywidth.dynamic import Cut, GateConfig, Routes, answers, bias_for, chosen, costs_of, train_gates
+from anywidth.gating import Cut, GateConfig, Routes, answers, bias_for, chosen, costs_of, train_gates
 from anywidth.interop import dsnet
 from anywidth.models import DSMBNet
 from anywidth.train import FitConfig, evaluate, fit_

@@ -105,7 +105,7 @@ def flatten(out: Any) -> Any:
     """All floating outputs as one vector."""
     import torch
 
-    from anywidth.channels.walk import tensors_in
+    from anywidth.tracing.trace_state import tensors_in
 
     return torch.cat(
         [t.double().flatten() for t in tensors_in(out) if t.is_floating_point()] or [torch.zeros(0)]
@@ -117,10 +117,10 @@ def distance(a: Any, b: Any) -> float:
 
 
 def sliced_gradients(net: Any, small: Any, width: Any, example: Any) -> dict[str, Any]:
-    """Gradients of the wide parameters by autograd through slices made here, without `anywidth.view`."""
+    """Gradients of the wide parameters by autograd through slices made here, without `anywidth.views`."""
     import torch
 
-    from anywidth.channels.trace import call
+    from anywidth.tracing.trace import call
 
     class Call(torch.nn.Module):
         def __init__(self) -> None:
@@ -153,7 +153,7 @@ def check_width(net: Any, width: Any, example: Any) -> dict[str, float]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from anywidth.channels.trace import call
+    from anywidth.tracing.trace import call
 
     torch.backends.mha.set_fastpath_enabled(False)  # its fused kernel is unknown to the FLOP counter
     if net.norms.needs_check(width):
@@ -225,7 +225,7 @@ def run_torch_pruning(name: str) -> dict[str, Any]:
     import torch
     import torch_pruning as tp
 
-    from anywidth.channels.trace import call
+    from anywidth.tracing.trace import call
 
     model, example = make(name)
     start = time.process_time()

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from anywidth.cost.latency import measure_all
 from anywidth.detect import elastic_detector
 from anywidth.detect.costs import part_macs
-from anywidth.latency import measure_all
 from results import publish
 
 WIDTHS = (1.0, 0.75, 0.5, 0.25)

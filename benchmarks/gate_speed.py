@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anywidth.dynamic import Cut, DynamicNet, Routes, new_gates, walk
-from anywidth.dynamic.masked import Masked
+from anywidth.cost.latency import measure_all
 from anywidth.elastic import Elastic
+from anywidth.gating import Cut, DynamicNet, Routes, new_gates, walk
+from anywidth.gating.masked import Masked
 from anywidth.interop import dsnet
-from anywidth.latency import measure_all
 from results import publish
 
 GATE = Cut(at="stages.3.0.depthwise.attention", feature="stages.3.0.depthwise.attention.squeeze")

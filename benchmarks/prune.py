@@ -74,7 +74,7 @@ def count_macs(model: Any, example: Any) -> float:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from anywidth.channels.trace import call
+    from anywidth.tracing.trace import call
 
     torch.backends.mha.set_fastpath_enabled(False)  # its fused kernel is unknown to the counter
     model = copy.deepcopy(model).requires_grad_(
@@ -104,7 +104,7 @@ def try_out(model: Any, example: Any, expected: Any) -> None:
     """
     import torch
 
-    from anywidth.channels.trace import call
+    from anywidth.tracing.trace import call
     from coverage import flatten
 
     model = copy.deepcopy(model)
@@ -280,8 +280,8 @@ def worker(name: str, where: argparse.Namespace) -> None:
 
     import torch
 
-    from anywidth.channels.trace import call
-    from anywidth.latency import measure_all
+    from anywidth.cost.latency import measure_all
+    from anywidth.tracing.trace import call
 
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)

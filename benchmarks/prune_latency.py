@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import anywidth as aw
 from anywidth import prune
-from anywidth.latency import Latency, measure_all
+from anywidth.cost.latency import Latency, measure_all
 from prune import count_macs
 from results import publish
 

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 import anywidth as aw
-from anywidth.budget import ClosedForm
+from anywidth.cost.budget import ClosedForm
 from anywidth.search import Bayes, Random, hypervolume, run_search
 from results import publish
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from anywidth import Elastic, Width
-from anywidth.view.slices import cut
+from anywidth.views.slices import cut
 
 Where = Mapping[str, Mapping[int, Sequence[int]]]
 TIGHT = {"rtol": 1e-9, "atol": 1e-10}

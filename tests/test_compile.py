@@ -15,7 +15,7 @@ from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
 from anywidth import Elastic, errors
-from anywidth.view import compiling
+from anywidth.views import compiling
 from oracles import rand, randomized
 from random_nets import RandomNet
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from anywidth.export import ExportError, export_onnx, export_program, export_weights
+from anywidth.export.formats import ExportError, export_onnx, export_program, export_weights
 
 
 class Tied(nn.Module):

@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from anywidth.latency import Latency, measure, measure_all, ratios
+from anywidth.cost.latency import Latency, measure, measure_all, ratios
 
 
 def test_median_and_quartiles_are_of_the_counted_calls(monkeypatch):

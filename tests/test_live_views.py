@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize, prune
 from torch.testing import assert_close
 
 from anywidth import Elastic, errors
-from anywidth.view import is_view
+from anywidth.views import is_view
 from oracles import TIGHT, rand, randomized
 from random_nets import RandomNet
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from anywidth import Elastic, errors
-from anywidth.calibration import inputs_of
-from anywidth.norms import NormBank, batch_norms, width_key
+from anywidth.norms.bank import NormBank, batch_norms, width_key
+from anywidth.norms.calibration import inputs_of
 from oracles import TIGHT, assert_same_grads, expected_grads, fill_, rand, randomized, scalar
 
 

@@ -10,7 +10,7 @@ from anywidth import recipe as recipes
 from anywidth.cli.names import build_model
 from anywidth.cli.run import made_elastic
 from anywidth.detect import elastic_detector
-from anywidth.dynamic import Cut, Routes
+from anywidth.gating import Cut, Routes
 from anywidth.interop import dsnet
 from anywidth.models.ds_mbnet import sub_networks
 from anywidth.search import Bayes

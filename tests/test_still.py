@@ -7,7 +7,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 import anywidth as aw
 from anywidth.errors import StatisticsError, WidthError
-from anywidth.still import as_constants_, copy_state_
+from anywidth.norms.constant_norms import as_constants_, copy_state_
 
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from anywidth.elastic import Elastic
 from anywidth.errors import TraceError, WidthError
+from anywidth.graph.shared_prefix import Once, Trunk
 from anywidth.models import SmallResNet
-from anywidth.trunk import Once, Trunk
 
 
 def new_net(norm: str = "shared") -> Elastic:

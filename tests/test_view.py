@@ -15,8 +15,8 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 from anywidth import Elastic, errors
-from anywidth.view import AxisPlan, Cut, cut, is_view
-from anywidth.view.slices import Slice
+from anywidth.views import AxisPlan, Cut, cut, is_view
+from anywidth.views.slices import Slice
 from oracles import (
     TIGHT,
     assert_narrow,

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import anywidth as aw
 from anywidth.errors import StatisticsError
-from anywidth.view.leaves import HELD
+from anywidth.views.leaf_readers import HELD
 
 
 def network() -> aw.Elastic:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from anywidth import ChannelGroup, ChannelSpace, Width, errors
-from anywidth.channels.space import Run, Size
-from anywidth.width import check_multiplier, round_units, unknown_name
+from anywidth.space.channel_space import Run, Size
+from anywidth.space.width import check_multiplier, round_units, unknown_name
 
 
 def group(name: str, size: int, *, unit: int = 1, divisor: int = 1, minimum: int = 1) -> ChannelGroup:

@@ -1,11 +1,11 @@
 """Train once, run at any width."""
 
 from anywidth import errors, interop, models, prune
-from anywidth.channels.space import ChannelGroup, ChannelSpace
 from anywidth.elastic import Elastic
 from anywidth.reorder import reorder_
+from anywidth.space.channel_space import ChannelGroup, ChannelSpace
+from anywidth.space.width import Width
 from anywidth.store import load
-from anywidth.width import Width
 
 __version__ = "0.1.0"
 

@@ -19,20 +19,20 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map_only
 
-from anywidth.calibration import collect_
-from anywidth.channels.space import ChannelSpace, Policy
-from anywidth.cost import Convention, CostModel, TensorShapes, kept_rows, parameter_shapes
-from anywidth.empty import check_empty, empty_groups, silence_, with_silent
+from anywidth.cost.closed_form import Convention, CostModel, TensorShapes, kept_rows, parameter_shapes
 from anywidth.errors import CheckpointError, StatisticsError, TraceError, WidthError
-from anywidth.norms import NormBank, NormPolicy
-from anywidth.probe import probed_space
-from anywidth.selection import fed_by, reading_subsets
-from anywidth.signature import ModelForward
-from anywidth.still import as_constants_, keep_frozen
-from anywidth.subset import has_index
-from anywidth.trunk import Trunk
-from anywidth.view import Blueprint, NormKind, PackStore, baseline, compile_, standalone
-from anywidth.width import Width, check_label, unknown_name
+from anywidth.graph.emptied_groups import check_empty, empty_groups, silence_, with_silent
+from anywidth.graph.shared_prefix import Trunk
+from anywidth.norms.bank import NormBank, NormPolicy
+from anywidth.norms.calibration import collect_
+from anywidth.norms.channel_select import has_index
+from anywidth.norms.constant_norms import as_constants_, keep_frozen
+from anywidth.norms.stream_selection import fed_by, reading_subsets
+from anywidth.space.channel_space import ChannelSpace, Policy
+from anywidth.space.width import Width, check_label, unknown_name
+from anywidth.tracing.trial_runs import probed_space
+from anywidth.views import Blueprint, NormKind, PackStore, baseline, compile_, standalone
+from anywidth.views.model_signature import ModelForward
 
 _VIEWS_KEPT, _COSTS_KEPT = 64, 4096
 _WIDTHS = "widths"  # in a state dict
@@ -46,7 +46,7 @@ class Elastic(nn.Module):
         model: any `nn.Module`; it is not copied, and its parameters stay its own.
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments on which `model` runs. Costs are
             counted for exactly these inputs: give a batch of one for per-image MACs.
-        norm: `"shared"`, `"switchable"` or `"frozen"` batch norms (see `anywidth.norms`).
+        norm: `"shared"`, `"switchable"` or `"frozen"` batch norms (see `anywidth.norms.bank`).
         widths: the listed widths: multipliers, or label -> multiplier, `Width`, or channels as `space.width` takes them.
             Default: the full width.
         divisor, minimum: rounding of `space.uniform`, in channels: a number, or group name or glob pattern -> number. The
@@ -248,7 +248,7 @@ class Elastic(nn.Module):
         emptied groups, whose modules and hooks are of this package: export those, do not pickle them).
 
         Widths need not be prefixes here, and groups may be empty: layers that then do nothing are replaced by their constant
-        output (`anywidth.empty`). A width without statistics gets slices of the wide network's, as pruning does: calibrate
+        output (`anywidth.graph.emptied_groups`). A width without statistics gets slices of the wide network's, as pruning does: calibrate
         or fine-tune it. Norms that were made constants are `FrozenBatchNorm2d` in the copy.
         """
         if (owner := self._of(w)) is not self:
@@ -277,7 +277,7 @@ class Elastic(nn.Module):
         return as_constants_(small) if self.norms.constant else small
 
     def selection(self, example_inputs: Any = None, *, freeze: Sequence[str] = ()) -> Elastic:
-        """This network with streams that keep their width: batch norms that read them choose a subset (`anywidth.selection`).
+        """This network with streams that keep their width: batch norms that read them choose a subset (`anywidth.norms.stream_selection`).
 
         An elastic network of its own, of other groups, that shares all tensors. While it is this network's last one, its widths may
         also be given to `extract`, `at`, `macs` and `params` of this network.

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from anywidth.channels.space import Axis, spelled_out
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.width import unknown_name
+from anywidth.space.channel_space import Axis, spelled_out
+from anywidth.space.width import unknown_name
 
 
 def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:

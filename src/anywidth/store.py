@@ -18,11 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from anywidth.channels.space import ChannelSpace
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
 from anywidth.files import replacing
-from anywidth.width import Width
+from anywidth.space.channel_space import ChannelSpace
+from anywidth.space.width import Width
 
 FORMAT = 1
 

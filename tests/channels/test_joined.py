@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from anywidth import Elastic, Width, reorder_
-from anywidth.channels.build import channel_space
-from anywidth.channels.joined import joined
 from anywidth.errors import WidthError
+from anywidth.space.joined_groups import joined
+from anywidth.tracing.groups import channel_space
 from oracles import assert_narrow, groups, rand
 
 

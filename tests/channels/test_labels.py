@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anywidth.channels.labels import FIXED, Ledger, Partition, compact, varying
-from anywidth.channels.sizes import Attribute, Binary, Form, TracedInt, evaluate, leaves, solve_for
+from anywidth.tracing.labels import FIXED, Ledger, Partition, compact, varying
+from anywidth.tracing.symbolic_sizes import Attribute, Binary, Form, TracedInt, evaluate, leaves, solve_for
 
 # --- sets ---------------------------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anywidth import Elastic, errors
-from anywidth.channels.build import channel_space
-from anywidth.channels.trace import trace
+from anywidth.tracing.groups import channel_space
+from anywidth.tracing.trace import trace
 from oracles import assert_narrow, groups, rand, randomized
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anywidth.dynamic import DynamicNet, read_gates
+from anywidth.gating import DynamicNet, read_gates
 from anywidth.models import SmallResNet
 from anywidth.store import load
 

@@ -8,7 +8,7 @@ import torch
 
 from anywidth import interop
 from anywidth.detect import elastic_detector
-from anywidth.dynamic import read_gates
+from anywidth.gating import read_gates
 from anywidth.interop import dsnet
 from anywidth.models import DSMBNet, JoslimCifarResNet, MobileNetV1
 from anywidth.store import load

@@ -17,8 +17,8 @@ from anywidth.data import (
     repack,
     train_batches,
 )
-from anywidth.data.foreign import decoder
 from anywidth.data.packed import Packed
+from anywidth.data.python_values import decoder
 from anywidth.errors import DataError
 
 FIXTURES = sorted((Path(__file__).parent / "image2lmdb").glob("pyarrow-*.zip"))

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from anywidth import Elastic
 from anywidth.detect import DETECTORS, elastic_detector
-from anywidth.norms import batch_norms
+from anywidth.norms.bank import batch_norms
 
 RCNN = tuple(name for name in DETECTORS if "rcnn" in name)
 WIDTHS = (0.25, 0.5, 0.75, 1.0)

@@ -13,7 +13,7 @@ from anywidth.errors import CheckpointError
 from anywidth.interop import slimmable_networks
 from anywidth.models import ResNet
 from anywidth.models.detectors import detector
-from anywidth.norms import NormPolicy, batch_norms
+from anywidth.norms.bank import NormPolicy, batch_norms
 
 X = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 

@@ -26,7 +26,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from anywidth.detect import DETECTORS, elastic_detector, groups_of, list_parts_
 from anywidth.errors import OrdinaryWeightsWarning, WidthError
 from anywidth.models.detectors import detector
-from anywidth.norms import batch_norms
+from anywidth.norms.bank import batch_norms
 
 PRESETS = ("full", "reference")
 RESNETS = DETECTORS[:-1]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from anywidth.dynamic import Cut, Routes
 from anywidth.elastic import Elastic
+from anywidth.gating import Cut, Routes
 from anywidth.interop import dsnet
 from anywidth.models import DSMBNet
 

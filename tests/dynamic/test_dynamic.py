@@ -7,7 +7,9 @@ import torch
 import torchvision
 from torch.nn import functional as F
 
-from anywidth.dynamic import (
+from anywidth.elastic import Elastic
+from anywidth.errors import AnywidthError, CheckpointError, TraceError, WidthError
+from anywidth.gating import (
     Cut,
     DynamicNet,
     GateConfig,
@@ -25,12 +27,10 @@ from anywidth.dynamic import (
     walk,
     write_gates,
 )
-from anywidth.dynamic.losses import wanted
-from anywidth.dynamic.masked import Masked, straight_through
-from anywidth.dynamic.onnx import export_onnx, export_parts
-from anywidth.elastic import Elastic
-from anywidth.errors import AnywidthError, CheckpointError, TraceError, WidthError
-from anywidth.split import run, split
+from anywidth.gating.losses import wanted
+from anywidth.gating.masked import Masked, straight_through
+from anywidth.gating.onnx import export_onnx, export_parts
+from anywidth.graph.partition import run, split
 
 
 def gates_of(case, scale=3.0):

@@ -6,10 +6,10 @@ import torchvision
 from torch import nn
 from torch.testing import assert_close
 
-from anywidth.dynamic import DynamicNet, Routes, new_gates, walk
 from anywidth.elastic import Elastic
+from anywidth.gating import DynamicNet, Routes, new_gates, walk
+from anywidth.graph.partition import Cut, split
 from anywidth.models import DSResNet
-from anywidth.split import Cut, split
 
 
 def mobilenet_v2() -> Routes:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import anywidth as aw
-from anywidth.dynamic import Cut, DynamicNet, Routes, gate_of
 from anywidth.errors import CheckpointError, WidthError
+from anywidth.gating import Cut, DynamicNet, Routes, gate_of
 from anywidth.interop import dsnet
 from deterministic_fill import filled
 
@@ -349,7 +349,7 @@ def test_files_that_would_run_code_are_refused(place, tmp_path):
 
 def test_arguments_in_files(tmp_path):
     from anywidth.interop.arguments import NAMES
-    from anywidth.interop.files import read_whole
+    from anywidth.interop.checkpoint_files import read_whole
 
     for args in (Namespace(a=1), Called(), Called({"__class__": 1, "__setstate__": 2})):
         torch.save({"args": args}, tmp_path / "a.pt")

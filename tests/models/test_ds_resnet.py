@@ -6,10 +6,10 @@ import torchvision
 from torch import nn
 
 from anywidth import Elastic
-from anywidth.channels.joined import joined
 from anywidth.models import DSResNet
 from anywidth.models.attention import ChannelAttention
-from anywidth.probe import probed_space
+from anywidth.space.joined_groups import joined
+from anywidth.tracing.trial_runs import probed_space
 from oracles import masked, rand, randomized
 
 FREEZE = ["*.attention.squeeze.reduce"]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from anywidth import Elastic
-from anywidth.export import export_onnx, export_program
+from anywidth.export.formats import export_onnx, export_program
 from anywidth.interop.joslim import MODELS, decode, new, reference_macs, search_dim
 from anywidth.models import JoslimCifarResNet, JoslimMobileNetV2, JoslimMobileNetV3, JoslimResNet
 from anywidth.models.joslim_resnet import FillUp

@@ -10,7 +10,7 @@ from torch import nn
 
 import anywidth as aw
 from anywidth import prune
-from anywidth.export import export_onnx, export_weights
+from anywidth.export.formats import export_onnx, export_weights
 from anywidth.models import VGGA, CifarDenseNet, CifarVGG, PreActResNet
 
 MODELS = {

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from anywidth.budget import Budget, ClosedForm, closed_form
+from anywidth.cost.budget import Budget, ClosedForm, closed_form
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, WidthError
 from anywidth.models import SmallResNet

@@ -9,8 +9,8 @@ from torch import nn
 
 from anywidth.elastic import Elastic
 from anywidth.search import Budget, Evolve, Greedy, closed_form, largest_uniform, run_search, undominated
+from anywidth.space.width import Width
 from anywidth.train import evaluate
-from anywidth.width import Width
 
 LIMITS = {"macs=70%": 0.7, "macs=45%": 0.45}
 

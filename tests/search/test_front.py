@@ -4,7 +4,7 @@ import pytest
 
 from anywidth.errors import CheckpointError
 from anywidth.search import Front, Member, named, read_front, undominated, write_front
-from anywidth.width import Width
+from anywidth.space.width import Width
 
 
 def member(label: str, cost: float, error: float) -> Member:

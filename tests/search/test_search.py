@@ -18,7 +18,7 @@ from anywidth.search import (
     parse,
     run_search,
 )
-from anywidth.width import Width
+from anywidth.space.width import Width
 
 LIMITS = {"macs=60%": 0.6, "macs=30%": 0.3}
 

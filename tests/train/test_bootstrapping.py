@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from test_loop import StopError, stop_after, weights
 
-from anywidth.channels.joined import joined
 from anywidth.elastic import Elastic
 from anywidth.errors import StatisticsError, WidthError
 from anywidth.models import DSMBNet
-from anywidth.probe import probed_space
 from anywidth.seeds import generator
+from anywidth.space.joined_groups import joined
+from anywidth.tracing.trial_runs import probed_space
 from anywidth.train import FitConfig, evaluate, fit_, listed_sandwich, sandwich
 from anywidth.train.ema import Ema
 from anywidth.train.engine import new_engine

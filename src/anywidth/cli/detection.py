@@ -28,17 +28,17 @@ from anywidth.cli.detector import (
     saved_detector,
 )
 from anywidth.cli.run import EVALUATION, NET, RESULTS, read_results
+from anywidth.cost.latency import measure_all
 from anywidth.detect.evaluate import objects
 from anywidth.detect.metrics import Backend
 from anywidth.detect.pictures import draw_detections
 from anywidth.detect.results import Kind
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.export import export_weights
+from anywidth.export.formats import export_weights
 from anywidth.files import replacing, write_json
-from anywidth.latency import measure_all
 from anywidth.models.detectors import example_images
-from anywidth.norms import batch_norms
+from anywidth.norms.bank import batch_norms
 from anywidth.train import distributed, policies
 
 FIGURE, REPORT = "report.png", "report.json"

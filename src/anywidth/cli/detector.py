@@ -23,7 +23,7 @@ from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError, WidthError
 from anywidth.files import write_json, write_text
 from anywidth.models import detectors
-from anywidth.norms import batch_norms
+from anywidth.norms.bank import batch_norms
 from anywidth.recipe import DetectionRecipe
 from anywidth.store import load
 from anywidth.train import CHECKPOINT, distributed

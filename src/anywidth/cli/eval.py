@@ -12,11 +12,11 @@ from anywidth.cli.detection import evaluate_detector
 from anywidth.cli.pareto import curves, report_
 from anywidth.cli.results import rows_as_text
 from anywidth.cli.run import EVALUATION, FRONT, Run, example, finished_run, holds_detector, saved_net
+from anywidth.cost.latency import measure_all
 from anywidth.detect.metrics import Backend
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.files import write_json
-from anywidth.latency import measure_all
 from anywidth.train import distributed
 
 

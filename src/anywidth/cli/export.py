@@ -16,10 +16,10 @@ from anywidth.cli.detection import export_detector
 from anywidth.cli.run import RECIPE, Run, example, finished_run, holds_detector, saved_net
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.export import export_onnx, export_program, export_weights
+from anywidth.export.formats import export_onnx, export_program, export_weights
 from anywidth.files import write_json
 from anywidth.search import named, read_front
-from anywidth.width import Width
+from anywidth.space.width import Width
 
 WEIGHTS, PROGRAM, ONNX, DESCRIPTION = "model.safetensors", "model.pt2", "model.onnx", "model.json"
 

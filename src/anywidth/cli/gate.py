@@ -16,7 +16,10 @@ from anywidth import data
 from anywidth import recipe as recipes
 from anywidth.cli.console import print_table, say, si
 from anywidth.cli.run import RECIPE, Run, example, finished_recipe, open_run, saved_net
-from anywidth.dynamic import (
+from anywidth.cost.latency import measure_all
+from anywidth.errors import DataError, RecipeError, WidthError
+from anywidth.files import replacing, write_json
+from anywidth.gating import (
     Cut,
     DynamicNet,
     GateConfig,
@@ -29,9 +32,6 @@ from anywidth.dynamic import (
     train_gates,
     write_gates,
 )
-from anywidth.errors import DataError, RecipeError, WidthError
-from anywidth.files import replacing, write_json
-from anywidth.latency import measure_all
 from anywidth.recipe import GateSection, Recipe
 from anywidth.seeds import generator
 from anywidth.train import distributed
@@ -96,7 +96,7 @@ def gate(
     with replacing(run / PICTURE) as temporary:
         draw(results, title=f"{settings.model.name}: a width for each image", path=temporary)
     if onnx:
-        from anywidth.dynamic.onnx import export_onnx
+        from anywidth.gating.onnx import export_onnx
 
         export_onnx(net.cpu(), example(directory).cpu(), run / "gated.onnx")
     _print(run, results)

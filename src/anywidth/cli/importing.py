@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from anywidth import dynamic, interop
+from anywidth import gating, interop
 from anywidth.cli import names
 from anywidth.cli.console import print_table, si
 from anywidth.detect.costs import part_macs
@@ -82,5 +82,5 @@ def _write_gate(path: Path, ema: bool | None, net: Elastic, out: Path) -> None:
             "--gate, or --widths"
         )
     at = interop.dsnet.GATED
-    routes = dynamic.Routes(net, [dynamic.Cut(at=at, feature=f"{at}.squeeze")], range(len(head)))
-    dynamic.write_gates(out, routes, [dynamic.gate_of(head)])
+    routes = gating.Routes(net, [gating.Cut(at=at, feature=f"{at}.squeeze")], range(len(head)))
+    gating.write_gates(out, routes, [gating.gate_of(head)])

@@ -12,8 +12,8 @@ from anywidth.cli.run import Run
 from anywidth.elastic import Elastic
 from anywidth.errors import DataError, RecipeError
 from anywidth.seeds import generator
+from anywidth.space.width import Width
 from anywidth.train import Drawn, Joslim, distributed, evaluate, policies
-from anywidth.width import Width
 
 _MEASURED = 30
 

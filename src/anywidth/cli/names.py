@@ -13,7 +13,7 @@ from anywidth import models
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, RecipeError, WidthError
 from anywidth.search import read_front
-from anywidth.width import Width
+from anywidth.space.width import Width
 
 
 def build_model(name: str, kwargs: dict[str, Any]) -> nn.Module:

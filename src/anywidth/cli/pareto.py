@@ -10,7 +10,7 @@ from anywidth.errors import WidthError
 from anywidth.files import replacing, write_json
 from anywidth.interop.joslim import write_pareto
 from anywidth.search import area_under, hypervolume
-from anywidth.width import Width
+from anywidth.space.width import Width
 
 PARETO, TEXT, PICTURE = "pareto.json", "pareto.txt", "pareto.png"
 _UNIFORM = 8

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from anywidth.cli import names
 from anywidth.cli.console import print_table, si
+from anywidth.cost.latency import measure_all, ratios
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.latency import measure_all, ratios
 
 
 def profile(

@@ -10,11 +10,11 @@ import typer
 from torch import nn
 
 from anywidth import data, prune
-from anywidth.calibration import collect_
 from anywidth.cli.console import print_table, say, si
 from anywidth.cli.run import RECIPE, Run, finished_run, saved_net
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
+from anywidth.norms.calibration import collect_
 from anywidth.prune.ranking import Plan
 from anywidth.recipe import PruneSection
 from anywidth.train import evaluate_module

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from anywidth import data, interop, prune
 from anywidth import recipe as recipes
-from anywidth.channels.joined import joined
 from anywidth.cli import names
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, RecipeError
 from anywidth.files import write_json, write_text
-from anywidth.probe import probed_space
 from anywidth.recipe import Recipe
 from anywidth.search.front import read_front
+from anywidth.space.joined_groups import joined
 from anywidth.store import load
+from anywidth.tracing.trial_runs import probed_space
 from anywidth.train import CHECKPOINT, distributed, evaluate
 
 RECIPE, NET, RESULTS, EVALUATION = "recipe.yaml", "net.safetensors", "results.json", "eval.json"

@@ -11,14 +11,14 @@ import torch
 import typer
 
 from anywidth import search
-from anywidth.budget import Kind
 from anywidth.cli.console import print_table, say, si
 from anywidth.cli.joint import answers, held_out, together
 from anywidth.cli.run import FRONT, Run, example, finished_run, saved_net
+from anywidth.cost.budget import Kind
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
+from anywidth.space.width import Width, unknown_name
 from anywidth.train import distributed
-from anywidth.width import Width, unknown_name
 
 LOG, LATENCIES = "search.jsonl", "latencies.jsonl"
 METHODS = ("greedy", "evolve", "bayes", "random")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from anywidth.data.foreign import decoder
+from anywidth.data.python_values import decoder
 from anywidth.data.records import Records
 from anywidth.data.sources import decoded
 from anywidth.errors import DataError

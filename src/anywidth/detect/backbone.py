@@ -13,9 +13,9 @@ from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
 from anywidth.models import ResNet
 from anywidth.models.resnet import BLOCKS
-from anywidth.norms import batch_norms
-from anywidth.view import cut
-from anywidth.width import Width
+from anywidth.norms.bank import batch_norms
+from anywidth.space.width import Width
+from anywidth.views import cut
 
 _LAYERS = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
 

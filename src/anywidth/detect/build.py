@@ -10,9 +10,6 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from anywidth.channels.build import build
-from anywidth.channels.space import ChannelSpace, Policy
-from anywidth.channels.trace import trace
 from anywidth.detect.backbone import load_backbone_
 from anywidth.detect.parts import (
     PARTS,
@@ -28,8 +25,11 @@ from anywidth.detect.parts import (
 from anywidth.elastic import Elastic
 from anywidth.errors import OrdinaryWeightsWarning, WidthError
 from anywidth.models import detectors
-from anywidth.norms import NormPolicy, batch_norms
-from anywidth.probe import probed_space
+from anywidth.norms.bank import NormPolicy, batch_norms
+from anywidth.space.channel_space import ChannelSpace, Policy
+from anywidth.tracing.groups import build
+from anywidth.tracing.trace import trace
+from anywidth.tracing.trial_runs import probed_space
 
 Preset = Literal["full", "reference"]
 WIDTHS = (0.25, 0.5, 0.75, 1.0)

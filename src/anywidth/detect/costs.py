@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from anywidth.channels.build import build, frozen_by_name
-from anywidth.channels.space import ChannelSpace, Term
-from anywidth.channels.trace import trace
-from anywidth.cost import CostModel, kept_rows
+from anywidth.cost.closed_form import CostModel, kept_rows
 from anywidth.detect.parts import part_of
 from anywidth.elastic import Elastic
 from anywidth.models.detectors import example_images, short_run
+from anywidth.space.channel_space import ChannelSpace, Term
+from anywidth.tracing.groups import build, frozen_by_name
+from anywidth.tracing.trace import trace
 
 _BOXES = "box"  # the head that sees every proposal; other heads on regions see detections
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from anywidth.elastic import Elastic
-from anywidth.view import unnoticed
+from anywidth.views import unnoticed
 
 Proposals = Literal["own", "widest"]
 Reduction = Literal["sum", "mean"]

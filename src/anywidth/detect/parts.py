@@ -7,12 +7,12 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from anywidth.channels.space import ChannelSpace
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.norms import batch_norms
-from anywidth.still import copy_state_
-from anywidth.width import Width, unknown_name
+from anywidth.norms.bank import batch_norms
+from anywidth.norms.constant_norms import copy_state_
+from anywidth.space.channel_space import ChannelSpace
+from anywidth.space.width import Width, unknown_name
 
 Part = Literal["backbone", "neck", "heads"]
 PARTS: tuple[Part, ...] = get_args(Part)

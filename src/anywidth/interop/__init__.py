@@ -12,9 +12,9 @@ import torch
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, WidthError
 from anywidth.interop import detectors, dsnet, joslim, network_slimming, slimmable_networks
-from anywidth.interop.files import Report
-from anywidth.interop.wide import load_wide_
-from anywidth.width import unknown_name
+from anywidth.interop.checkpoint_files import Report
+from anywidth.interop.wide_checkpoint import load_wide_
+from anywidth.space.width import unknown_name
 
 SOURCES = (
     "slimmable_networks",

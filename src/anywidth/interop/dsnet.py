@@ -15,17 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anywidth.channels.joined import joined
-from anywidth.channels.space import Policy
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
 from anywidth.interop import arguments, arrays
-from anywidth.interop.files import bare, compare, read_whole
+from anywidth.interop.checkpoint_files import bare, compare, read_whole
 from anywidth.models import DSMBNet
 from anywidth.models.ds_mbnet import CANDIDATES, sub_networks
-from anywidth.norms import NormPolicy, batch_norms
-from anywidth.probe import probed_space
-from anywidth.width import Width, unknown_name
+from anywidth.norms.bank import NormPolicy, batch_norms
+from anywidth.space.channel_space import Policy
+from anywidth.space.joined_groups import joined
+from anywidth.space.width import Width, unknown_name
+from anywidth.tracing.trial_runs import probed_space
 
 MODELS = ("ds_mbnet",)
 HEAD = "blocks.3.first_block.gate.gate.0.weight"

@@ -13,7 +13,7 @@ from anywidth import models
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
 from anywidth.interop.arrays import NAMES
-from anywidth.interop.files import bare, compare, read_whole, take_
+from anywidth.interop.checkpoint_files import bare, compare, read_whole, take_
 from anywidth.interop.joslim_results import (
     Pareto,
     Proposal,

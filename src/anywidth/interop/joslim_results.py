@@ -14,9 +14,9 @@ from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
 from anywidth.files import replacing
 from anywidth.interop.arrays import NAMES, Array
-from anywidth.interop.files import read_whole
+from anywidth.interop.checkpoint_files import read_whole
 from anywidth.interop.joslim_widths import decode
-from anywidth.width import Width
+from anywidth.space.width import Width
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from anywidth.errors import CheckpointError, WidthError
 from anywidth.models.joslim_blocks import ConvNorm, Stage
 from anywidth.models.joslim_mobilenet import InvertedBlock, SqueezeExcite
 from anywidth.models.joslim_resnet import BasicBlock, Bottleneck
-from anywidth.width import Width, unknown_name
+from anywidth.space.width import Width, unknown_name
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     **{f"slim_resnet{depth}": partial(models.JoslimCifarResNet, depth) for depth in (20, 32, 44, 56)},

@@ -1,7 +1,7 @@
 """Checkpoints of the reference code of Network Slimming: full, pruned (compact or masked) and fine-tuned networks.
 
 In their compact files of networks with a residual or dense stream, a norm is as wide as the stream and a vector of
-zeros and ones says which of its channels the next convolution reads. Ours hold the positions (`anywidth.subset`).
+zeros and ones says which of its channels the next convolution reads. Ours hold the positions (`anywidth.norms.channel_select`).
 See `docs/import.md`.
 """
 
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from anywidth import models
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
-from anywidth.interop.files import Report, compare, read_beside
-from anywidth.width import unknown_name
+from anywidth.interop.checkpoint_files import Report, compare, read_beside
+from anywidth.space.width import unknown_name
 
 MODELS = (
     "vgg11", "vgg13", "vgg16", "vgg19", "resnet20", "resnet56", "resnet110", "resnet164", "densenet40", "vgg_a",

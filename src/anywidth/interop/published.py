@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from anywidth import models
-from anywidth.channels.build import channel_space
-from anywidth.channels.tied import tied
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.interop.autoslim_lists import LISTS
 from anywidth.models.inverted import MOBILENET_V2
 from anywidth.models.mobilenet_v1 import CHANNELS
 from anywidth.models.resnet import BASES, BLOCKS
-from anywidth.norms import NormPolicy
-from anywidth.width import Width, unknown_name
+from anywidth.norms.bank import NormPolicy
+from anywidth.space.tied_groups import tied
+from anywidth.space.width import Width, unknown_name
+from anywidth.tracing.groups import channel_space
 
 _SHUFFLE_UNITS = 8
 TAIL = "features.18"

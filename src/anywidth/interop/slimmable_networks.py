@@ -17,10 +17,10 @@ from torch import Tensor
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
 from anywidth.interop.autoslim_lists import LISTS
-from anywidth.interop.files import compare, read_state
+from anywidth.interop.checkpoint_files import compare, read_state
 from anywidth.interop.published import MODELS, TAIL, Published, channels_to_width, new, published
-from anywidth.norms import batch_norms
-from anywidth.width import Width
+from anywidth.norms.bank import batch_norms
+from anywidth.space.width import Width
 
 
 def load(

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import torch
 
-from anywidth.budget import Budget, Kind, parse
-from anywidth.channels.trace import call
+from anywidth.cost.budget import Budget, Kind, parse
+from anywidth.cost.latency import measure
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.latency import measure
 from anywidth.prune.ranking import Plan, Ranking
-from anywidth.width import Width
+from anywidth.space.width import Width
+from anywidth.tracing.trace import call
 
 _LATENCY_STEPS = 8
 

@@ -12,16 +12,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map_only
 
-from anywidth.channels.build import made_axes
-from anywidth.channels.space import Axis, spelled_out
-from anywidth.channels.trace import call
 from anywidth.elastic import Elastic
-from anywidth.empty import Constant, with_silent
 from anywidth.errors import WidthError
-from anywidth.selection import fed_by
-from anywidth.subset import INDEX, handed_on, select_first_, selects
-from anywidth.view import cut
-from anywidth.width import Width
+from anywidth.graph.emptied_groups import Constant, with_silent
+from anywidth.norms.channel_select import INDEX, handed_on, select_first_, selects
+from anywidth.norms.stream_selection import fed_by
+from anywidth.space.channel_space import Axis, spelled_out
+from anywidth.space.width import Width
+from anywidth.tracing.groups import made_axes
+from anywidth.tracing.trace import call
+from anywidth.views import cut
 
 _FLAT = 1e-4
 """A channel whose spread is below this share of its size is constant."""

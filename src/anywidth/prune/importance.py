@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from anywidth.channels.build import made_axes
-from anywidth.channels.space import Axis, ChannelSpace, spelled_out
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
+from anywidth.norms.channel_select import INDEX, selects
 from anywidth.seeds import generator
-from anywidth.subset import INDEX, selects
+from anywidth.space.channel_space import Axis, ChannelSpace, spelled_out
+from anywidth.tracing.groups import made_axes
 
 Criterion = Literal["bn_scale", "l1", "l2", "taylor", "fpgm", "lamp", "random", "activation", "uniform"]
 Reduce = Literal["mean", "sum", "max", "first"]

@@ -8,13 +8,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from anywidth.channels.space import ChannelSpace
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.prune.budgets import within
 from anywidth.prune.importance import Criterion, Normalize, Reduce, Scores, scores
 from anywidth.prune.ranking import Empty, Plan, Ranking, Rule, Scope
-from anywidth.width import Width
+from anywidth.space.channel_space import ChannelSpace
+from anywidth.space.width import Width
 
 Streams = Literal["coupled", "selection"]
 _log = logging.getLogger(__name__)

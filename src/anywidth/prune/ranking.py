@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anywidth.channels.space import ChannelGroup, ChannelSpace
-from anywidth.empty import deadened
 from anywidth.errors import WidthError
+from anywidth.graph.emptied_groups import deadened
 from anywidth.prune.importance import Scores
-from anywidth.width import Width
+from anywidth.space.channel_space import ChannelGroup, ChannelSpace
+from anywidth.space.width import Width
 
 Scope = Literal["global", "layer", "isomorphic"]
 Rule = Literal["network-slimming", "torch7"]

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, WidthError
 from anywidth.files import replacing, write_json
+from anywidth.norms.channel_select import select_first_
 from anywidth.prune.compact import fold_, owner
-from anywidth.subset import select_first_
-from anywidth.width import Width
+from anywidth.space.width import Width
 
 ABOUT, WEIGHTS = "pruned.json", "net.safetensors"
 FORMAT = 1

@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from anywidth.budget import parse
+from anywidth.cost.budget import parse
 from anywidth.data import DataConfig
-from anywidth.dynamic import GateMethod, Hard
 from anywidth.errors import WidthError
+from anywidth.gating import GateMethod, Hard
 from anywidth.prune import Criterion
 from anywidth.search import Acquisition, Sampling
 from anywidth.train import FitConfig
@@ -235,7 +235,7 @@ class GateSection(Section):
     `widths` are labels or ratios, the narrowest first, that differ after the first gate only. `target` is the mean cost to
     meet: a share of the widest of them, like "60%", or multiply-adds, like "0.33G". Gates learn from the training `images`, or, as
     networks are right too often on images that they were trained with, from three quarters of those held out. The other keys are those of
-    `anywidth.dynamic.GateConfig`.
+    `anywidth.gating.GateConfig`.
     """
 
     places: tuple[GatePlace, ...] = Field(min_length=1)

@@ -1,16 +1,16 @@
 """Searching for the best widths under a budget."""
 
-from anywidth.budget import Budget, ClosedForm, Costs, check, closed_form, largest_uniform, parse
+from anywidth.cost.budget import Budget, ClosedForm, Costs, check, closed_form, largest_uniform, parse
 from anywidth.search.acquisition import Acquisition
 from anywidth.search.bayes import Bayes, Sampling
 from anywidth.search.driver import Round, Searcher, run_search
 from anywidth.search.evolve import Evolve
 from anywidth.search.front import Front, Member, named, read_front, undominated, write_front
+from anywidth.search.front_quality import area_under, hypervolume
 from anywidth.search.greedy import Greedy
 from anywidth.search.latency import measured, remembered
-from anywidth.search.quality import area_under, hypervolume
+from anywidth.search.processes import Together, shared
 from anywidth.search.random_widths import Random
-from anywidth.search.together import Together, shared
 
 __all__ = [
     "Acquisition",

@@ -9,18 +9,18 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from anywidth.budget import Budget, ClosedForm, Costs, Kind, closed_form
+from anywidth.cost.budget import Budget, ClosedForm, Costs, Kind, closed_form
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.search.acquisition import Acquisition
 from anywidth.search.candidates import Box, Rows, spread, within
+from anywidth.search.error_model import Model
 from anywidth.search.front import Front
 from anywidth.search.history import Trial, representatives
-from anywidth.search.model import Model
+from anywidth.search.processes import ALONE, Together
 from anywidth.search.surrogate import require_botorch
-from anywidth.search.together import ALONE, Together
 from anywidth.search.trials import front_of_trials
-from anywidth.width import Width
+from anywidth.space.width import Width
 
 Sampling = Literal["uniform", "pareto"]
 

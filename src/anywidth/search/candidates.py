@@ -9,10 +9,10 @@ from functools import cached_property
 import numpy as np
 from scipy.stats import qmc
 
-from anywidth.channels.space import ChannelSpace
 from anywidth.errors import WidthError
 from anywidth.search.steps import quantum
-from anywidth.width import Width
+from anywidth.space.channel_space import ChannelSpace
+from anywidth.space.width import Width
 
 Rows = Callable[[np.ndarray], np.ndarray]
 """Units (N, groups) -> costs (N,)."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from anywidth.budget import Costs
+from anywidth.cost.budget import Costs
 from anywidth.errors import CheckpointError
 from anywidth.search.front import Front
 from anywidth.search.journal import Journal
-from anywidth.search.together import ALONE, Evaluate, Together, shared
-from anywidth.width import Width
+from anywidth.search.processes import ALONE, Evaluate, Together, shared
+from anywidth.space.width import Width
 
 
 class Searcher(Protocol):

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from anywidth.budget import Budget, Costs, largest_uniform
+from anywidth.cost.budget import Budget, Costs, largest_uniform
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.search.front import Front, Member, undominated
 from anywidth.search.steps import quantum
-from anywidth.width import Width
+from anywidth.space.width import Width
 
 _TRIES = 200
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from anywidth.errors import CheckpointError
 from anywidth.files import write_json
-from anywidth.width import Width
+from anywidth.space.width import Width
 
 _T = TypeVar("_T")
 _FORMAT = "anywidth.front/1"

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from anywidth.budget import Budget, Costs
+from anywidth.cost.budget import Budget, Costs
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.search.front import Front, Member
 from anywidth.search.steps import group_steps
-from anywidth.width import Width
+from anywidth.space.width import Width
 
 Criterion = Literal["error", "error_per_cost"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anywidth.width import Width
+from anywidth.space.width import Width
 
 
 @dataclass(frozen=True, kw_only=True)

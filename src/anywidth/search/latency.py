@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from anywidth.budget import Costs
+from anywidth.cost.budget import Costs
+from anywidth.cost.latency import measure
 from anywidth.elastic import Elastic
-from anywidth.latency import measure
 from anywidth.search.journal import Journal
-from anywidth.search.together import ALONE, Together
-from anywidth.width import Width
+from anywidth.search.processes import ALONE, Together
+from anywidth.space.width import Width
 
 
 def measured(net: Elastic, example: torch.Tensor, *, repeats: int = 10) -> Costs:

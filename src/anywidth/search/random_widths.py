@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from anywidth.budget import Budget, Costs, Kind
+from anywidth.cost.budget import Budget, Costs, Kind
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.search.candidates import Box
 from anywidth.search.front import Front
 from anywidth.search.history import Trial
 from anywidth.search.trials import front_of_trials
-from anywidth.width import Width
+from anywidth.space.width import Width
 
 _TRIES = 100
 

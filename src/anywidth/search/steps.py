@@ -5,9 +5,9 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping
 
-from anywidth.channels.space import ChannelGroup, ChannelSpace
 from anywidth.errors import WidthError
-from anywidth.width import unknown_name
+from anywidth.space.channel_space import ChannelGroup, ChannelSpace
+from anywidth.space.width import unknown_name
 
 
 def quantum(group: ChannelGroup) -> int:

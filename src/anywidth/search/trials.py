@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from anywidth.budget import Budget, Kind
+from anywidth.cost.budget import Budget, Kind
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.search.front import Front, Member, undominated

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
+from anywidth.graph.shared_prefix import Trunk
 from anywidth.train import distributed
 from anywidth.train.checkpoint import Parts
 from anywidth.train.config import FitConfig
@@ -26,8 +27,7 @@ from anywidth.train.sharding import Shards, check_sharding, clip_, modules_to_sh
 from anywidth.train.sparsity import Sparsity
 from anywidth.train.step import Pass, accumulate_, dropouts, narrowest
 from anywidth.train.targets import Target, make
-from anywidth.trunk import Trunk
-from anywidth.view import is_compiled
+from anywidth.views import is_compiled
 
 Batch = Sequence[Any]
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from anywidth.elastic import Elastic
 from anywidth.errors import StatisticsError
-from anywidth.norms import batch_norms
+from anywidth.norms.bank import batch_norms
 from anywidth.train.distributed import total
-from anywidth.view import instead
+from anywidth.views import instead
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from anywidth.elastic import Elastic
 from anywidth.errors import AnywidthError, CheckpointError, MeasurementError, RecipeError
+from anywidth.norms.synchronised import synchronised_
 from anywidth.seeds import generator
 from anywidth.train import checkpoint, distributed
-from anywidth.train.best import Best, Scores
+from anywidth.train.best_epoch import Best, Scores
 from anywidth.train.config import FitConfig, Progress
 from anywidth.train.engine import Engine, Task, new_engine
 from anywidth.train.log import Log
@@ -25,7 +26,6 @@ from anywidth.train.policies import Adaptive, Draw, Widths
 from anywidth.train.schedule import lr_factor
 from anywidth.train.shard_files import load_shards_, remove_other_shards, save_shards
 from anywidth.train.sharding import local
-from anywidth.train.sync_norm import synchronised_
 
 CHECKPOINT = "checkpoint.pt"
 _WIDTHS, _DROPOUT, _TEACHER = 1, 2, 3

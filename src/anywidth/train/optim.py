@@ -9,7 +9,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 
 from anywidth.errors import RecipeError
-from anywidth.width import unknown_name
+from anywidth.space.width import unknown_name
 
 _UNFIT = {"LBFGS": "evaluates the loss several times in a step", "SparseAdam": "takes sparse gradients only"}
 

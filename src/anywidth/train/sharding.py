@@ -24,10 +24,10 @@ from torch.optim import Optimizer
 
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
+from anywidth.space.width import unknown_name
 from anywidth.train import distributed
 from anywidth.train.config import FitConfig
 from anywidth.train.replicas import unsynchronised
-from anywidth.width import unknown_name
 
 _ELEMENTWISE = (
     "sgd", "adamw", "torch:SGD", "torch:Adam", "torch:AdamW", "torch:NAdam", "torch:RAdam", "torch:Adamax", "torch:RMSprop",

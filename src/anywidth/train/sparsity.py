@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from anywidth.channels.build import made_axes
-from anywidth.channels.space import spelled_out
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
+from anywidth.space.channel_space import spelled_out
+from anywidth.tracing.groups import made_axes
 
 _BINS = 40
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from anywidth.elastic import Elastic
+from anywidth.graph.shared_prefix import Once, Trunk
+from anywidth.space.width import Width
 from anywidth.train.policies import Widths
 from anywidth.train.targets import Context, Target, widest
-from anywidth.trunk import Once, Trunk
-from anywidth.view import holding
-from anywidth.width import Width
+from anywidth.views import holding
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.train.lookup import call, find
+from anywidth.train.import_path import call, find
 from anywidth.train.policies.draw import Adaptive, Draw, Widths
 from anywidth.train.policies.joslim import Drawn, Joslim, Proposer
 from anywidth.train.policies.listed import listed

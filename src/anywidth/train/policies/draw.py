@@ -5,8 +5,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from anywidth.channels.space import ChannelSpace
 from anywidth.errors import WidthError
+from anywidth.space.channel_space import ChannelSpace
 
 Widths = Sequence[Hashable]
 """Widths of one step, the widest first: ratios, labels or `Width`s, whatever `Elastic.at` takes."""

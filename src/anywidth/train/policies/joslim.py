@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import torch
 
-from anywidth.channels.space import ChannelSpace
 from anywidth.errors import WidthError
 from anywidth.seeds import generator
+from anywidth.space.channel_space import ChannelSpace
+from anywidth.space.width import Width
 from anywidth.train.policies.draw import Widths
-from anywidth.width import Width
 
 _DRAWN = 20
 

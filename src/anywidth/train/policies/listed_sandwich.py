@@ -5,8 +5,8 @@ from collections.abc import Hashable, Mapping
 import torch
 
 from anywidth.errors import WidthError
+from anywidth.space.width import Width, unknown_name
 from anywidth.train.policies.draw import Draw, Widths
-from anywidth.width import Width, unknown_name
 
 
 def listed_sandwich(

@@ -2,8 +2,8 @@
 
 import torch
 
-from anywidth.channels.space import ChannelSpace
 from anywidth.errors import WidthError
+from anywidth.space.channel_space import ChannelSpace
 from anywidth.train.policies.draw import Draw, Widths, check_range, random_widths
 
 

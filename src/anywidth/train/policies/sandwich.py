@@ -2,7 +2,7 @@
 
 import torch
 
-from anywidth.channels.space import ChannelSpace
+from anywidth.space.channel_space import ChannelSpace
 from anywidth.train.policies.draw import Draw, Widths, check_range, random_widths
 
 

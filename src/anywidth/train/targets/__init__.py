@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from anywidth.train.lookup import call, find
+from anywidth.train.import_path import call, find
 from anywidth.train.targets.alpha import alpha
 from anywidth.train.targets.context import Context, Target
 from anywidth.train.targets.ema import ema

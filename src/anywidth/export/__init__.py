@@ -1,0 +1,1 @@
+"""Stand-alone files of one width, one function for each format."""

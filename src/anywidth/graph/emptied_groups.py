@@ -1,0 +1,181 @@
+"""Groups that pruning left without channels: what they fed is constant, and need not be computed.
+
+A masked network multiplies the scale and shift of every channel of such a group by zero. Here one silent channel stays in
+the group's place, and layers around it that no longer do anything are replaced by their constant output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from anywidth.errors import WidthError
+from anywidth.norms.channel_select import INDEX, selects
+from anywidth.space.channel_space import Axis, ChannelSpace
+from anywidth.space.width import Width
+
+
+class Constant(nn.Module):
+    """A convolution or linear layer of which no input is left: its output is its bias, or zero.
+
+    Args:
+        layer: the layer, of which only the geometry and the bias stay.
+        channels: of the output.
+    """
+
+    def __init__(self, layer: _ConvNd | nn.Linear, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.geometry = None
+        if isinstance(layer, _ConvNd):
+            assert not isinstance(layer.padding, str)
+            self.geometry = tuple(
+                zip(layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=True)
+            )
+        self.bias = layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, any, ...) -> (N, channels, ...) as the layer would shape it."""
+        if self.geometry is None:
+            output = x.new_zeros([*x.shape[:-1], self.channels])
+            return output if self.bias is None else output + self.bias
+        # The formula of torch's convolution, for each spatial dimension: n 32, k 3, s 2, p 1, d 1 -> 16.
+        space = [
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, (k, s, p, d) in zip(x.shape[2:], self.geometry, strict=True)
+        ]
+        output = x.new_zeros([x.shape[0], self.channels, *space])
+        return output if self.bias is None else output + self.bias.reshape(1, -1, *[1] * len(space))
+
+
+def empty_groups(width: Width) -> set[int]:
+    return {i for i, k in enumerate(width.kept) if k == 0}
+
+
+def check_empty(space: ChannelSpace, width: Width) -> None:
+    """Refuse empty groups whose place something else may take.
+
+    Raises:
+        WidthError: a group is empty whose channels the model routes by position.
+    """
+    for i in sorted(empty_groups(width)):
+        if not space.groups[i].permutable:
+            raise WidthError(
+                f"group '{space.groups[i].name}' cannot be empty: the model routes these channels by position, and what comes "
+                "in their place need not be zero. Keep at least one of them."
+            )
+
+
+def with_silent(width: Width) -> Width:
+    """The width with one channel in every empty group."""
+    if not empty_groups(width):
+        return width
+    return dataclasses.replace(width, kept=tuple(max(1, k) for k in width.kept), indices=_filled(width))
+
+
+def _filled(width: Width) -> tuple[tuple[int, ...] | None, ...] | None:
+    if width.indices is None:
+        return None
+    return tuple((0,) if k == 0 else u for k, u in zip(width.kept, width.indices, strict=True))
+
+
+@torch.no_grad()
+def silence_(small: nn.Module, space: ChannelSpace, width: Width) -> None:
+    """Zero the silent channels of a network extracted at `with_silent(width)`, then drop layers that do nothing.
+
+    Args:
+        small: changed in place.
+        space: of the wide network.
+        width: with its empty groups.
+    """
+    empty = empty_groups(width)
+    if not empty:
+        return
+    replaced: dict[str, nn.Module] = {}
+    for path, module in small.named_modules():
+        if selects(module):
+            if _gone(space.axes.get(f"{path}.{INDEX}"), 0, empty):
+                for t in module.parameters(recurse=False):
+                    t[module.get_buffer(INDEX)] = 0
+            continue
+        for name, t in module.named_parameters(recurse=False):
+            _zero_(t, space.axes.get(f"{path}.{name}"), width, empty)
+        axes = space.axes.get(f"{path}.weight")
+        if isinstance(module, _BatchNorm) and _gone(axes, 0, empty):
+            replaced[path] = nn.Identity()
+        elif isinstance(module, _ConvNd | nn.Linear) and _plain(module):
+            if _gone(axes, 0, empty):
+                # One channel, or several where the silent unit has several positions on the axis.
+                silent = Constant(module, module.weight.shape[0])
+                silent.bias = None
+                replaced[path] = silent
+            elif _gone(axes, 1, empty):
+                replaced[path] = Constant(module, module.weight.shape[0])
+    for path, module in replaced.items():
+        small.set_submodule(path, module)
+
+
+def _plain(module: _ConvNd | nn.Linear) -> bool:
+    """Whether its output is known without running it."""
+    if isinstance(module, _ConvNd):
+        return not module.transposed and not isinstance(module.padding, str) and not module._forward_hooks
+    return type(module) is nn.Linear
+
+
+def _gone(axes: Sequence[Axis | None] | None, dim: int, empty: Iterable[int]) -> bool:
+    """Whether all channels along an axis are of empty groups."""
+    axis = axes[dim] if axes is not None and len(axes) > dim else None
+    return axis is not None and all(r.group in empty for r in axis)
+
+
+def _zero_(t: Tensor, axes: Sequence[Axis | None] | None, width: Width, empty: set[int]) -> None:
+    """What makes a silent channel is zero; what reads it may be anything."""
+    axis = axes[0] if axes else None
+    if axis is None or not any(r.group in empty for r in axis):
+        return
+    # Positions of the extracted tensor: an empty group has its one silent unit (unit 0, `each` positions), others the units kept.
+    start = 0
+    for r in axis:
+        if r.group in empty:
+            count = r.each if r.first == 0 else 0
+            t[start : start + count] = 0
+        elif r.group < 0:
+            count = r.positions
+        else:
+            units = width.units(r.group)
+            count = r.each * sum(r.first <= u < r.first + r.count for u in units)
+        start += count
+
+
+def deadened(space: ChannelSpace, width: Width) -> Width:
+    """The width without the channels that feed empty groups only: nothing reads them any more.
+
+    Channels that are routed by position may be read without a weight, and stay.
+    """
+    # a -> b -> c with c empty: all readers of b write into empty groups only, so b is empty too, then a; until nothing changes.
+    empty = empty_groups(width)
+    routed = {i for i, g in enumerate(space.groups) if not g.permutable}
+    while empty:
+        alive: set[int] = set(routed)
+        fed: set[int] = set()
+        for name, axes in space.axes.items():
+            if len(axes) < 2 or not name.endswith("weight"):
+                continue
+            groups = {r.group for r in axes[1] or () if r.group >= 0}
+            fed |= groups
+            if not _gone(axes, 0, empty):
+                alive |= groups
+        unread = fed - alive - empty
+        if not unread:
+            break
+        empty |= unread
+    kept = tuple(0 if i in empty else k for i, k in enumerate(width.kept))
+    indices = width.indices
+    if indices is not None:
+        indices = tuple(() if i in empty else u for i, u in enumerate(indices))
+    return dataclasses.replace(width, kept=kept, indices=indices)

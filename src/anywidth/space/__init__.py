@@ -1,0 +1,1 @@
+"""Pure data about channels: groups, widths, axes, and spaces made of other spaces."""

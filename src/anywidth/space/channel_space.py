@@ -1,0 +1,382 @@
+"""The channel space of a network: its groups, what follows them, and the widths it can take."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from anywidth.errors import WidthError
+from anywidth.space.width import Width, check_multiplier, round_units, unknown_name
+
+Policy = int | Mapping[str, int]
+"""A number for all groups, or group name or glob pattern -> number (later patterns win, 1 where none matches)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelGroup:
+    """Channels that are kept or dropped together, in order.
+
+    Attributes:
+        name: path of the module that makes them.
+        size: number of units; the smallest thing that can go is a unit.
+        unit: channels of one unit on the axis that names the group (64 where whole heads of 64 go, mostly 1).
+        divisor: `uniform` and `sample` round to multiples of this many channels.
+        minimum: the fewest channels kept.
+        permutable: whether channels may be reordered without changing the function.
+        stream: whether outputs of several layers are added in these channels (a residual stream).
+        writers, readers: parameter axes that make and that sum over these channels.
+    """
+
+    name: str
+    size: int
+    unit: int
+    divisor: int
+    minimum: int
+    permutable: bool
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    stream: bool = False
+
+    @property
+    def channels(self) -> int:
+        return self.size * self.unit
+
+    def round(self, share: float) -> int:
+        """Units for a share in (0, 1] of the group."""
+        quantum = max(1, -(-self.divisor // self.unit))
+        minimum = max(1, -(-self.minimum // self.unit))
+        return round_units(
+            self.size * share, size=self.size, quantum=quantum, minimum=min(minimum, self.size)
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """`count` consecutive units of a group from `first` on, each `each` positions wide; group -1 is fixed."""
+
+    group: int
+    first: int
+    count: int
+    each: int
+
+    @property
+    def positions(self) -> int:
+        return self.count * self.each
+
+
+def spelled_out(axis: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
+    """Group and unit of every position along an axis; group -1 where it is fixed."""
+    # Run(0, 0, 2, 2), Run(-1, 0, 1, 3) -> group 0 0 0 0 -1 -1 -1, unit 0 0 1 1 0 0 0.
+    group = np.concatenate([np.full(r.positions, r.group) for r in axis])
+    unit = np.concatenate([np.repeat(r.first + np.arange(r.count), r.each) for r in axis])
+    return group, unit
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size in closed form: `constant + sum of each x (units kept among first..first+count)`."""
+
+    constant: int
+    runs: tuple[Run, ...] = ()
+
+    def at(self, width: Width) -> int:
+        # 3 + Run(group 0, first 0, count 8, each 2) with 5 units kept: 3 + 2 x 5 = 13. A run that starts at unit 4 of the
+        # group has 5 - 4 = 1 of its units kept.
+        total = self.constant
+        for r in self.runs:
+            units = width.units(r.group)
+            if isinstance(units, range):
+                total += r.each * min(max(len(units) - r.first, 0), r.count)
+            else:
+                total += r.each * sum(r.first <= u < r.first + r.count for u in units)
+        return total
+
+
+@dataclass(frozen=True)
+class AttributeRule:
+    """An integer attribute of a module that follows the width."""
+
+    module: str
+    name: str
+    index: int | None
+    size: Size
+
+
+@dataclass(frozen=True)
+class Term:
+    """The product of `sizes`: multiply-adds of one contraction (or elements of one average pool's input)."""
+
+    module: str
+    sizes: tuple[Size, ...]
+    written: tuple[Size, ...]
+    pool: bool
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Channels that stay, and why."""
+
+    tensor: str
+    axis: int
+    channels: int
+    reason: str
+
+
+Axis = tuple[Run, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelSpace:
+    """All channel groups of a network and everything that follows them. Immutable; goes to and from JSON.
+
+    Attributes:
+        groups: the channel groups; a `Width` gives one number to each.
+        axes: parameter or buffer name -> per axis the runs of units along it, None where the axis is fixed.
+        attributes: integer attributes of modules that follow the width.
+        terms: contractions, for the closed-form cost.
+        frozen: what is not elastic, and why.
+        upstream: path of a batch norm -> the groups, by number, whose channels its input depends on, or that it has itself.
+        freeze: names or patterns of what was asked to stay.
+        divisor, minimum: the rounding policies that the groups' own numbers come from.
+        unknown: operations without a rule that touched channels, as "operation in module".
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    axes: Mapping[str, tuple[Axis | None, ...]]
+    attributes: tuple[AttributeRule, ...] = ()
+    terms: tuple[Term, ...] = ()
+    frozen: tuple[Frozen, ...] = ()
+    unknown: tuple[str, ...] = ()
+    upstream: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    freeze: tuple[str, ...] = ()
+    divisor: Policy = 1
+    minimum: Policy = 1
+    _index: dict[str, int] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._index.update({g.name: i for i, g in enumerate(self.groups)})
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(g.name for g in self.groups)
+
+    @cached_property
+    def full(self) -> Width:
+        """The wide network itself."""
+        return Width(names=self.names, kept=tuple(g.size for g in self.groups))
+
+    @cached_property
+    def smallest(self) -> Width:
+        """The fewest channels that every group's minimum allows."""
+        return Width(names=self.names, kept=tuple(g.round(1e-9) for g in self.groups))
+
+    def rounded(self, divisor: Policy, minimum: Policy, *, strict: bool = True) -> ChannelSpace:
+        """The same groups under other rounding policies.
+
+        Args:
+            divisor, minimum: in channels.
+            strict: whether a pattern that matches no group is an error.
+
+        Raises:
+            WidthError: a number below 1, or a pattern that matches nothing.
+        """
+        for policy in (divisor, minimum):
+            for pattern, value in ({"": policy} if isinstance(policy, int) else policy).items():
+                if value < 1:
+                    raise WidthError(
+                        f"rounding policy '{pattern}': {value} counts channels and is at least 1."
+                        if pattern
+                        else f"divisor={divisor}, minimum={minimum}: both count channels and are at least 1."
+                    )
+                if pattern and strict and not any(fnmatch.fnmatchcase(n, pattern) for n in self.names):
+                    raise WidthError(unknown_name("channel group in a rounding policy", pattern, self.names))
+        groups = tuple(
+            replace(g, divisor=_policy(divisor, g.name), minimum=_policy(minimum, g.name))
+            for g in self.groups
+        )
+        return replace(self, groups=groups, divisor=divisor, minimum=minimum)
+
+    def uniform(self, multiplier: float) -> Width:
+        """The same share of every group, rounded by the group's policy.
+
+        Raises:
+            WidthError: outside (0, 1].
+        """
+        share = check_multiplier(multiplier)
+        return Width(names=self.names, kept=tuple(g.round(share) for g in self.groups))
+
+    def width(
+        self,
+        channels: Mapping[str, int | float | Sequence[int]] | Sequence[int],
+        *,
+        default: float | Width = 1.0,
+    ) -> Width:
+        """A width from channels (int), shares (float) or lists of units, per group name or glob pattern.
+
+        Args:
+            channels: later entries win; groups not named take `default`. Or a list with the channels of every group, in
+                the order of `groups`.
+            default: a multiplier or a Width.
+
+        Raises:
+            WidthError: unknown group, or a number the group cannot take.
+        """
+        if not isinstance(channels, Mapping):
+            if len(channels) != len(self.groups):
+                raise WidthError(
+                    f"a list of channels needs one number for each of the {len(self.groups)} channel groups of this network; "
+                    f"got {len(channels)}. print(net.space) shows the groups in their order."
+                )
+            channels = dict(zip(self.names, channels, strict=True))
+        # {"layer1.*": 0.5, "layer1.0.conv1": 48, "fc": [0, 2, 5]}: half of every group of layer1, but 48 channels of one of
+        # them, and three units of fc by number; all other groups as in `default`.
+        base = default if isinstance(default, Width) else self.uniform(default)
+        kept = list(base.kept)
+        indices: list[tuple[int, ...] | None] = list(base.indices or [None] * len(kept))
+        for pattern, value in channels.items():
+            hits = (
+                [self._index[pattern]]
+                if pattern in self._index
+                else [i for i, n in enumerate(self.names) if fnmatch.fnmatchcase(n, pattern)]
+            )
+            if not hits:
+                raise WidthError(
+                    unknown_name("channel group", pattern, self.names) + ". print(net.space) lists them."
+                )
+            for i in hits:
+                kept[i], indices[i] = self._units(self.groups[i], value)
+        unit_lists = tuple(indices) if any(u is not None for u in indices) else None
+        return Width(names=self.names, kept=tuple(kept), indices=unit_lists)
+
+    def _units(
+        self, group: ChannelGroup, value: int | float | Sequence[int]
+    ) -> tuple[int, tuple[int, ...] | None]:
+        if isinstance(value, str | bool):
+            raise WidthError(
+                f"group '{group.name}' cannot have {value!r} channels: give a number, a share or a list of units."
+            )
+        if isinstance(value, float):
+            return group.round(check_multiplier(value)), None
+        if isinstance(value, int | np.integer):
+            units, remainder = divmod(int(value), group.unit)
+            if remainder or not 1 <= units <= group.size:
+                steps = "" if group.unit == 1 else f" in multiples of {group.unit}"
+                raise WidthError(
+                    f"group '{group.name}' cannot have {value} channels: it takes 1 to {group.channels}{steps}."
+                )
+            return units, None
+        indices = tuple(sorted({int(v) for v in value}))
+        if not indices or indices[0] < 0 or indices[-1] >= group.size or len(indices) != len(list(value)):
+            raise WidthError(
+                f"group '{group.name}' cannot keep units {list(value)}: give different numbers from 0 to {group.size - 1}."
+            )
+        return len(indices), None if indices == tuple(range(len(indices))) else indices
+
+    def check(self, width: Width) -> Width:
+        """`width` if it belongs to this space. Groups may be empty, as pruning leaves them; views refuse those.
+
+        Raises:
+            WidthError: other groups, or numbers out of range.
+        """
+        if width.names != self.names:
+            raise WidthError(
+                f"this width has {len(width)} groups of another network; this one has {len(self.groups)}: {self.names[:3]}..."
+            )
+        for g, k in zip(self.groups, width.kept, strict=True):
+            if not 0 <= k <= g.size:
+                raise WidthError(f"group '{g.name}' cannot keep {k} units: it takes 0 to {g.size}.")
+        return width
+
+    def sample(
+        self, generator: torch.Generator, *, low: float = 0.0, high: float = 1.0, uniform: bool = False
+    ) -> Width:
+        """A random width: shares drawn uniformly from [low, high], one per group (or one for all)."""
+        shares = torch.rand(1 if uniform else len(self.groups), generator=generator, dtype=torch.float64)
+        vector = (low + (high - low) * shares).clamp(1e-9, 1.0).tolist()
+        return self.from_vector(vector * len(self.groups) if uniform else vector)
+
+    def from_vector(self, vector: Sequence[float]) -> Width:
+        """A width from one share in [0, 1] per group; 0 is the group's minimum."""
+        if len(vector) != len(self.groups):
+            raise WidthError(
+                f"a width vector of this network has {len(self.groups)} entries, one per group; got {len(vector)}."
+            )
+        shares = [float(v) for v in vector]
+        if any(not 0.0 <= s <= 1.0 for s in shares):
+            raise WidthError(f"entries of a width vector lie in [0, 1]; got {min(shares)} to {max(shares)}.")
+        return Width(
+            names=self.names,
+            kept=tuple(g.round(max(s, 1e-9)) for g, s in zip(self.groups, shares, strict=True)),
+        )
+
+    def to_vector(self, width: Width) -> list[float]:
+        """The share of every group that `width` keeps; `from_vector` gives `width` back if it obeys the rounding."""
+        return [k / g.size for g, k in zip(self.groups, self.check(width).kept, strict=True)]
+
+    def channels(self, width: Width) -> dict[str, int]:
+        """Active channels per group."""
+        return {g.name: k * g.unit for g, k in zip(self.groups, self.check(width).kept, strict=True)}
+
+    def to_json(self) -> str:
+        data = asdict(self)
+        data.pop("_index")
+        return json.dumps(_packed(data), separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> ChannelSpace:
+        d = json.loads(text)
+        return ChannelSpace(
+            groups=tuple(
+                ChannelGroup(**{**g, "writers": tuple(g["writers"]), "readers": tuple(g["readers"])})
+                for g in d["groups"]
+            ),
+            axes={n: tuple(None if a is None else _runs(a) for a in axes) for n, axes in d["axes"].items()},
+            attributes=tuple(
+                AttributeRule(a["module"], a["name"], a["index"], _size(a["size"])) for a in d["attributes"]
+            ),
+            terms=tuple(
+                Term(t["module"], tuple(map(_size, t["sizes"])), tuple(map(_size, t["written"])), t["pool"])
+                for t in d["terms"]
+            ),
+            frozen=tuple(Frozen(**f) for f in d["frozen"]),
+            unknown=tuple(d["unknown"]),
+            upstream={n: tuple(g) for n, g in d.get("upstream", {}).items()},
+            freeze=tuple(d.get("freeze", ())),
+            divisor=d.get("divisor", 1),
+            minimum=d.get("minimum", 1),
+        )
+
+    def __str__(self) -> str:
+        from anywidth.space.printing import show
+
+        return show(self)
+
+
+def _policy(policy: Policy, name: str) -> int:
+    if isinstance(policy, int):
+        return policy
+    return next((v for p, v in reversed(list(policy.items())) if fnmatch.fnmatchcase(name, p)), 1)
+
+
+def _packed(value: Any) -> Any:
+    """Runs as short lists, to keep the JSON small."""
+    if isinstance(value, dict):
+        if value.keys() == {"group", "first", "count", "each"}:
+            return [value["group"], value["first"], value["count"], value["each"]]
+        return {k: _packed(v) for k, v in value.items()}
+    return [_packed(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _runs(rows: Sequence[Sequence[int]]) -> tuple[Run, ...]:
+    return tuple(Run(*row) for row in rows)
+
+
+def _size(d: dict[str, Any]) -> Size:
+    return Size(d["constant"], _runs(d["runs"]))

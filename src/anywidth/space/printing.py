@@ -1,0 +1,32 @@
+"""A channel space as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from anywidth.space.channel_space import ChannelSpace
+
+
+def show(space: ChannelSpace) -> str:
+    """Groups with who writes and reads them; then what is frozen, by reason."""
+    rows = [("group", "units", "x channels", "divisor", "written by", "read by")]
+    for g in space.groups:
+        rows.append(
+            (g.name, str(g.size), str(g.unit), str(g.divisor), _shortened(g.writers), _shortened(g.readers))
+        )
+    widths = [max(len(r[c]) for r in rows) for c in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    reasons = Counter(f.reason for f in space.frozen)
+    if reasons:
+        lines.append("frozen:")
+        for reason, count in reasons.most_common():
+            axes = [f"{f.tensor}[{f.axis}]" for f in space.frozen if f.reason == reason]
+            lines.append(f"  {count} axes: {reason}: {_shortened(axes)}")
+    for name in space.unknown:
+        lines.append(f"  no rule for {name}: the channels it touches are frozen")
+    return "\n".join(lines)
+
+
+def _shortened(names: list[str] | tuple[str, ...], limit: int = 3) -> str:
+    return ", ".join(names[:limit]) + (f" (+{len(names) - limit})" if len(names) > limit else "")

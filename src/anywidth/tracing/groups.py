@@ -1,0 +1,348 @@
+"""From solved label sets to a `ChannelSpace`: groups, the axes that follow them, and why the rest is frozen."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from anywidth.errors import WidthError
+from anywidth.space.channel_space import (
+    AttributeRule,
+    Axis,
+    ChannelGroup,
+    ChannelSpace,
+    Frozen,
+    Policy,
+    Run,
+    Size,
+    Term,
+)
+from anywidth.space.width import unknown_name
+from anywidth.tracing.labels import FIXED, Block, Freeze, Partition
+from anywidth.tracing.solver import Solution, solve
+from anywidth.tracing.symbolic_sizes import DimSize, Form
+from anywidth.tracing.trace import trace
+from anywidth.tracing.trace_state import Walk
+
+_TRIVIAL = {"output of the model", "a kernel keeps its spatial size"}
+
+
+def channel_space(
+    model: nn.Module,
+    example: Any,
+    *,
+    freeze: Sequence[str] = (),
+    divisor: Policy = 1,
+    minimum: Policy = 1,
+) -> ChannelSpace:
+    """Trace `model` on `example` and find its channel groups, without trying them out.
+
+    Raises:
+        TraceError: the model does not run on the example.
+        WidthError: a freeze pattern or a rounding policy that matches nothing.
+    """
+    walk = trace(model, example)
+    return build(walk, frozen_by_name(walk, model, freeze), divisor=divisor, minimum=minimum)
+
+
+def frozen_by_name(
+    walk: Walk, model: nn.Module, patterns: Sequence[str], reason: str = "frozen by name"
+) -> list[Freeze]:
+    """Labels of the channels made by all modules or parameters whose name matches a pattern.
+
+    Layers make the channels of their output; what they read is made elsewhere, and stays elastic.
+
+    Raises:
+        WidthError: a pattern that matches nothing.
+    """
+    freezes = []
+    # "layer1" has to freeze layer1.0.conv1.weight and everything else below it, so a pattern is tried on each prefix
+    # of a tensor's name: layer1, layer1.0, layer1.0.conv1, layer1.0.conv1.weight.
+    names = sorted({b.tensor for b in walk.ledger.blocks if b.tensor is not None})
+    output_axis = made_axes(model)
+    for pattern in patterns:
+        hits = [n for n in names if any(fnmatch.fnmatchcase(prefix, pattern) for prefix in _prefixes(n))]
+        if not hits:
+            raise WidthError(
+                unknown_name("module or parameter", pattern, names) + "; freeze takes names or glob patterns."
+            )
+        matched_blocks = [
+            b for b in walk.ledger.blocks if b.tensor in hits and b.axis == output_axis.get(b.tensor, b.axis)
+        ]
+        if matched_blocks:
+            labels = np.concatenate([np.arange(b.start, b.start + b.size) for b in matched_blocks])
+            freezes.append(Freeze(labels=labels, reason=reason, where=pattern))
+    return freezes
+
+
+def made_axes(model: nn.Module) -> dict[str, int]:
+    """Weights with an input and an output axis -> the output axis."""
+    output_axes = {}
+    for path, m in model.named_modules():
+        prefix = f"{path}." if path else ""
+        if isinstance(m, nn.modules.conv._ConvTransposeNd | nn.Embedding):
+            output_axes[f"{prefix}weight"] = 1
+        elif isinstance(m, nn.modules.conv._ConvNd | nn.Linear | nn.Bilinear):
+            output_axes[f"{prefix}weight"] = 0
+        elif isinstance(m, nn.MultiheadAttention):
+            output_axes |= {
+                f"{prefix}{n}": 0
+                for n in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+            }
+    return output_axes
+
+
+def _prefixes(name: str) -> list[str]:
+    components = name.split(".")
+    return [".".join(components[: i + 1]) for i in range(len(components))]
+
+
+def build(
+    walk: Walk, frozen: Sequence[Freeze] = (), *, divisor: Policy = 1, minimum: Policy = 1
+) -> ChannelSpace:
+    """Solve the walk and describe the result."""
+    solution = solve(walk, frozen)
+    blocks = [b for b in walk.ledger.blocks if b.tensor is not None and b.tensor in walk.used]
+    group_of, rank_of, sizes = _groups(solution, blocks)
+    coder = _Coder(solution, group_of, rank_of)
+    axes = _axes(walk, coder)
+    groups = _named(walk, coder, blocks, sizes)
+    attributes = tuple(
+        AttributeRule(a.module, a.name, a.index, size)
+        for a, form in solution.attributes.items()
+        if (size := coder.size_of_form(form)).runs
+    )
+    terms = tuple(
+        Term(c.module, tuple(map(coder.size, c.sizes)), tuple(map(coder.size, c.written)), c.pool)
+        for c in walk.contractions
+    )
+    unknown = tuple(f"{op} in {module or '<root>'}" for op, module in walk.unknown)
+    space = ChannelSpace(
+        groups=groups,
+        axes=axes,
+        attributes=attributes,
+        terms=terms,
+        unknown=unknown,
+        frozen=_reasons(walk, solution, coder),
+        upstream=_upstream(walk, axes),
+    )
+    return space.rounded(divisor, minimum)
+
+
+def _upstream(walk: Walk, axes: Mapping[str, tuple[Axis | None, ...]]) -> dict[str, tuple[int, ...]]:
+    """Batch norm -> the groups of all tensors that what it normalises depends on, and its own."""
+    groups = {
+        n: {r.group for a in tensor_axes if a is not None for r in a if r.group >= 0}
+        for n, tensor_axes in axes.items()
+    }
+    return {
+        path: tuple(sorted(set().union(*(groups.get(n, set()) for n in names))))
+        for path, names in walk.upstream().items()
+    }
+
+
+def _groups(solution: Solution, blocks: Sequence[Block]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Group and rank of every label set: sets with the same part in the same axes form one group, in order."""
+    # Two label sets belong to one group if the same axes contain them equally often. Each pair (axis, count) gets a
+    # random 64-bit number, and a set sums those of the pairs it is in; equal sums then mean equal membership:
+    #     conv1.weight[0] = 1 2 3 (r1), conv2.weight[1] = 1 2 3 (r2)    1, 2, 3: r1 + r2 -> group 0, ranks 0 1 2
+    #     fc.weight[0] = 7 8 (r3), head.weight[1] = 7 8 (r4)            7, 8:    r3 + r4 -> group 1, ranks 0 1
+    # The order of the random numbers is fixed (seed 0), and so is the order of the groups.
+    name = solution.partition.name
+    rng = np.random.default_rng(0)
+    signature = np.zeros(name.size, np.uint64)
+    axis_counts = np.zeros(name.size, np.int64)
+    for block in blocks:
+        atoms, counts = np.unique(name[block.start : block.start + block.size], return_counts=True)
+        for count in np.unique(counts):
+            recurring = atoms[counts == count]
+            signature[recurring] += rng.integers(0, 2**63, dtype=np.uint64)
+            axis_counts[recurring] += 1
+    signature[FIXED] = 0
+    signature[axis_counts < 2] = 0  # made but never read, or read but never made: nothing follows
+    group_of, rank_of = np.full(name.size, -1), np.zeros(name.size, np.int64)
+    sizes: list[int] = []
+    # `np.unique` sorts by signature, which is random; the first position restores the order of appearance.
+    atoms = np.flatnonzero(signature)
+    _, first_positions, inverse = np.unique(signature[atoms], return_index=True, return_inverse=True)
+    for g in np.argsort(first_positions):
+        members = atoms[inverse == g]
+        if members.size < 2:
+            continue
+        group_of[members], rank_of[members] = len(sizes), np.arange(members.size)
+        sizes.append(members.size)
+    return group_of, rank_of, sizes
+
+
+def _runs(entries: Iterable[tuple[int, int, int]]) -> Axis:
+    """Merge (group, unit, positions) of consecutive units into runs."""
+    # (0, 0, 2) (0, 1, 2) (-1, 0, 3) -> Run(group 0, first 0, count 2, each 2), Run(group -1, first 0, count 1, each 3):
+    # two units of two positions each, then three fixed positions.
+    runs: list[list[int]] = []
+    for g, r, n in entries:
+        current = runs[-1] if runs else None
+        if current and current[0] == g >= 0 and current[3] == n and current[1] + current[2] == r:
+            current[2] += 1
+        else:
+            runs.append([g, r if g >= 0 else 0, 1, n])
+    return tuple(Run(*row) for row in runs)
+
+
+class _Coder:
+    """Label vectors as runs of units."""
+
+    def __init__(self, solution: Solution, group_of: np.ndarray, rank_of: np.ndarray) -> None:
+        self.solution, self.group_of, self.rank_of = solution, group_of, rank_of
+        self._groups, self._ranks = group_of.tolist(), rank_of.tolist()
+        self._known: dict[Any, Any] = {}  # many axes and sizes are the same
+
+    def axis(self, labels: np.ndarray) -> Axis:
+        names = self.solution.partition.name[labels]
+        key = names.tobytes()
+        if key not in self._known:
+            self._known[key] = self._axis(names)
+        return self._known[key]
+
+    def _axis(self, names: np.ndarray) -> Axis:
+        # group 0 0 0 0 -1 -1, rank 0 0 1 1 0 0: cut where either changes -> starts 0, 2, 4, lengths 2, 2, 2.
+        group, rank = self.group_of[names], self.rank_of[names]
+        rank = np.where(group < 0, 0, rank)
+        cut = np.flatnonzero((np.diff(group) != 0) | (np.diff(rank) != 0)) + 1
+        starts = np.concatenate([[0], cut])
+        lengths = np.diff(np.concatenate([starts, [names.size]]))
+        return _runs(zip(group[starts].tolist(), rank[starts].tolist(), lengths.tolist(), strict=True))
+
+    def size_of_form(self, form: Form) -> Size:
+        constant, units = form.constant, {}
+        for atom, c in form.terms.items():
+            g = self._groups[atom]
+            if g < 0:
+                constant += c
+            else:
+                units[g, self._ranks[atom]] = c
+        return Size(constant, _runs((g, r, c) for (g, r), c in sorted(units.items())))
+
+    def size(self, size: int | DimSize) -> Size:
+        if isinstance(size, int):
+            return Size(size)
+        key = tuple(
+            (
+                self.solution.partition.name[v].tobytes(),
+                any(n > 1 for d, n in enumerate(s.shape) if d != size.dim),
+            )
+            for s, v in zip(size.shadows, size.vectors(), strict=True)
+        )
+        if key not in self._known:
+            form = self.solution.form(size)
+            self._known[key] = Size(size.size) if form is None else self.size_of_form(form)
+        return self._known[key]
+
+
+def _axes(walk: Walk, coder: _Coder) -> dict[str, tuple[Axis | None, ...]]:
+    axes: dict[str, list[Axis | None]] = {}
+    for block in walk.ledger.blocks:
+        if block.tensor is None:
+            continue
+        runs = coder.axis(np.arange(block.start, block.start + block.size))
+        slots = axes.setdefault(block.tensor, [])
+        slots += [None] * (block.axis + 1 - len(slots))
+        slots[block.axis] = runs if any(r.group >= 0 for r in runs) else None
+    return {n: tuple(a) for n, a in axes.items() if any(x is not None for x in a)}
+
+
+def _named(
+    walk: Walk, coder: _Coder, blocks: Sequence[Block], sizes: Sequence[int]
+) -> tuple[ChannelGroup, ...]:
+    """Groups, named after the first module that makes them."""
+    # Modules come in the order in which they ran, so that a group is named after the layer that writes it first.
+    # The unit is measured on the axis that names the group: 64 labels of 4 sets on a weight are 16 channels a unit.
+    writers: list[list[str]] = [[] for _ in sizes]
+    readers: list[list[str]] = [[] for _ in sizes]
+    unit = [0] * len(sizes)
+    order: dict[str, int] = {}
+    for m in walk.contractions:
+        order.setdefault(m.module, len(order))
+    for block in sorted(blocks, key=lambda b: order.get((b.tensor or "").rpartition(".")[0], len(order))):
+        names = coder.solution.partition.name[block.start : block.start + block.size]
+        owners, counts = np.unique(coder.group_of[names], return_counts=True)
+        for g, n in zip(owners.tolist(), counts.tolist(), strict=True):
+            if g < 0:
+                continue
+            tensor = block.tensor or ""
+            makes = block.axis == 0
+            (writers if makes else readers)[g].append(tensor.rpartition(".")[0] or tensor)
+            if (makes and unit[g] == 0 and tensor.endswith("weight")) or (
+                unit[g] == 0 and len(writers[g]) > 1
+            ):
+                unit[g] = max(1, n // sizes[g])
+    fixed_order = _holding(coder, walk.ledger.ordered, len(sizes))
+    streams = _holding(coder, walk.ledger.summed, len(sizes))
+    groups, taken = [], set()
+    for g, size in enumerate(sizes):
+        makes, reads = tuple(dict.fromkeys(writers[g])), tuple(dict.fromkeys(readers[g]))
+        base = (makes or reads)[0] or "<root>"
+        name, k = base, 2
+        while name in taken:
+            name, k = f"{base}#{k}", k + 1
+        taken.add(name)
+        groups.append(
+            ChannelGroup(
+                name=name,
+                size=size,
+                unit=max(1, unit[g]),
+                divisor=1,
+                minimum=1,
+                permutable=not bool(fixed_order[g]),
+                stream=bool(streams[g]),
+                writers=makes,
+                readers=reads,
+            )
+        )
+    return tuple(groups)
+
+
+def _holding(coder: _Coder, label_vectors: Iterable[np.ndarray], count: int) -> np.ndarray:
+    """Which groups hold any of these labels."""
+    holds = np.zeros(count, bool)
+    for labels in label_vectors:
+        owners = coder.group_of[coder.solution.partition.name[labels]]
+        holds[owners[owners >= 0]] = True
+    return holds
+
+
+def _reasons(walk: Walk, solution: Solution, coder: _Coder) -> tuple[Frozen, ...]:
+    """For every fixed channel axis of a weight, the first event that fixed it."""
+    # The partition of the solution cannot tell causes apart: all that is fixed is one set there, that of label 0. So the
+    # equalities are merged again without those to label 0, and every set takes the earliest freeze that touched it.
+    partition = Partition(walk.ledger.count)
+    free = [(a[k], b[k]) for a, b in walk.ledger.pairs if (k := (a != FIXED) & (b != FIXED)).any()]
+    if free:
+        partition.merge(np.concatenate([a for a, _ in free]), np.concatenate([b for _, b in free]))
+    freeze_index = np.full(walk.ledger.count, -1)
+    for i in range(len(solution.freezes) - 1, -1, -1):
+        freeze_index[partition.name[solution.freezes[i].labels]] = i
+    reasons = []
+    for block in walk.ledger.blocks:
+        if block.tensor is None or block.axis > 1:
+            continue
+        names = np.arange(block.start, block.start + block.size)
+        fixed = names[coder.group_of[solution.partition.name[names]] < 0]
+        if not fixed.size:
+            continue
+        causes = freeze_index[partition.name[fixed]]
+        cause = solution.freezes[int(causes.max())] if causes.max() >= 0 else None
+        reason = f"{cause.reason} ({cause.where})" if cause else _default_reason(solution, fixed)
+        if cause is None or cause.reason not in _TRIVIAL:
+            reasons.append(Frozen(block.tensor, block.axis, int(fixed.size), reason))
+    return tuple(reasons)
+
+
+def _default_reason(solution: Solution, labels: np.ndarray) -> str:
+    names = solution.partition.name[labels]
+    if (names == FIXED).all():
+        return "tied to a size that is fixed"
+    return "nothing else follows it" if np.unique(names).size > 1 else "a single unit"

@@ -1,0 +1,148 @@
+"""One table: ATen operation -> what it does to channel labels.
+
+A rule is `rule(walk, func, args, kwargs, out)`, called after the operation ran; it reads the shadows of the inputs,
+writes those of the outputs, and tells the ledger which labels are equal. Operations are ATen's, so that einsum,
+attention, GLU and everything else composite arrives here already taken apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from anywidth.tracing.labels import varying
+from anywidth.tracing.rules.contraction import addmm, attention, bmm, convolution, matvec
+from anywidth.tracing.rules.movement import (
+    as_strided,
+    cat,
+    complex_view,
+    copy_into,
+    embedding,
+    fourier,
+    glu,
+    index,
+    index_along,
+    index_put,
+    move,
+    move_as_float,
+    pad,
+    pixel_shuffle,
+    roll,
+    same,
+    scan,
+    select,
+    shuffle,
+    slice_,
+    sort,
+    stack,
+)
+from anywidth.tracing.rules.norm import batch_norm, group_norm, layer_norm, weight_norm
+from anywidth.tracing.rules.reduction import col2im, im2col, mean, pointwise, reduce, spatial
+from anywidth.tracing.trace_state import Walk, outputs
+
+aten = torch.ops.aten
+Rule = Callable[[Walk, Any, Sequence[Any], dict[str, Any], Any], None]
+
+
+def roi_pool(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    walk.set(outputs(out)[0], [s for s in walk.shadows(args[0]) if varying(s) == [1]])
+
+
+def blank_like(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    walk.set(out, walk.shadows(args[0]))
+
+
+def nothing(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """No channels come out (fresh tensors, sizes, comparisons of indices)."""
+
+
+# Shapes in rules: a tensor (N, C, H, W) whose channels are elastic has the shadow (1, C, 1, 1). `permute`, `reshape` and
+# others of the first line are applied to that shadow, expanded to the full shape, and what comes out is the new shadow.
+_TABLE: dict[Rule, str] = {
+    move: "view _unsafe_view reshape permute transpose t expand squeeze unsqueeze repeat "
+    "unfold flip movedim diagonal split split_with_sizes unsafe_split unsafe_split_with_sizes chunk _reshape_alias "
+    "tril triu rot90 swapaxes",
+    move_as_float: "pixel_unshuffle",
+    pixel_shuffle: "pixel_shuffle",
+    shuffle: "channel_shuffle native_channel_shuffle",
+    scan: "cumsum cumprod logcumsumexp cummax cummin",
+    sort: "sort argsort",
+    weight_norm: "_weight_norm_interface",
+    fourier: "_fft_r2c _fft_c2r _fft_c2c",
+    complex_view: "view_as_real view_as_complex",
+    pointwise: "_prelu_kernel prelu",
+    as_strided: "as_strided",
+    slice_: "slice",
+    select: "select unbind",
+    glu: "glu",
+    index: "index _unsafe_index",
+    index_along: "index_select gather scatter scatter_add index_add index_copy scatter_ index_add_ index_fill_ topk",
+    roll: "roll",
+    embedding: "embedding",
+    pad: "constant_pad_nd",
+    cat: "cat concat",
+    stack: "stack",
+    copy_into: "copy_ copy",
+    index_put: "index_put index_put_ _index_put_impl_",
+    same: "log_sigmoid_forward hardswish hardsigmoid hardtanh relu6 silu mish gelu elu celu selu leaky_relu softplus clone alias detach contiguous lift_fresh _softmax _log_softmax softmax log_softmax native_dropout _to_copy _conj "
+    "_safe_softmax bernoulli bernoulli_ normal_ uniform_ fill_ zero_ dropout clamp masked_fill masked_fill_ "
+    "_fake_quantize_learnable_per_tensor_affine",
+    reduce: "sum amax amin var std var_mean std_mean max min argmax argmin prod any all logsumexp linalg_vector_norm norm "
+    "median count_nonzero",
+    mean: "mean",
+    spatial(
+        1
+    ): "avg_pool1d max_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_linear1d upsample_nearest1d reflection_pad1d "
+    "replication_pad1d max_pool1d_with_indices",
+    spatial(
+        2
+    ): "avg_pool2d max_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d "
+    "upsample_bilinear2d upsample_nearest2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
+    "reflection_pad2d replication_pad2d grid_sampler_2d _upsample_nearest_exact2d",
+    spatial(
+        3
+    ): "avg_pool3d max_pool3d max_pool3d_with_indices _adaptive_avg_pool3d adaptive_avg_pool3d upsample_trilinear3d "
+    "upsample_nearest3d reflection_pad3d replication_pad3d adaptive_max_pool3d",
+    im2col: "im2col",
+    col2im: "col2im",
+    batch_norm: "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
+    "_batch_norm_with_update _batch_norm_no_update miopen_batch_norm",
+    layer_norm: "native_layer_norm",
+    group_norm: "native_group_norm",
+    bmm: "mm bmm",
+    addmm: "addmm baddbmm",
+    matvec: "mv",
+    convolution: "convolution _convolution cudnn_convolution mkldnn_convolution",
+    attention: "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu",
+    blank_like: "zeros_like ones_like empty_like full_like rand_like randn_like bernoulli.p",
+    nothing: "arange linspace zeros ones empty full eye rand randn new_zeros new_empty new_ones new_full scalar_tensor "
+    "_local_scalar_dense nonzero unique _unique2 bucketize meshgrid randint randperm empty_strided new_empty_strided "
+    "item is_nonzero equal _assert_async tensor sym_size",
+    roi_pool: "roi_align roi_pool ps_roi_align deform_conv2d",
+}
+RULES: dict[str, Rule] = {name: rule for rule, names in _TABLE.items() for name in names.split()}
+
+
+def rule_for(func: Any) -> Rule | None:
+    """The rule of an ATen overload; None if there is none."""
+    name = func._schema.name.split("::")[-1]
+    if name in RULES:
+        return RULES[name]
+    if name == "_fused_rms_norm":
+        return layer_norm
+    if torch.Tag.pointwise in func.tags:
+        return pointwise
+    if name.endswith("_") and not name.endswith("__"):
+        return _in_place(name[:-1])
+    return None
+
+
+def _in_place(name: str) -> Rule | None:
+    """The rule of the operation that an in-place one is a form of; not all in-place forms carry their tags."""
+    if name in RULES:
+        return RULES[name]
+    packet = getattr(aten, name, None)
+    overloads = [getattr(packet, o) for o in packet.overloads()] if packet is not None else []
+    return pointwise if any(torch.Tag.pointwise in o.tags for o in overloads) else None

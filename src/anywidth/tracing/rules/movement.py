@@ -1,0 +1,328 @@
+"""Movement: the same operation on the labels; and picking, joining, writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anywidth.tracing.labels import compact, varying
+from anywidth.tracing.trace_state import Walk, outputs
+
+aten = torch.ops.aten
+# Labels need not be as contiguous as the elements they follow.
+_RESHAPES = {aten.view.default, aten._unsafe_view.default, aten._reshape_alias.default}
+
+
+def spread(shadow: Tensor, like: Tensor) -> Tensor:
+    return shadow.expand(like.shape)
+
+
+def move(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    # permute(0, 2, 3, 1) on (N, C, H, W): shadow (1, C, 1, 1), expanded (N, C, H, W), moved (N, H, W, C), compact (1, 1, 1, C).
+    source = args[0]
+    results: list[list[Tensor]] = [[] for _ in outputs(out)]
+    for shadow in walk.shadows(source):
+        full = spread(shadow, source)
+        moved = full.reshape(out.shape) if func in _RESHAPES else func(full, *args[1:], **kwargs)
+        for slot, t in zip(results, outputs(moved), strict=True):
+            label = compact(t)
+            if label is not None:
+                slot.append(label)
+    for t, shadows in zip(outputs(out), results, strict=True):
+        walk.set(t, shadows)
+
+
+def move_as_float(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Movement whose kernels know floating point only; labels are far below 2^53."""
+    shadows = []
+    for shadow in walk.shadows(args[0]):
+        moved = func(spread(shadow, args[0]).double(), *args[1:], **kwargs)
+        label = compact(moved.long())
+        if label is not None:
+            shadows.append(label)
+    walk.set(out, shadows)
+
+
+def same(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Labels stay (copies, softmax, cumulative sums); a dimension whose size changes keeps no channels."""
+    source = args[0]
+    for t in outputs(out):
+        if t.ndim != source.ndim:
+            walk.freeze(walk.shadows(source), "a transform to another shape")
+            continue
+        walk.set(
+            t,
+            without(walk, walk.shadows(source), {d for d in range(t.ndim) if t.shape[d] != source.shape[d]}),
+        )
+
+
+def without(walk: Walk, shadows: Sequence[Tensor], dims: Iterable[int]) -> list[Tensor]:
+    """Shadows after an operation that mixes what lies along `dims`: those dimensions keep their size."""
+    kept = []
+    for s in shadows:
+        for d in dims:
+            if s.shape[d] > 1:
+                walk.ledger.rigid(s, d, "mixed along the channels", walk.where)
+                s = s.narrow(d, 0, 1)
+        kept.append(s)
+    return kept
+
+
+def scan(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Running sums: along channels they depend on their order."""
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % max(args[0].ndim, 1)
+    for s in walk.shadows(args[0]):
+        if s.shape[dim] > 1:
+            walk.ledger.ordered.append(s.numpy().ravel())
+    for t in outputs(out):
+        walk.set(t, walk.shadows(args[0]))
+
+
+def sort(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Sorting by value mixes channels, so the sorted dimension keeps its size."""
+    source = args[0]
+    dims = [a for a in args[1:] if isinstance(a, int) and not isinstance(a, bool)] or [kwargs.get("dim", -1)]
+    for t in outputs(out):
+        walk.set(t, without(walk, walk.shadows(source), [dims[0] % max(source.ndim, 1)]))
+
+
+def fourier(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    walk.set(out, without(walk, walk.shadows(args[0]), [d % args[0].ndim for d in args[1]]))
+
+
+def complex_view(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Real and imaginary parts as a last dimension of size 2, or back."""
+    if out.ndim > args[0].ndim:
+        walk.set(out, [s.unsqueeze(-1) for s in walk.shadows(args[0])])
+    else:
+        walk.set(out, [s.squeeze(-1) for s in without(walk, walk.shadows(args[0]), [args[0].ndim - 1])])
+
+
+def shuffle(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Channels dealt out in groups: every group loses the same ones."""
+    # Labels 1..6 with 2 groups: the table [[1, 2, 3], [4, 5, 6]] says 1 = 4, 2 = 5, 3 = 6; shuffled they are 1 4 2 5 3 6.
+    for s in walk.shadows(args[0]):
+        if s.shape[1] > 1:
+            table = s.movedim(1, 0).reshape(args[1], s.shape[1] // args[1], -1)
+            walk.ledger.equate(table, table[:1])
+    move(walk, func, args, kwargs, out)
+
+
+def pixel_shuffle(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """(N, C r r, H, W) -> (N, C, H r, W r): the r r channels of an output channel go together."""
+    # Factor 2, labels 1..8: the table [[1, 2, 3, 4], [5, 6, 7, 8]], rows as wholes; output channels carry 1 and 5.
+    each = args[1] ** 2
+    shadows = []
+    for s in walk.shadows(args[0]):
+        dim = args[0].ndim - 3
+        if s.shape[dim] > 1:
+            table = s.unflatten(dim, (-1, each))
+            walk.ledger.equate(table, table.narrow(dim + 1, 0, 1))
+            s = table.select(dim + 1, 0)
+        shadows.append(s)
+    walk.set(out, without(walk, shadows, [args[0].ndim - 2, args[0].ndim - 1]))
+
+
+def as_strided(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Pooling to 1x1 restrides its result in place; any other use of strides is opaque."""
+    if tuple(args[1]) == tuple(args[0].shape):
+        walk.set(out, walk.shadows(args[0]))
+    else:
+        walk.freeze(walk.shadows(args[0]), "raw strides")
+
+
+def slice_(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    step = args[4] if len(args) > 4 else kwargs.get("step", 1)
+    if step != 1:
+        dim = (args[1] if len(args) > 1 else 0) % args[0].ndim
+        for shadow in walk.shadows(args[0]):
+            walk.ledger.rigid(shadow, dim, "every n-th channel is taken", walk.where)
+    move(walk, func, args, kwargs, out)
+
+
+def select(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Entries taken one by one: their number is written in the code."""
+    dim = (args[1] if len(args) > 1 else 0) % args[0].ndim
+    for shadow in walk.shadows(args[0]):
+        walk.ledger.rigid(shadow, dim, "single channels are picked by number", walk.where)
+    move(walk, func, args, kwargs, out)
+
+
+def glu(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """The first half times the gated second half: both lose the same channels."""
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % args[0].ndim
+    halves = []
+    for s in walk.shadows(args[0]):
+        if s.shape[dim] > 1:
+            values, gates = s.chunk(2, dim)
+            walk.ledger.equate(values, gates)
+            s = values
+        halves.append(s)
+    walk.set(out, halves)
+
+
+def index(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    source, indices = args[0], args[1]
+    dim = 0
+    touched: set[int] = set()
+    for ix in indices:
+        step = ix.ndim if ix is not None and ix.dtype == torch.bool else 1
+        if ix is not None:
+            touched |= set(range(dim, dim + step))
+        dim += step
+    for shadow in walk.shadows(source):
+        for d in touched:
+            walk.ledger.rigid(shadow, d, "channels are indexed by a stored table", walk.where)
+    move(walk, func, args, kwargs, out)
+
+
+def index_along(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    dim = args[1] % max(args[0].ndim, 1)
+    if func is aten.index_select.default and walk.shadows(args[2]):
+        selection(walk, args[0], dim, args[2], out)
+        return
+    for shadow in walk.shadows(args[0]):
+        walk.ledger.rigid(shadow, dim, "channels are indexed by a stored table", walk.where)
+    if func in (aten.gather.default, aten.index_select.default):
+        move(walk, func, args, kwargs, out)
+
+
+def selection(walk: Walk, source: Tensor, dim: int, indices: Tensor, out: Tensor) -> None:
+    """A buffer says which channels are read: its entries are channels of their own, what they point at stays."""
+    kept = []
+    for s in walk.shadows(source):
+        if s.shape[dim] > 1:
+            walk.ledger.rigid(s, dim, "read through a selection", walk.where)
+        else:
+            kept.append(s)
+    shape = [indices.numel() if d == dim else 1 for d in range(out.ndim)]
+    walk.set(out, [*kept, *(s.reshape(shape) for s in walk.shadows(indices))])
+
+
+def roll(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    dims = args[2] if len(args) > 2 else kwargs.get("dims", [])
+    for shadow in walk.shadows(args[0]):
+        for d in dims or range(args[0].ndim):
+            walk.ledger.rigid(shadow, d % args[0].ndim, "channels are rolled by a fixed amount", walk.where)
+    move(walk, func, args, kwargs, out)
+
+
+def embedding(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    weight, ids = args[0], args[1]
+    kept = []
+    for shadow in walk.shadows(weight):
+        walk.ledger.rigid(shadow, 0, "the entries of an embedding are addressed by number", walk.where)
+        if shadow.shape[1] > 1:
+            kept.append(shadow[:1].reshape([1] * ids.ndim + [-1]))
+    walk.set(out, kept)
+
+
+def pad(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """New positions along a channel dimension have label 0: they are always there."""
+    source, widths = args[0], args[1]
+    shadows = []
+    for shadow in walk.shadows(source):
+        full: list[int] = []
+        for k in range(len(widths) // 2):
+            along = shadow.shape[source.ndim - 1 - k] > 1
+            full += [widths[2 * k], widths[2 * k + 1]] if along else [0, 0]
+        if any(w < 0 for w in full):
+            walk.freeze([shadow], "channels are cut by a fixed amount")
+        shadows.append(aten.constant_pad_nd.default(shadow, full, 0))
+    walk.set(out, shadows)
+
+
+def cat(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    tensors = [t for t in args[0] if t.shape != (0,)]
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.ndim
+    walk.set(out, joined(walk, tensors, dim))
+
+
+def joined(walk: Walk, tensors: Sequence[Tensor], dim: int) -> list[Tensor]:
+    # cat([x (N, 3), y (N, 2)], 1), x with labels 4 5 6, y without: `along` [(1, 3), None] -> (1, 5) with 4 5 6 0 0.
+    # Shadows across `dim` (labels along N, say) belong to all tensors, and are merged into one in `beside`.
+    along: list[Tensor | None] = []
+    beside: list[Tensor] = []
+    cross_shadows: list[list[Tensor]] = []
+    for t in tensors:
+        along_dim = [s for s in walk.shadows(t) if s.shape[dim] > 1]
+        if len(along_dim) > 1:
+            walk.freeze(along_dim[1:], "two channel axes share one dimension")
+        along.append(along_dim[0] if along_dim else None)
+        cross_shadows.append([s for s in walk.shadows(t) if s.shape[dim] == 1])
+    if any(cross_shadows):
+        beside = cross_shadows[0]
+        for t, tensor_shadows in zip(tensors[1:], cross_shadows[1:], strict=True):
+            flat = [1 if d == dim else n for d, n in enumerate(t.shape)]
+            beside = walk.together(beside, flat, tensor_shadows, flat)
+    if all(s is None for s in along):
+        return beside
+    width = max(len(varying(s)) for s in along if s is not None)
+    shape = [1] * tensors[0].ndim
+    if width > 1:
+        for s in along:
+            shape = (
+                [max(a, b) if d != dim else 1 for d, (a, b) in enumerate(zip(shape, s.shape, strict=True))]
+                if s is not None
+                else shape
+            )
+    spelled_out = []
+    for t, s in zip(tensors, along, strict=True):
+        s = torch.zeros([1] * t.ndim, dtype=torch.int64) if s is None else s
+        spelled_out.append(s.expand([t.shape[dim] if d == dim else n for d, n in enumerate(shape)]))
+    joined_labels = torch.cat(spelled_out, dim)
+    if width > 1:
+        walk.table(joined_labels)
+    return [*beside, joined_labels]
+
+
+def stack(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.ndim
+    combined: list[Tensor] = []
+    shape = [1 if d == dim else n for d, n in enumerate(out.shape)]
+    for i, t in enumerate(args[0]):
+        unsqueezed = [s.unsqueeze(dim) for s in walk.shadows(t)]
+        combined = unsqueezed if i == 0 else walk.together(combined, shape, unsqueezed, shape)
+    walk.set(out, combined)
+
+
+def copy_into(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """A write into a tensor: what was there and what comes must agree."""
+    target, source = args[0], args[1]
+    before = walk.shadows(target)
+    if not before and walk.is_blank(target):
+        walk.set(
+            target, [s.reshape([1] * (target.ndim - s.ndim) + list(s.shape)) for s in walk.shadows(source)]
+        )
+        return
+    walk.set(target, walk.elementwise([target, source], target.shape))
+
+
+def index_put(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Rows written by number; the other dimensions of target and values are the same channels."""
+    # cache[rows, cols] = values: target (R, S, C), values (L, C), out (R, S, C). Dimensions 0 and 1 are addressed by number;
+    # a shadow (1, C) of the values becomes (1, 1, C) and meets that of the target.
+    target, indices, values = args[:3]
+    rows = len(indices)
+    # torch strips leading dimensions of size 1 from what is assigned; they are put back here.
+    missing = target.ndim - rows + 1 - values.ndim
+    if any(i is None for i in indices) or missing < 0:
+        walk.freeze([*walk.shadows(target), *walk.shadows(values)], "written by number in several dimensions")
+        return
+    for s in walk.shadows(target):
+        for d in range(rows):
+            walk.ledger.rigid(s, d, "channels are written by number", walk.where)
+    lead = [1] * rows
+    shape = [1] * missing + list(values.shape)
+    value_shadows = [s.reshape([1] * missing + list(s.shape)) for s in walk.shadows(values)]
+    target_shadows = [s for s in walk.shadows(target) if not any(s.shape[d] > 1 for d in range(rows))]
+    row_shadows = [s.reshape(lead + list(s.shape[1:])) for s in value_shadows if s.shape[0] == 1]
+    if not target_shadows and walk.is_blank(target):
+        walk.set(out, row_shadows)
+        return
+    walk.set(
+        out, walk.together(target_shadows, (*lead, *target.shape[rows:]), row_shadows, (*lead, *shape[1:]))
+    )

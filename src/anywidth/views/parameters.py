@@ -1,0 +1,177 @@
+"""What a user gets who asks a view for a parameter: a part of the wide tensor, in the graph.
+
+A forward reads plain tensors. Code around it, that lists, writes or inspects parameters, gets these: no leaves, so that no
+optimiser takes them; with the wide tensor's gradient; and what is written to them reaches the wide network also where the
+active channels are no slice, but a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from anywidth.errors import ViewError
+from anywidth.views.slices import Slice
+
+
+class ViewParameter(Tensor):
+    """A parameter of a view. Its `grad` is the active part of the wide parameter's."""
+
+    __torch_function__: Any = torch._C._disabled_torch_function_impl  # as nn.Parameter's: plain results
+    _is_param = True  # isinstance(t, nn.Parameter)
+
+    _wide: Tensor
+    _active: Slice | None
+    _state: tuple[Any, ...]  # of the wide tensor, when this part was taken
+
+    @property
+    def grad(self) -> Tensor | None:
+        gradient = self._wide.grad
+        return gradient if gradient is None or self._active is None else _taken(gradient, self._active)
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            raise ViewError(
+                "the gradient of a view's parameter is a part of the wide parameter's; set that one (net.model)."
+            )
+        self._wide.grad = None
+
+    @property
+    def data(self) -> Tensor:
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        with torch.no_grad():
+            self.copy_(value)
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._wide.requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> NoReturn:
+        raise ViewError(
+            "a view's parameters cannot be frozen or unfrozen: they are parts of the wide network's. Freeze those (net.model), run the "
+            "view under torch.no_grad(), or take a copy: net.extract(width)."
+        )
+
+    def register_hook(self, hook: Any) -> NoReturn:
+        raise ViewError(
+            "a hook on a view's parameter would never run: every read of it is a new part of the wide parameter. Register the hook on that "
+            "one (net.model)."
+        )
+
+
+class WriteThrough(ViewParameter):
+    """A gathered part of a wide tensor. In-place changes, also through `data`, `detach()` and slices, are written to the wide
+    tensor at once.
+    """
+
+    _copy: Tensor
+    _seen: int
+
+    def detach(self) -> Tensor:
+        with torch._C.DisableTorchFunctionSubclass():
+            return _attached(Tensor.detach(self), self._wide, self._active, self._copy)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            out = func(*args, **(kwargs or {}))
+            gathered = list(_gathered((args, kwargs)))
+            # An in-place operation bumps the version that all aliases of the copy share: `t.data.mul_(2)` and `t[0].zero_()`
+            # are seen here as well as `t.mul_(2)`.
+            for t in gathered:
+                if t._version != t._seen:
+                    t._seen = t._version
+                    _write(t)
+            if func is not _BASE and _is_plain(out):
+                for t in gathered:
+                    if out.untyped_storage()._cdata == t.untyped_storage()._cdata:
+                        return _attached(out, t._wide, t._active, t._copy)
+            return out
+
+
+_BASE = vars(torch._C.TensorBase)["_base"].__get__  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, Tensor) and not isinstance(value, WriteThrough) and value.layout is torch.strided
+
+
+@torch.no_grad()
+def _write(t: WriteThrough) -> None:
+    assert t._active is not None
+    t._active.cut.write_(t._wide.detach(), t._copy)
+
+
+def _attached(t: Tensor, wide_tensor: Tensor, active: Slice | None, copy: Tensor) -> WriteThrough:
+    attached = t.as_subclass(WriteThrough)
+    attached._wide, attached._active, attached._copy, attached._seen = (
+        wide_tensor,
+        active,
+        copy,
+        attached._version,
+    )
+    return attached
+
+
+def _gathered(value: Any) -> Iterator[WriteThrough]:
+    if isinstance(value, WriteThrough):
+        yield value
+    elif isinstance(value, list | tuple):
+        for v in value:
+            yield from _gathered(v)
+    elif isinstance(value, dict):
+        yield from _gathered(list(value.values()))
+
+
+def _taken(t: Tensor, active: Slice) -> Tensor:
+    """A part of a tensor without a graph, through which that tensor can be written."""
+    copy = active.take(t)
+    if active.aliases:
+        return copy
+    with torch._C.DisableTorchFunctionSubclass():
+        return _attached(copy, t, active, copy.detach())
+
+
+def state_of(wide_tensor: Tensor) -> tuple[Any, ...]:
+    """What must be the same for a part that was taken to be the part that would be taken now."""
+    version = None if wide_tensor.is_inference() else wide_tensor._version
+    return (
+        version,
+        wide_tensor.data_ptr(),
+        wide_tensor.dtype,
+        wide_tensor.device,
+        wide_tensor.requires_grad,
+        torch.is_inference_mode_enabled(),
+    )
+
+
+def plain(t: Tensor) -> Tensor:
+    """A copy without a graph that knows nothing of the wide tensor."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return Tensor.detach(t).as_subclass(Tensor).clone(memory_format=torch.contiguous_format)
+
+
+def handed_out(wide_tensor: Tensor, active: Slice | None) -> Tensor:
+    """The active part of a wide tensor, all of it if `part` is None, for code outside of a forward."""
+    if active is not None and not active.aliases:
+        t = active.take(wide_tensor)
+        with torch._C.DisableTorchFunctionSubclass():
+            t = _attached(t, wide_tensor, active, t.detach())
+    else:
+        t = (wide_tensor.view_as(wide_tensor) if active is None else active.take(wide_tensor)).as_subclass(
+            ViewParameter
+        )
+        t._wide, t._active = wide_tensor, active
+    t._state = state_of(wide_tensor)
+    return t
