@@ -19,20 +19,20 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map_only
 
+from anywidth.channel_select import has_index
 from anywidth.cost.closed_form import Convention, CostModel, TensorShapes, kept_rows, parameter_shapes
 from anywidth.errors import CheckpointError, StatisticsError, TraceError, WidthError
 from anywidth.graph.emptied_groups import check_empty, empty_groups, silence_, with_silent
-from anywidth.graph.shared_prefix import Trunk
+from anywidth.graph.shared_prefix import Once, Trunk
 from anywidth.norms.bank import NormBank, NormPolicy
 from anywidth.norms.calibration import collect_
-from anywidth.norms.channel_select import has_index
 from anywidth.norms.constant_norms import as_constants_, keep_frozen
 from anywidth.norms.stream_selection import fed_by, reading_subsets
 from anywidth.space.channel_space import ChannelSpace, Policy
 from anywidth.space.width import Width, check_label, unknown_name
-from anywidth.tracing.trial_runs import probed_space
 from anywidth.views import Blueprint, NormKind, PackStore, baseline, compile_, standalone
 from anywidth.views.model_signature import ModelForward
+from anywidth.views.trial_runs import probed_space
 
 _VIEWS_KEPT, _COSTS_KEPT = 64, 4096
 _WIDTHS = "widths"  # in a state dict
@@ -401,11 +401,11 @@ class Elastic(nn.Module):
                     self.list_width_(w if isinstance(w, Hashable) else repr(w), w)
             device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
             views = [partial(self.at, w) for w in requested]
-            shared_trunk = None if trunk is None else Trunk(self.space, self.norms.policy, trunk)
+            shared_run = None if trunk is None else partial(Once, Trunk(self.space, self.norms.policy, trunk))
             full = [self.width(w) for w in requested]
             with self.norms.measuring():
                 batch_count = collect_(
-                    views, loader, batches, device=device, total=total, trunk=shared_trunk, widths=full
+                    views, loader, batches, device=device, total=total, shared_run=shared_run, widths=full
                 )
             if batch_count == 0:
                 raise StatisticsError(

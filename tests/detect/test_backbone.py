@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from detector_cases import WIDTHS, shaken_
 from torch import nn
 from torchvision import models as tv
 from torchvision.models import detection
@@ -14,6 +13,7 @@ from anywidth.interop import slimmable_networks
 from anywidth.models import ResNet
 from anywidth.models.detectors import detector
 from anywidth.norms.bank import NormPolicy, batch_norms
+from detector_cases import WIDTHS, shaken_
 
 X = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 

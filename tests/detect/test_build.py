@@ -7,6 +7,15 @@ import sys
 
 import pytest
 import torch
+from torch import nn
+from torchvision.models import detection
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
+
+from anywidth.detect import DETECTORS, elastic_detector, groups_of, list_parts_
+from anywidth.errors import OrdinaryWeightsWarning, WidthError
+from anywidth.models.detectors import detector
+from anywidth.norms.bank import batch_norms
 from detector_cases import (
     WIDTHS,
     assert_same,
@@ -18,15 +27,6 @@ from detector_cases import (
     small,
     total,
 )
-from torch import nn
-from torchvision.models import detection
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.ops import FrozenBatchNorm2d
-
-from anywidth.detect import DETECTORS, elastic_detector, groups_of, list_parts_
-from anywidth.errors import OrdinaryWeightsWarning, WidthError
-from anywidth.models.detectors import detector
-from anywidth.norms.bank import batch_norms
 
 PRESETS = ("full", "reference")
 RESNETS = DETECTORS[:-1]

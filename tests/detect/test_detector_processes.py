@@ -1,17 +1,16 @@
 """Two processes (gloo), each with half of every batch, train the detector that one process trains, and find the same boxes."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "train")]
+import detector_processes
 from detector_processes import CASES, train
-from test_two_processes import together
+from processes import together
 
-SCRIPT = Path(__file__).with_name("detector_processes.py")
+SCRIPT = Path(detector_processes.__file__)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -6,7 +6,6 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
-from detector_cases import WIDTHS, assert_same, detections, images, losses, shaken_, small, total
 from torch import nn
 from torch.testing import assert_close
 from torchvision.models.detection import MaskRCNN
@@ -18,6 +17,7 @@ from torchvision.models.detection.rpn import RPNHead
 
 from anywidth.detect import elastic_detector
 from anywidth.detect.build import Preset
+from detector_cases import WIDTHS, assert_same, detections, images, losses, shaken_, small, total
 from oracles import assert_same_grads, expected_grads, fill_
 
 NAME = "maskrcnn"  # images and targets of 96 pixels

@@ -1,9 +1,9 @@
 import pytest
-from detector_cases import assert_same, detections, small
 
 from anywidth.detect import elastic_detector, groups_of, list_parts_, part_of, part_width
 from anywidth.errors import WidthError
 from anywidth.space.channel_space import ChannelSpace
+from detector_cases import assert_same, detections, small
 
 NAME = "fasterrcnn_resnet50_fpn"
 

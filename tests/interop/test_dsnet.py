@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 from argparse import Namespace
 from functools import cache
 from pathlib import Path
@@ -16,8 +15,6 @@ from anywidth.errors import CheckpointError, WidthError
 from anywidth.gating import Cut, DynamicNet, Routes, gate_of
 from anywidth.interop import dsnet
 from deterministic_fill import filled
-
-sys.path.insert(0, str(Path(__file__).parent))
 from dsnet_reference import HEAD, LARGEST, ROWS, TABLES, channels, forward, shapes
 
 LABELS = (*range(14), "smallest", "largest")

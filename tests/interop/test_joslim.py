@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import sys
 import zipfile
 from pathlib import Path
 
@@ -16,10 +15,8 @@ from anywidth.errors import CheckpointError, WidthError
 from anywidth.interop import joslim
 from anywidth.interop.joslim import MODELS, decode, history, new, read_pareto, sample_pool, write_pareto
 from deterministic_fill import filled
-from joslim_tables import COUNTS, KINDS, vector
-
-sys.path.insert(0, str(Path(__file__).parent))
 from joslim_reference import CIFAR, MOBILE, NAMES, Channels, Network, count, decoded, shapes
+from joslim_tables import COUNTS, KINDS, vector
 
 NAMED = (
     "slim_resnet20", "slim_resnet56", "slim_resnet18", "slim_resnet50", "slim_mobilenetv2", "slim_mobilenetv3_large",

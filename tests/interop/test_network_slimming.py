@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 import anywidth as aw
+from anywidth.channel_select import selects
 from anywidth.errors import CheckpointError
 from anywidth.interop.network_slimming import MODELS, convert
-from anywidth.norms.channel_select import selects
 from deterministic_fill import filled
 from slimming_counts import macs, params
 from slimming_reference import Densenet, Resnet, Vgg, VggA, compact, counts, mask_, norms, threshold

@@ -1,6 +1,5 @@
 """Imported checkpoints compute what the reference computes, at every kind of width, for all ten models."""
 
-import sys
 import zipfile
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from safetensors.torch import save_file
 import anywidth as aw
 from anywidth.errors import CheckpointError, WidthError
 from anywidth.interop.slimmable_networks import LISTS, MODELS, channels_to_width, new
-
-sys.path.insert(0, str(Path(__file__).parent))
 from reference import WIDTHS, Reference
 
 # Entries of the state dict, conv and linear parameters, all parameters, elements of buffers, as published.

@@ -1,18 +1,17 @@
 """The examples of docs/in-your-loop.md run in two processes; those for one process also run in tests/test_docs.py."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+import page
 from page import PAGE, blocks
 from processes import run
 
 
 def test_examples_run_in_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run(str(Path(__file__).with_name("page.py")))
+    run(page.__file__)
     assert (tmp_path / "vit.safetensors").exists()  # the last example for several processes wrote it
 
 
@@ -25,7 +24,7 @@ def test_every_block_is_an_example() -> None:
 def test_a_failing_process_is_noticed(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        f"import os, sys, time\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom processes import fork\n"
+        f"import os, sys, time\nsys.path.insert(0, {str(Path(page.__file__).parent)!r})\nfrom processes import fork\n"
         "fork(lambda: time.sleep(60) if os.environ['RANK'] == '0' else 1 / 0, world=2)\n"
     )
     with pytest.raises(AssertionError, match="ZeroDivisionError"):

@@ -1,19 +1,17 @@
 """Several processes (gloo) behind a wrapper, each with its share of every batch, find the weights that one finds without."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-sys.path.insert(0, str(Path(__file__).parent))
+import anywidth as aw
+import wrappers
 from processes import run
 from wrappers import CASES, classifier, reference
 
-import anywidth as aw
-
-SCRIPT = str(Path(__file__).with_name("wrappers.py"))
+SCRIPT = wrappers.__file__
 
 
 def weights(directory: Path, name: str, world: int) -> list[dict[str, torch.Tensor]]:

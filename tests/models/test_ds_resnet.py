@@ -9,7 +9,7 @@ from anywidth import Elastic
 from anywidth.models import DSResNet
 from anywidth.models.attention import ChannelAttention
 from anywidth.space.joined_groups import joined
-from anywidth.tracing.trial_runs import probed_space
+from anywidth.views.trial_runs import probed_space
 from oracles import masked, rand, randomized
 
 FREEZE = ["*.attention.squeeze.reduce"]

@@ -4,10 +4,10 @@ import pytest
 import timm
 import torch
 import torchvision
-from models_twins import assert_twins, capped
 from torch import nn
 
 from anywidth.models import MNASNet, MobileNetV1, MobileNetV2
+from models_twins import assert_twins, capped
 
 X = torch.rand(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 import torchvision
-from models_twins import assert_twins
 from torch import nn
 
 from anywidth.models import ResNet
+from models_twins import assert_twins
 
 X = torch.rand(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from models_twins import scattered
 from torch import Tensor, nn
 
 from anywidth import Elastic
 from anywidth.interop.slimmable_networks import new
 from anywidth.models import ShuffleNetV1
 from anywidth.models.shufflenet_v1 import shuffle
+from models_twins import scattered
 
 X = torch.rand(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 SMALL = (24, 240, 480, 960)

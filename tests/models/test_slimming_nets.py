@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from anywidth.channel_select import handed_on, selects
 from anywidth.models import VGGA, CifarDenseNet, CifarVGG, PreActResNet
-from anywidth.norms.channel_select import handed_on, selects
 from slimming_counts import macs, norms, params, sizes
 from slimming_tables import PRUNED, SIZES, TABLE_5, VGG_A
 

@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 import torchvision
-from test_plan import X, scattered
 from torch import nn
 
 import anywidth as aw
 from anywidth import prune
 from anywidth.export.formats import export_onnx, export_weights
 from anywidth.models import VGGA, CifarDenseNet, CifarVGG, PreActResNet
+from scattered_norms import X, scattered
 
 MODELS = {
     "vgg": lambda: CifarVGG(11, channels=[8, 16, 16, 16, 24, 24, 32, 32]),

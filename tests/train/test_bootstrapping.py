@@ -9,17 +9,17 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from test_loop import StopError, stop_after, weights
 
 from anywidth.elastic import Elastic
 from anywidth.errors import StatisticsError, WidthError
 from anywidth.models import DSMBNet
 from anywidth.seeds import generator
 from anywidth.space.joined_groups import joined
-from anywidth.tracing.trial_runs import probed_space
 from anywidth.train import FitConfig, evaluate, fit_, listed_sandwich, sandwich
 from anywidth.train.ema import Ema
 from anywidth.train.engine import new_engine
+from anywidth.views.trial_runs import probed_space
+from interrupted import StopError, stop_after, weights
 
 LR, DECAY, MOMENTUM, AVERAGE, EPS = 0.2, 0.05, 0.9, 0.9, 1e-5
 BLOCKS, STRIDES, DROPOUT = (1, 2), (1, 2), 0.3

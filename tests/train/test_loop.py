@@ -1,33 +1,13 @@
-import hashlib
-
 import pytest
 import torch
 
 from anywidth.errors import CheckpointError
 from anywidth.seeds import generator
 from anywidth.train import DivergenceError, FitConfig, fit_, listed, log, sandwich
+from interrupted import StopError, stop_after, weights
 
 CONFIG = FitConfig(epochs=4, lr=0.05, warmup_epochs=1, log_every=2)
 DRAW = sandwich(low=0.25, high=1.0, random=2)
-
-
-class StopError(Exception):
-    """Stands for a crash."""
-
-
-def stop_after(steps: int):
-    def report(progress):
-        if progress.step == steps:
-            raise StopError
-
-    return report
-
-
-def weights(net) -> str:
-    """A digest of every weight and statistic, to the last bit."""
-    state = net.state_dict() | net.norm_state()
-    data = b"".join(key.encode() + value.numpy().tobytes() for key, value in sorted(state.items()))
-    return hashlib.sha256(data).hexdigest()
 
 
 @pytest.fixture

@@ -1,44 +1,15 @@
 """Two processes (gloo), each with half of every batch, find the weights that one process finds; and so do four."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
+import two_processes
+from processes import together
 from two_processes import CASES, MORE, STOPPED, UNSYNCHRONISED, go_on, train, uneven_images, uneven_net
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def together(command: list[str], world: int = 2, timeout: float = 300) -> list[subprocess.CompletedProcess]:
-    """Run a command as `world` processes, as torchrun does."""
-    common = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    running = [
-        subprocess.Popen(
-            [sys.executable, *command],
-            env={**os.environ, **common, "RANK": str(r), "LOCAL_RANK": str(r), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for r in range(world)
-    ]
-    done = []
-    for process in running:
-        out, err = process.communicate(timeout=timeout)
-        done.append(subprocess.CompletedProcess(command, process.returncode, out, err))
-    return done
+SCRIPT = Path(two_processes.__file__)
 
 
 @pytest.fixture(scope="module")

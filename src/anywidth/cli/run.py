@@ -19,8 +19,8 @@ from anywidth.recipe import Recipe
 from anywidth.search.front import read_front
 from anywidth.space.joined_groups import joined
 from anywidth.store import load
-from anywidth.tracing.trial_runs import probed_space
 from anywidth.train import CHECKPOINT, distributed, evaluate
+from anywidth.views.trial_runs import probed_space
 
 RECIPE, NET, RESULTS, EVALUATION = "recipe.yaml", "net.safetensors", "results.json", "eval.json"
 FRONT = "front.json"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
+from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
 
 Kind = Literal["macs", "params", "latency"]
@@ -22,6 +22,16 @@ class Costs(Protocol):
     """Widths -> their costs: MACs, parameters, or seconds."""
 
     def __call__(self, widths: Sequence[Width]) -> Sequence[float]: ...
+
+
+class Costed(Protocol):
+    """A network with costs in closed form: `Elastic`, seen from here."""
+
+    space: ChannelSpace
+
+    def macs(self, w: Any) -> Any: ...
+
+    def params(self, w: Any) -> Any: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +61,7 @@ class ClosedForm:
         return [float(c) for c in self.rows(np.array([w.kept for w in widths], np.int64))] if widths else []
 
 
-def closed_form(net: Elastic, kind: Literal["macs", "params"]) -> ClosedForm:
+def closed_form(net: Costed, kind: Literal["macs", "params"]) -> ClosedForm:
     """MACs or parameters without running anything, all widths at once."""
     return ClosedForm({"macs": net.macs, "params": net.params}[kind])
 
@@ -98,7 +108,7 @@ def _limit(text: str, cost_kind: Kind, full: Callable[[Kind], float]) -> float:
     return amount / 100 * full(cost_kind) if match[2] == "%" else amount * units[match[2]]
 
 
-def check(net: Elastic, budget: Budget, costs: Costs) -> None:
+def check(net: Costed, budget: Budget, costs: Costs) -> None:
     """Refuse limits that no width meets, or that all meet.
 
     Raises:
@@ -116,7 +126,7 @@ def check(net: Elastic, budget: Budget, costs: Costs) -> None:
             )
 
 
-def largest_uniform(net: Elastic, costs: Costs, limit: float) -> Width:
+def largest_uniform(net: Costed, costs: Costs, limit: float) -> Width:
     """The widest uniform width within a limit: the one to beat.
 
     Raises:

@@ -29,7 +29,7 @@ from anywidth.norms.bank import NormPolicy, batch_norms
 from anywidth.space.channel_space import ChannelSpace, Policy
 from anywidth.tracing.groups import build
 from anywidth.tracing.trace import trace
-from anywidth.tracing.trial_runs import probed_space
+from anywidth.views.trial_runs import probed_space
 
 Preset = Literal["full", "reference"]
 WIDTHS = (0.25, 0.5, 0.75, 1.0)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from anywidth.channel_select import INDEX, selects
 from anywidth.errors import WidthError
-from anywidth.norms.channel_select import INDEX, selects
 from anywidth.space.channel_space import Axis, ChannelSpace
 from anywidth.space.width import Width
 

@@ -25,7 +25,7 @@ from anywidth.norms.bank import NormPolicy, batch_norms
 from anywidth.space.channel_space import Policy
 from anywidth.space.joined_groups import joined
 from anywidth.space.width import Width, unknown_name
-from anywidth.tracing.trial_runs import probed_space
+from anywidth.views.trial_runs import probed_space
 
 MODELS = ("ds_mbnet",)
 HEAD = "blocks.3.first_block.gate.gate.0.weight"

@@ -1,7 +1,7 @@
 """Checkpoints of the reference code of Network Slimming: full, pruned (compact or masked) and fine-tuned networks.
 
 In their compact files of networks with a residual or dense stream, a norm is as wide as the stream and a vector of
-zeros and ones says which of its channels the next convolution reads. Ours hold the positions (`anywidth.norms.channel_select`).
+zeros and ones says which of its channels the next convolution reads. Ours hold the positions (`anywidth.channel_select`).
 See `docs/import.md`.
 """
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from anywidth.norms.channel_select import select_
+from anywidth.channel_select import select_
 
 
 def conv_norm(

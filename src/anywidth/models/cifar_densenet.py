@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from anywidth.channel_select import handed_on
 from anywidth.models.blocks import Classifier, check_places, initialise_, stream_norm
-from anywidth.norms.channel_select import handed_on
 
 _BLOCKS = 3
 
@@ -74,7 +74,7 @@ class CifarDenseNet(Classifier):
     """DenseNet of three blocks with 3x3 convolutions, without bottlenecks, compression or dropout.
 
     Keys: `features.stem`, `features.block1.0` (`norm`, `conv`) and so on, `features.transition1` (`norm`, `conv`),
-    `features.norm`, `classifier`; norms that read a part of their input also have `index` (`anywidth.norms.channel_select`).
+    `features.norm`, `classifier`; norms that read a part of their input also have `index` (`anywidth.channel_select`).
 
     Args:
         depth: 3 n + 4 for n layers in each block.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from anywidth.channel_select import handed_on
 from anywidth.models.blocks import Classifier, check_places, initialise_, stream_norm
-from anywidth.norms.channel_select import handed_on
 
 PLANES = (16, 32, 64)
 _STEM = 16
@@ -83,7 +83,7 @@ class PreActResNet(Classifier):
     """Pre-activation ResNet of three stages of bottlenecks, whose residual stream has 64, 128 and 256 channels.
 
     Keys: `features.stem`, `features.stage1.0` (`bn1`, `conv1`, ..., `conv3`, `shortcut`) and so on, `features.norm`,
-    `classifier`; norms that read a part of the stream also have `index` (`anywidth.norms.channel_select`).
+    `classifier`; norms that read a part of the stream also have `index` (`anywidth.channel_select`).
 
     Args:
         depth: 9 n + 2 for n blocks in each stage.

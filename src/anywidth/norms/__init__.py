@@ -1,1 +1,1 @@
-"""Batch norm at every width: its bank, calibration, constant norms, channel selection, synchronisation."""
+"""Batch norm at every width: its bank, calibration, constant norms, selection of a stream."""

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from anywidth.graph.shared_prefix import Once, Trunk
 from anywidth.norms.bank import batch_norms, reset_, statistics_of
 from anywidth.space.width import Width
 from anywidth.views import eagerly, holding
@@ -34,7 +33,7 @@ def collect_(
     *,
     device: torch.device,
     total: Callable[[Tensor], Tensor] | None = None,
-    trunk: Trunk | None = None,
+    shared_run: Callable[[Any], Callable[..., Any]] | None = None,
     widths: Sequence[Width] = (),
 ) -> int:
     """Replace the batch-norm statistics of views by the average over batches, all views on the same ones.
@@ -45,8 +44,8 @@ def collect_(
         batches: how many batches of `loader` to use at most, each with equal weight.
         device: where inputs go.
         total: sums a tensor over processes, each of which saw other batches; None for one process.
-        trunk: a first part that runs once for all views that share it.
-        widths: of the views, for the trunk.
+        shared_run: a batch -> what runs a view at a width on it, with a first part that runs once for all views (`graph.Once`).
+        widths: of the views, for `shared_run`.
 
     Returns:
         How many batches were seen, by all processes.
@@ -58,7 +57,7 @@ def collect_(
     for batch in islice(loader, batches):
         x = inputs_of(batch)
         x = tree_map_only(Tensor, lambda t: t.to(device), x)
-        shared_batch = None if trunk is None else Once(trunk, x)
+        shared_batch = None if shared_run is None else shared_run(x)
         for index, view in enumerate(views):
             _add_(view(), x if shared_batch is None else partial(shared_batch, width=widths[index]))
         batch_count += 1

@@ -18,8 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from anywidth.channel_select import select_
 from anywidth.errors import TraceError
-from anywidth.norms.channel_select import select_
 from anywidth.tracing.trace import call, untouched
 from anywidth.tracing.trace_state import tensors_in
 

@@ -12,10 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map_only
 
+from anywidth.channel_select import INDEX, handed_on, select_first_, selects
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.graph.emptied_groups import Constant, with_silent
-from anywidth.norms.channel_select import INDEX, handed_on, select_first_, selects
 from anywidth.norms.stream_selection import fed_by
 from anywidth.space.channel_space import Axis, spelled_out
 from anywidth.space.width import Width

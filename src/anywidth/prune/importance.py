@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from anywidth.channel_select import INDEX, selects
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.norms.channel_select import INDEX, selects
 from anywidth.seeds import generator
 from anywidth.space.channel_space import Axis, ChannelSpace, spelled_out
 from anywidth.tracing.groups import made_axes

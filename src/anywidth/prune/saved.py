@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from anywidth.channel_select import select_first_
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, WidthError
 from anywidth.files import replacing, write_json
-from anywidth.norms.channel_select import select_first_
 from anywidth.prune.compact import fold_, owner
 from anywidth.space.width import Width
 

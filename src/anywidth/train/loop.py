@@ -15,7 +15,6 @@ from torch import Tensor
 
 from anywidth.elastic import Elastic
 from anywidth.errors import AnywidthError, CheckpointError, MeasurementError, RecipeError
-from anywidth.norms.synchronised import synchronised_
 from anywidth.seeds import generator
 from anywidth.train import checkpoint, distributed
 from anywidth.train.best_epoch import Best, Scores
@@ -26,6 +25,7 @@ from anywidth.train.policies import Adaptive, Draw, Widths
 from anywidth.train.schedule import lr_factor
 from anywidth.train.shard_files import load_shards_, remove_other_shards, save_shards
 from anywidth.train.sharding import local
+from anywidth.train.synchronised_norms import synchronised_
 
 CHECKPOINT = "checkpoint.pt"
 _WIDTHS, _DROPOUT, _TEACHER = 1, 2, 3

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from anywidth.channel_select import handed_on, select_, select_first_, selects
 from anywidth.export.formats import export_onnx, export_program
 from anywidth.models import PreActResNet
 from anywidth.models.blocks import stream_norm
-from anywidth.norms.channel_select import handed_on, select_, select_first_, selects
 
 X = torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from PIL import Image
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-sys.path.append(str(Path(__file__).parents[1]))
 from anywidth import recipe as recipes
 from anywidth import train
 from anywidth.cli import detection

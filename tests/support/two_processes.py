@@ -16,9 +16,9 @@ from torch.utils.data import TensorDataset
 
 from anywidth.elastic import Elastic
 from anywidth.models import SmallResNet
-from anywidth.norms.synchronised import synchronised_
 from anywidth.train import FitConfig, Progress, distributed, evaluate, fit_, policies
 from anywidth.train.sparsity import SparsityConfig
+from anywidth.train.synchronised_norms import synchronised_
 
 WIDTHS = [0.25, 0.5, 1.0]
 CASES: dict[str, Any] = {

@@ -21,7 +21,9 @@ from anywidth.tracing.groups import build, frozen_by_name
 from anywidth.tracing.labels import Freeze
 from anywidth.tracing.trace import call, following, trace, untouched
 from anywidth.tracing.trace_state import Walk, tensors_in
-from anywidth.views import Blueprint, Live, hold_
+from anywidth.views.base import Live
+from anywidth.views.blueprint import Blueprint
+from anywidth.views.changes import hold_
 
 _ATTEMPTS = 25
 

@@ -82,7 +82,7 @@ def test_differences_name_the_keys(tmp_path):
 
 
 def test_every_recipe_of_the_project_loads():
-    paths = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+    paths = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
     assert paths
     for path in paths:
         if recipes.is_detection(path):

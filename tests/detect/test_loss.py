@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from detector_cases import TIGHT, images, small, targets
 from torch.testing import assert_close
 from torchvision.models.detection.roi_heads import RoIHeads
 
 from anywidth.detect import DetectionLoss
 from anywidth.train.step import Pass
+from detector_cases import TIGHT, images, small, targets
 
 WIDTHS = (1.0, 0.5, 0.25)
 

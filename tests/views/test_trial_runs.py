@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from anywidth import Elastic, errors
-from anywidth.tracing.trial_runs import _ATTEMPTS, probed_space
+from anywidth.views.trial_runs import _ATTEMPTS, probed_space
 from oracles import groups, rand, randomized
 
 

@@ -15,6 +15,26 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+def together(command: list[str], world: int = 2, timeout: float = 300) -> list[subprocess.CompletedProcess]:
+    """Run a command as `world` processes, as torchrun does."""
+    common = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    running = [
+        subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, **common, "RANK": str(r), "LOCAL_RANK": str(r), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for r in range(world)
+    ]
+    done = []
+    for process in running:
+        out, err = process.communicate(timeout=timeout)
+        done.append(subprocess.CompletedProcess(command, process.returncode, out, err))
+    return done
+
+
 def _rank(task: Callable[[], None], environment: dict[str, str]) -> None:
     os.environ.update(environment)
     task()

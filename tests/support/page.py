@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
 from processes import fork
 
 PAGE = Path(__file__).parents[2] / "docs" / "in-your-loop.md"

@@ -16,11 +16,11 @@ from anywidth.models.ds_mbnet import sub_networks
 from anywidth.search import Bayes
 from anywidth.train import Joslim, policies, targets
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EVERY = sorted((ROOT / "recipes").glob("*.yaml"))
 DETECTORS = [path for path in EVERY if recipes.is_detection(path)]
 PATHS = [path for path in EVERY if path not in DETECTORS]
-with (ROOT / "tests" / "published_macs.csv").open() as file:
+with (ROOT / "tests" / "support" / "published_macs.csv").open() as file:
     PUBLISHED = list(csv.DictReader(file))
 TEN = {row["model"] for row in PUBLISHED}
 SLIMMING = {

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 import torch
-from detector_cases import small
 
 from anywidth.detect import DetectionLoss, detections
 from anywidth.train import FitConfig, distributed, fit_, policies
+from detector_cases import small
 
 CASES = {"retinanet_resnet50_fpn": {}}
 

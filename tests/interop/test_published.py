@@ -14,10 +14,10 @@ import torchvision
 from anywidth import Elastic, errors
 from anywidth.interop.slimmable_networks import LISTS, MODELS, new
 
-with (Path(__file__).parent / "published_macs.csv").open() as file:
+with (Path(__file__).parents[1] / "support" / "published_macs.csv").open() as file:
     ROWS = list(csv.DictReader(file))
 
-with (Path(__file__).parent / "published_channels.csv").open() as file:
+with (Path(__file__).parents[1] / "support" / "published_channels.csv").open() as file:
     CHANNELS = {
         (row["model"], float(row["width"]), int(row["base"])): int(row["channels"])
         for row in csv.DictReader(file)

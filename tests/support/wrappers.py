@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 import torch
 import torch.distributed as dist
-from processes import fork
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
@@ -27,6 +24,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import anywidth as aw
 from anywidth.train.at_width import AtWidth
+from processes import fork
 from random_nets import RandomNet
 
 WIDTHS = (1.0, 0.5, 0.25)

@@ -1,6 +1,4 @@
-import sys
 from argparse import Namespace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +11,6 @@ from anywidth.interop import dsnet
 from anywidth.models import DSMBNet, JoslimCifarResNet, MobileNetV1
 from anywidth.store import load
 from deterministic_fill import filled
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "interop"))
 from dsnet_reference import shapes
 from reference import Reference
 

@@ -11,9 +11,7 @@ import lmdb
 import pytest
 
 from anywidth.data import Folder
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "train"))
-from test_two_processes import free_port, together
+from processes import free_port, together
 
 RECIPE = """\
 model: {{name: SmallResNet, kwargs: {{in_channels: 3, num_classes: 3, channels: [4, 8]}}}}

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from detector_cases import SIZE, size_of, small
 from torch import nn
 
 from anywidth.detect.onnx import export_onnx
 from anywidth.errors import AnywidthError
+from detector_cases import SIZE, size_of, small
 
 ort = pytest.importorskip("onnxruntime")
 NAMES = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "fcos_resnet50_fpn", "ssdlite320_mobilenet_v3_large")  # fmt: skip
