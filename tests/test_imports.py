@@ -1,6 +1,8 @@
 """Imports point one way, from the core outwards; a reversed arrow fails here."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,3 +158,36 @@ def test_the_public_names_are_those_listed():
     assert set(anywidth.__all__) <= set(dir(anywidth))
     for name in anywidth.__all__:
         getattr(anywidth, name)
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Packages that a fresh interpreter has loaded after a statement."""
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return set(out.split())
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert not {"torch", "numpy", "scipy", "typer"} & loaded_by("import anywidth")
+
+
+def test_the_core_loads_torch_but_not_what_only_methods_need():
+    heavy = {
+        "torchvision",
+        "timm",
+        "torch._dynamo",
+        "torch.distributed.tensor",
+        "scipy.stats",
+        "sklearn",
+        "matplotlib",
+        "typer",
+    }
+    modules = loaded_by("import anywidth as aw; aw.Elastic, aw.load, aw.reorder_, aw.Width")
+    assert "torch" in modules
+    assert not heavy & modules
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'anywidth' has no attribute 'Elastik'"):
+        anywidth.Elastik  # noqa: B018
+    assert "Elastic" in dir(anywidth)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map_only
 
 from anywidth.channel_select import has_index
@@ -595,6 +595,12 @@ class _Leave:
                 del net._views[self.width]
 
 
+def _is_sharded(tensor: Tensor) -> bool:
+    # A sharded tensor exists only where somebody has imported the package, which takes half a second.
+    package = sys.modules.get("torch.distributed.tensor")
+    return package is not None and isinstance(tensor, package.DTensor)
+
+
 def _check_arguments(
     model: Any, widths: Any, divisor: Policy | None, minimum: Policy | None, has_space: bool
 ) -> None:
@@ -605,7 +611,7 @@ def _check_arguments(
             f"{type(model).__name__} was made under torch.inference_mode(), so its tensors can never have gradients or views; make "
             "it outside."
         )
-    if not has_space and any(isinstance(p, DTensor) for p in model.parameters()):
+    if not has_space and any(map(_is_sharded, model.parameters())):
         raise TraceError(
             f"{type(model).__name__} is sharded already, and a sharded network cannot be traced. Make it elastic first, then shard "
             "net.model: net = aw.Elastic(model, example_inputs); fully_shard(net.model). Or give the space of a net that was made before."

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 import anywidth as aw
+import user_code
 from anywidth import prune
-from anywidth.errors import WidthError
+from anywidth.errors import RecipeError, WidthError
 
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -146,3 +147,30 @@ def test_a_network_without_the_norms_a_criterion_needs():
     net = aw.Elastic(Net(norms=False).eval(), X)
     with pytest.raises(WidthError, match=r"'bn_scale' needs batch norms.*Net has none; use criterion='l2'"):
         prune.plan(net, 0.5)
+
+
+def test_a_users_criterion_is_one_like_ours():
+    torch.manual_seed(0)
+    net = aw.Elastic(
+        nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 1)), torch.randn(1, 3, 5, 5)
+    )
+    weight = net.model[0].weight.detach().double()
+    expected = weight.abs().amax((1, 2, 3)).numpy()
+    for criterion in ("user_code:largest_weight", user_code.largest_weight):
+        seen = prune.scores(net, criterion, normalize="none")
+        np.testing.assert_allclose(seen["0"], expected)
+        width = prune.plan(net, 0.5, criterion=criterion)
+        assert list(width.units(0)) == sorted(np.argsort(-expected)[:3].tolist())
+    np.testing.assert_allclose(prune.scores(net, "user_code:largest_weight")["0"], expected / expected.mean())
+    net(torch.randn(2, 3, 5, 5)).sum().backward()
+    gradient = net.model[0].weight.grad.double().sum((1, 2, 3)).numpy()
+    np.testing.assert_allclose(
+        prune.scores(net, "user_code:signed")["0"], gradient
+    )  # comparable: not divided
+    with pytest.raises(RecipeError, match="criterion 'user_code:nothing' cannot be imported"):
+        prune.scores(net, "user_code:nothing")
+
+
+def test_criteria_declare_what_they_need():
+    assert [n for n, c in prune.CRITERIA.items() if c.needs_gradients] == ["taylor"]
+    assert [n for n, c in prune.CRITERIA.items() if c.needs_batches] == ["activation"]

@@ -1,1 +1,5 @@
-"""Stand-alone files of one width, one function for each format."""
+"""Stand-alone files of one width, one function for each format: weights, a torch program, ONNX."""
+
+from anywidth.export.formats import ExportError, export_onnx, export_program, export_weights
+
+__all__ = ["ExportError", "export_onnx", "export_program", "export_weights"]

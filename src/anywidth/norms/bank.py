@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from anywidth.compat.compiled_constants import assume_constant_result
 from anywidth.errors import StatisticsError, WidthError
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width, label_text, width_key
@@ -407,7 +408,7 @@ class NormAt:
         if not self.ready():
             raise self._error(norm)
 
-    @torch.compiler.assume_constant_result
+    @assume_constant_result
     def ready(self) -> bool:
         """Whether the norm has statistics of this width. In a compiled graph: whether it had them when the graph was made."""
         count = self.tensors.get(self.names["num_batches_tracked"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from anywidth.errors import WidthError
 from anywidth.norms.bank import NormBank, batch_norms
@@ -45,6 +44,9 @@ def as_constants_(model: nn.Module) -> nn.Module:
     Returns:
         `model`, or the norm in its place if it is one.
     """
+    # Here, because torchvision takes as long to import as half of torch.
+    from torchvision.ops import FrozenBatchNorm2d
+
     for path, m in batch_norms(model).items():
         if isinstance(m, nn.BatchNorm2d):
             frozen_norm = FrozenBatchNorm2d(m.num_features, eps=m.eps).to(m.running_mean)

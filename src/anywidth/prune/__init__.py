@@ -1,17 +1,21 @@
 """Pruning: order channels by importance, keep the best, cut the rest."""
 
 from anywidth.prune.compact import compact, kept_by_norm, masked
-from anywidth.prune.importance import Criterion, scores
+from anywidth.prune.importance import CRITERIA, Criterion, Source, criterion_of, criterion_of_sources, scores
 from anywidth.prune.plan import plan, planned
 from anywidth.prune.ranking import Plan
 from anywidth.prune.saved import ABOUT, again, cut_, read, rebuilt, write
 
 __all__ = [
     "ABOUT",
+    "CRITERIA",
     "Criterion",
     "Plan",
+    "Source",
     "again",
     "compact",
+    "criterion_of",
+    "criterion_of_sources",
     "cut_",
     "kept_by_norm",
     "masked",

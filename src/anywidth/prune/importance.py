@@ -20,13 +20,14 @@ from anywidth.channel_select import INDEX, selects
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.seeds import generator
-from anywidth.space.channel_space import Axis, ChannelSpace, spelled_out
+from anywidth.space.channel_space import Axis, ChannelSpace, Run, spelled_out
 from anywidth.tracing.groups import made_axes
+from anywidth.train.import_path import find
 
-Criterion = Literal["bn_scale", "l1", "l2", "taylor", "fpgm", "lamp", "random", "activation", "uniform"]
 Reduce = Literal["mean", "sum", "max", "first"]
 Normalize = Literal["none", "mean", "max"]
-_ABSOLUTE = ("bn_scale", "lamp", "taylor", "random", "uniform")  # comparable between layers as they are
+Judged = Iterable[tuple[Axis, np.ndarray]]
+"""Axes that make channels, each with one number per position."""
 Scores = dict[str, np.ndarray]
 """Group name -> (units,) float64, larger is more important."""
 
@@ -48,9 +49,58 @@ class Source:
     axis: Axis
 
 
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """What says how important channels are, and what it needs for that.
+
+    Attributes:
+        judge: network, batches or None, seed -> one number per position of every axis that it can judge.
+        comparable: whether its numbers mean the same in all layers; else they are divided by their mean in each group.
+        needs_gradients: whether it looks at gradients, which a backward pass before must have left.
+        needs_batches: whether it runs the network on `batches`.
+    """
+
+    judge: Callable[[Elastic, Iterable[Any] | None, int], Judged]
+    comparable: bool = False
+    needs_gradients: bool = False
+    needs_batches: bool = False
+
+    def __call__(self, net: Elastic, batches: Iterable[Any] | None = None, seed: int = 0) -> Judged:
+        return self.judge(net, batches, seed)
+
+
+def criterion_of_sources(score: Callable[[Source], np.ndarray], **properties: bool) -> Criterion:
+    """A criterion that looks at one weight at a time.
+
+    Args:
+        score: source -> (positions,) float64, larger is more important.
+        properties: of `Criterion`.
+    """
+
+    def judge(net: Elastic, batches: Iterable[Any] | None, seed: int) -> Judged:
+        return [(source.axis, score(source)) for source in _sources(net.model, net.space)]
+
+    return Criterion(judge=judge, **properties)
+
+
+def criterion_of(criterion: str | Criterion | Callable[[Source], np.ndarray]) -> Criterion:
+    """A criterion by its name, by that of the user's own ("package.module:function"), or as it is.
+
+    Raises:
+        WidthError: no such name.
+        RecipeError: no such module or function.
+    """
+    if isinstance(criterion, str) and ":" not in criterion and criterion not in CRITERIA:
+        raise WidthError(
+            f"prune: unknown criterion {criterion!r}; use one of {', '.join(CRITERIA)}, or your own as 'package.module:function'"
+        )
+    resolved = find("criterion", criterion, CRITERIA) if isinstance(criterion, str) else criterion
+    return resolved if isinstance(resolved, Criterion) else criterion_of_sources(resolved)
+
+
 def scores(
     net: Elastic,
-    criterion: Criterion = "bn_scale",
+    criterion: str | Criterion | Callable[[Source], np.ndarray] = "bn_scale",
     *,
     reduce: Reduce = "mean",
     normalize: Normalize | None = None,
@@ -71,37 +121,23 @@ def scores(
             2010.07611, for filters);
             "activation": mean |output| of the layers that make a channel, over `batches`;
             "random": uniform numbers from `seed`, a baseline;
-            "uniform": the first channels of every group stay, the same share of each: the other baseline.
+            "uniform": the first channels of every group stay, the same share of each: the other baseline;
+            "package.module:NAME", or the thing itself: a `Criterion` of yours, or a function of a `Source`.
         reduce: coupled sources: their mean, sum, maximum, or the first alone.
         normalize: "mean", "max": every group's scores are divided by theirs before groups are compared; "none". Default:
-            "none" for criteria that compare between layers as they are (bn_scale, lamp, taylor, random), else "mean".
+            "none" for criteria that are `comparable` (bn_scale, lamp, taylor, random, uniform), else "mean".
         batches: inputs, or tuples whose first entry is the input; for "activation".
         seed: of "random".
 
     Raises:
+        RecipeError: a criterion "package.module:NAME" that cannot be imported.
         WidthError: unknown names, no batch norm to judge by, no gradients, or no batches.
     """
-    _check_names(criterion, reduce, normalize)
-    space = net.space
+    _check_names(reduce, normalize)
+    resolved = criterion_of(criterion)
     if normalize is None:
-        normalize = "none" if criterion in _ABSOLUTE else "mean"
-    if criterion == "random":
-        draw = generator(seed, 4)
-        return {g.name: torch.rand(g.size, generator=draw, dtype=torch.float64).numpy() for g in space.groups}
-    if criterion == "uniform":
-        return {g.name: 1 - (np.arange(g.size) + 0.5) / g.size for g in space.groups}
-    if criterion == "bn_scale":
-        judged = list(_scales(net.model, space))
-        if not judged:
-            raise WidthError(
-                f"prune: criterion 'bn_scale' needs batch norms with a scale on a channel group, and {type(net.model).__name__} "
-                "has none; use criterion='l2' or 'taylor'"
-            )
-    elif criterion == "activation":
-        judged = list(_activations(net, batches))
-    else:
-        judged = [(s.axis, _CRITERIA[criterion](s)) for s in _sources(net.model, space)]
-    return _together(space, judged, reduce, normalize)
+        normalize = "none" if resolved.comparable else "mean"
+    return _together(net.space, resolved(net, batches, seed), reduce, normalize)
 
 
 def _scales(model: nn.Module, space: ChannelSpace) -> Iterator[tuple[Axis, np.ndarray]]:
@@ -117,9 +153,8 @@ def _scales(model: nn.Module, space: ChannelSpace) -> Iterator[tuple[Axis, np.nd
             yield axes[0], scale.numpy()
 
 
-def _check_names(criterion: Any, reduce: Any, normalize: Any) -> None:
+def _check_names(reduce: Any, normalize: Any) -> None:
     for value, names, what in (
-        (criterion, get_args(Criterion), "criterion"),
         (reduce, get_args(Reduce), "reduce"),
         (normalize, (None, *get_args(Normalize)), "normalize"),
     ):
@@ -178,15 +213,6 @@ def _taylor(source: Source) -> np.ndarray:
     return (source.rows * source.gradient).square().sum(1).numpy()
 
 
-_CRITERIA: Mapping[str, Callable[[Source], np.ndarray]] = {
-    "l1": _l1,
-    "l2": _l2,
-    "lamp": _lamp,
-    "fpgm": _fpgm,
-    "taylor": _taylor,
-}
-
-
 @torch.no_grad()
 def _activations(net: Elastic, batches: Iterable[Any] | None) -> Iterator[tuple[Axis, np.ndarray]]:
     """Mean |output| per channel of the layers that make them."""
@@ -224,6 +250,53 @@ def _activations(net: Elastic, batches: Iterable[Any] | None) -> Iterator[tuple[
     for path, total in totals.items():
         if total.numel() == sum(r.positions for r in axes[path]):
             yield axes[path], (total / batch_count).numpy()
+
+
+def _of_norms(net: Elastic, batches: Iterable[Any] | None, seed: int) -> Judged:
+    judged = list(_scales(net.model, net.space))
+    if not judged:
+        raise WidthError(
+            f"prune: criterion 'bn_scale' needs batch norms with a scale on a channel group, and {type(net.model).__name__} "
+            "has none; use criterion='l2' or 'taylor'"
+        )
+    return judged
+
+
+def _of_activations(net: Elastic, batches: Iterable[Any] | None, seed: int) -> Judged:
+    return list(_activations(net, batches))
+
+
+def _at_random(net: Elastic, batches: Iterable[Any] | None, seed: int) -> Judged:
+    draw = generator(seed, 4)
+    return [
+        (_units(net.space, g), torch.rand(group.size, generator=draw, dtype=torch.float64).numpy())
+        for g, group in enumerate(net.space.groups)
+    ]
+
+
+def _in_order(net: Elastic, batches: Iterable[Any] | None, seed: int) -> Judged:
+    return [
+        (_units(net.space, g), 1 - (np.arange(group.size) + 0.5) / group.size)
+        for g, group in enumerate(net.space.groups)
+    ]
+
+
+def _units(space: ChannelSpace, group: int) -> Axis:
+    """An axis with one position for each unit of a group."""
+    return (Run(group, 0, space.groups[group].size, 1),)
+
+
+CRITERIA: Mapping[str, Criterion] = {
+    "bn_scale": Criterion(judge=_of_norms, comparable=True),
+    "l1": criterion_of_sources(_l1),
+    "l2": criterion_of_sources(_l2),
+    "taylor": criterion_of_sources(_taylor, comparable=True, needs_gradients=True),
+    "fpgm": criterion_of_sources(_fpgm),
+    "lamp": criterion_of_sources(_lamp, comparable=True),
+    "random": Criterion(judge=_at_random, comparable=True),
+    "activation": Criterion(judge=_of_activations, needs_batches=True),
+    "uniform": Criterion(judge=_in_order, comparable=True),
+}
 
 
 def _together(

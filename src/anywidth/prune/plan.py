@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.prune.budgets import within
-from anywidth.prune.importance import Criterion, Normalize, Reduce, Scores, scores
+from anywidth.prune.importance import Criterion, Normalize, Reduce, Scores, Source, scores
 from anywidth.prune.ranking import Empty, Plan, Ranking, Rule, Scope
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
@@ -33,7 +33,7 @@ def planned(
     net: Elastic,
     ratio: float | None = None,
     *,
-    criterion: Criterion | Mapping[str, Any] = "bn_scale",
+    criterion: str | Criterion | Callable[[Source], np.ndarray] | Mapping[str, Any] = "bn_scale",
     rule: Rule | None = None,
     scope: Scope = "global",
     streams: Streams = "coupled",
@@ -54,7 +54,7 @@ def planned(
         net: its weights decide; nothing of it changes.
         ratio: share in (0, 1) of the judged channels to remove. A channel of a group counts once, however many layers
             write it. With `budget`, at most this share goes.
-        criterion: a name of `scores`, or your own scores: group name -> one number per unit, larger is more important.
+        criterion: as for `scores`, or your own scores: group name -> one number per unit, larger is more important.
         rule: how ties and the position count. None: exactly floor(T ratio) channels go, of equal ones the first.
             "network-slimming": a channel stays if its score is strictly greater than the one at 0-based position
             floor(T ratio) of the sorted scores, so that without ties floor(T ratio) + 1 go and all ties go (PyTorch

@@ -19,6 +19,7 @@ from anywidth.recipe.schema import (
     is_a,
 )
 from anywidth.train import FitConfig
+from anywidth.train.policies import declared
 
 
 class BackboneSection(Section):
@@ -138,12 +139,12 @@ class DetectionRecipe(Section):
 
     @model_validator(mode="after")
     def _rule_fits(self) -> DetectionRecipe:
-        if self.detector.norm == "switchable" and self.widths.rule not in ("listed", "listed_sandwich"):
+        if self.detector.norm == "switchable" and declared(self.widths.rule).draws_unlisted:
             raise ValueError(
                 "detector.norm = 'switchable' keeps batch norms for each listed width only: expected widths.rule = 'listed' or "
                 f"'listed_sandwich', got {self.widths.rule!r}; detector.norm = 'shared' has any width"
             )
-        if self.widths.rule == "joslim":
+        if declared(self.widths.rule).searches:
             raise ValueError("widths.rule = 'joslim' is for classifiers")
         return self
 

@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from anywidth.cost.budget import parse
 from anywidth.data import DataConfig
 from anywidth.errors import WidthError
 from anywidth.gating import GateMethod, Hard
-from anywidth.prune import Criterion
+from anywidth.prune import CRITERIA
 from anywidth.search import Acquisition, Sampling
 from anywidth.train import FitConfig
+from anywidth.train.policies import declared
 
 Ratio = Annotated[float, Field(gt=0, le=1, strict=False)]
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -93,7 +94,7 @@ class PruneSection(Section):
 
     ratio: float | None = Field(default=None, gt=0, lt=1)
     budget: str | None = None
-    criterion: Criterion = "bn_scale"
+    criterion: str = "bn_scale"
     rule: Literal["network-slimming", "torch7"] | None = None
     scope: Literal["global", "layer", "isomorphic"] = "global"
     streams: Literal["coupled", "selection"] = "coupled"
@@ -107,6 +108,15 @@ class PruneSection(Section):
     epochs: int | None = Field(default=None, ge=1)
     lr: float | None = Field(default=None, gt=0)
     sparse: bool = True
+
+    @field_validator("criterion")
+    @classmethod
+    def _known_criterion(cls, name: str) -> str:
+        if ":" not in name and name not in CRITERIA:
+            raise ValueError(
+                f"expected one of {', '.join(CRITERIA)}, or 'package.module:function'; got {name!r}"
+            )
+        return name
 
     @model_validator(mode="after")
     def _says_how_much(self) -> "PruneSection":
@@ -284,7 +294,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _switchable_widths_are_listed(self) -> "Recipe":
-        if self.elastic.norm == "switchable" and self.widths.rule not in ("listed", "listed_sandwich"):
+        if self.elastic.norm == "switchable" and declared(self.widths.rule).draws_unlisted:
             raise ValueError(
                 "elastic.norm = 'switchable' keeps a batch norm for each listed width only: expected "
                 f"widths.rule = 'listed' or 'listed_sandwich', got {self.widths.rule!r}"
@@ -309,7 +319,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _joslim_fits(self) -> "Recipe":
-        if (self.widths.rule == "joslim") != (self.joslim is not None):
+        if declared(self.widths.rule).searches != (self.joslim is not None):
             raise ValueError(
                 f"widths.rule = {self.widths.rule!r}: the rule 'joslim', and no other, takes a section joslim"
             )
@@ -345,7 +355,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _compiled_widths_are_few(self) -> "Recipe":
         # A grid of 0.05 from 0.25 to 1 means 16 graphs at most; without one, every step would compile new ones.
-        drawn = self.widths.rule in ("sandwich", "random", "progressive") and self.widths.random > 0
+        drawn = declared(self.widths.rule).draws_random and self.widths.random > 0
         if self.train.compile and drawn and (self.widths.grid is None or self.widths.per_group):
             raise ValueError(
                 "train.compile = true compiles a graph for every width: expected a grid of uniform ratios "

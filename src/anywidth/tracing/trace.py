@@ -57,7 +57,7 @@ class _Labels(TorchDispatchMode):
                 self.walk.used.add(self.names[id(t)])
         out = func(*args, **kwargs)
         self.walk.depends(inputs, outputs(out), self.names)
-        self.walk.operation = func._schema.name.split("::")[-1]
+        self.walk.operation = func.name().split(".")[0].split("::")[-1]
         rule = rule_for(func)
         if rule is not None:
             self._apply(rule, func, args, kwargs, out, inputs)

@@ -89,7 +89,7 @@ class Engine:
     @property
     def redraws(self) -> bool:
         """Whether a step wants widths for the moving average."""
-        return getattr(self.target, "redraws", False)
+        return self.target.redraws
 
     def _compiled(self, net: Elastic, width: Any) -> nn.Module:
         view = net.at(width)
@@ -242,7 +242,7 @@ def new_engine(net: Elastic, config: FitConfig, task: Task | None = None) -> Eng
 
 
 def _check(net: Elastic, config: FitConfig, target: Target) -> None:
-    if getattr(target, "teacher", False) and not config.ema:
+    if target.needs_teacher and not config.ema:
         raise RecipeError(f"target {config.target!r} learns from a moving average: set train.ema, like 0.997")
     if config.dropout_on != "all" and not dropouts(net):
         raise RecipeError(

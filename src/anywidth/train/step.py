@@ -15,7 +15,7 @@ from anywidth.elastic import Elastic
 from anywidth.graph.shared_prefix import Once, Trunk
 from anywidth.space.width import Width
 from anywidth.train.policies import Widths
-from anywidth.train.targets import Context, Target, widest
+from anywidth.train.targets import Context, Target, as_target, widest
 from anywidth.views import holding
 
 
@@ -71,13 +71,13 @@ def accumulate_(
     Returns:
         (len(widths),) losses, detached, on the device of the network.
     """
-    target = widest() if target is None else target
+    target = widest() if target is None else as_target(target)
     # widths (1.0, 0.25, 0.6): run in this order, or for targets that go down a chain as 1.0, 0.6, 0.25; losses are returned in
     # the order of `widths`. Every width runs backward before the next one starts, so one graph is alive at a time.
     order = list(range(len(widths)))
-    if getattr(target, "descending", False):
+    if target.descending:
         order.sort(key=lambda i: -net.macs(widths[i]))
-    low = narrowest(net, widths) if getattr(target, "redraws", False) else None
+    low = narrowest(net, widths) if target.redraws else None
     losses: dict[int, Tensor] = {}
     # None stands for the whole network, whose statistics a moving average always has.
     top = None if net.width(widths[0]) == net.space.full else widths[0]

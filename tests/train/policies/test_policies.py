@@ -1,9 +1,13 @@
+import dataclasses
+import inspect
+
 import pytest
 import torch
 from torch import nn
 
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError, WidthError
+from anywidth.recipe.schema import Recipe
 from anywidth.train import listed, listed_sandwich, min_max, policies, progressive, random_only, sandwich
 
 
@@ -69,13 +73,53 @@ def test_the_narrow_end_falls_while_the_training_goes_on():
 def test_a_recipe_names_a_policy_and_listed_widths_come_widest_first(net):
     draw = policies.make("listed", net, low=0.25, high=1.0, random=2)
     assert draw(torch.Generator()) == ("big", "middle", "small")
-    own = policies.make("test_policies:only", net, low=0.5, high=1.0, random=2, options={"ratio": 0.7})
+    own = policies.make("user_code:only", net, low=0.5, high=1.0, random=2, options={"ratio": 0.7})
     assert own(torch.Generator()) == (0.7,)
 
 
-def only(*, ratio: float):
-    """A policy of a user."""
-    return lambda generator, progress=0.0: (ratio,)
+def test_properties_are_declared_not_guessed_from_a_name():
+    unlisted = {name for name, policy in policies.POLICIES.items() if policy.draws_unlisted}
+    assert unlisted == {"sandwich", "random", "min_max", "progressive", "joslim"}
+    assert {n for n, p in policies.POLICIES.items() if p.draws_random} == {
+        "sandwich",
+        "random",
+        "progressive",
+    }
+    assert [n for n, p in policies.POLICIES.items() if p.searches] == ["joslim"]
+    assert policies.policy_of("user_code:only").draws_unlisted  # not declared: it may train any width
+    assert not policies.policy_of("user_code:first_and_last").draws_unlisted
+    assert policies.declared(
+        "nowhere:f"
+    ).draws_unlisted  # a recipe can be read where its policy cannot be imported
+
+
+def test_a_policy_shows_the_function_that_it_is():
+    assert "arXiv 1903.05134" in (sandwich.__doc__ or "")
+    assert list(inspect.signature(min_max).parameters) == ["low", "high"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        sandwich.draws_random = False
+
+
+def test_a_users_policy_of_listed_widths_goes_with_switchable_norms():
+    recipe = {
+        "model": {"name": "SmallResNet"}, "elastic": {"norm": "switchable"}, "data": {"name": "digits"}, "train": {"epochs": 3, "lr": 0.1},
+        "widths": {"listed": [0.5, 1.0], "rule": "user_code:first_and_last"},
+    }  # fmt: skip
+    assert Recipe.model_validate(recipe).widths.listed == (0.5, 1.0)
+    recipe["widths"] = {"listed": [0.5, 1.0], "rule": "user_code:only"}
+    with pytest.raises(ValueError, match="batch norm for each listed width only"):
+        Recipe.model_validate(recipe)
+
+
+def test_a_users_policy_that_draws_needs_a_grid_to_compile():
+    recipe = {
+        "model": {"name": "SmallResNet"}, "data": {"name": "digits"}, "train": {"epochs": 3, "lr": 0.1, "compile": True},
+        "widths": {"listed": [0.5, 1.0], "rule": "user_code:anything"},
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="expected a grid"):
+        Recipe.model_validate(recipe)
+    recipe["widths"] |= {"grid": 0.25}
+    Recipe.model_validate(recipe)
 
 
 @pytest.mark.parametrize(

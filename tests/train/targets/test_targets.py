@@ -102,13 +102,8 @@ def test_mixed_labels_are_taken_as_they_are():
     torch.testing.assert_close(label_loss(STUDENT, mixed), -STUDENT.log_softmax(1).mean(1).mean())
 
 
-def own(*, weight: float = 1.0, smoothing: float = 0.0):
-    """A target of a user."""
-    return lambda logits, labels, context: weight * label_loss(logits, labels, smoothing=smoothing)
-
-
 def test_a_recipe_names_a_target_of_ours_or_of_the_user():
-    made = targets.make("test_targets:own", smoothing=0.1, over="all", options={"weight": 2.0})
+    made = targets.make("user_code:weighted", smoothing=0.1, over="all", options={"weight": 2.0})
     torch.testing.assert_close(
         made(STUDENT, LABELS, Context()), 2 * label_loss(STUDENT, LABELS, smoothing=0.1)
     )
@@ -121,3 +116,18 @@ def test_a_recipe_names_a_target_of_ours_or_of_the_user():
 def test_an_option_that_is_no_number_is_refused():
     with pytest.raises(RecipeError, match=r"'clip'.*is a number, like 5.0; got 'a'"):
         targets.make("alpha", smoothing=0.0, over="all", options={"clip": "a"})
+
+
+def test_a_target_declares_what_it_needs():
+    needs = {name: targets.make(name, smoothing=0.0, over="all", options={}) for name in targets.TARGETS}
+    assert [n for n, t in needs.items() if t.descending] == ["next_wider"]
+    assert [n for n, t in needs.items() if t.needs_teacher] == ["ema", "ema_ensemble"]
+    assert [n for n, t in needs.items() if t.redraws] == ["ema_ensemble"]
+    assert targets.make("user_code:taught", smoothing=0.0, over="all", options={}).needs_teacher
+
+
+def test_properties_as_attributes_of_a_function_are_refused():
+    with pytest.raises(
+        TypeError, match=r"attribute 'teacher'; declare it .*Target\(loss=..., needs_teacher=True\)"
+    ):
+        targets.make("user_code:marked", smoothing=0.0, over="all", options={})

@@ -125,9 +125,54 @@ _TABLE: dict[Rule, str] = {
 RULES: dict[str, Rule] = {name: rule for rule, names in _TABLE.items() for name in names.split()}
 
 
+_OURS = ("aten", "prims", "torchvision")
+"""Namespaces of operations that the table is about: another library's `roll` may be anything."""
+_registered: dict[str, Rule] = {}
+
+
+def register_rule(*operations: str) -> Callable[[Rule], Rule]:
+    """Say what operations of another library do to channel labels; a decorator for `rule(walk, func, args, kwargs, out)`.
+
+    The rule is called after the operation ran. It reads the shadows of the inputs (`walk.shadows`, `walk.elementwise`), writes
+    those of the outputs (`walk.set`), and says which labels are equal (`walk.together`) or cannot be narrowed (`walk.freeze`).
+    Operations without a rule freeze what they touch.
+
+    Args:
+        operations: with their namespace, like "mylib::fused_norm"; all overloads.
+
+    Raises:
+        ValueError: a name without namespace, one of torch's own, or one that has another rule already.
+    """
+    for operation in operations:
+        namespace, separator, _ = operation.partition("::")
+        if not separator:
+            raise ValueError(
+                f"register_rule({operation!r}): expected NAMESPACE::NAME, like 'mylib::fused_norm'"
+            )
+        if namespace in _OURS:
+            raise ValueError(
+                f"register_rule({operation!r}): operations of {namespace} have rules here; register those of your own namespace"
+            )
+
+    def register(rule: Rule) -> Rule:
+        for operation in operations:
+            if _registered.setdefault(operation, rule) is not rule:
+                raise ValueError(
+                    f"register_rule({operation!r}): there is a rule already, {_registered[operation].__name__}"
+                )
+        return rule
+
+    return register
+
+
 def rule_for(func: Any) -> Rule | None:
-    """The rule of an ATen overload; None if there is none."""
-    name = func._schema.name.split("::")[-1]
+    """The rule of an operation's overload; None if there is none."""
+    operation = func.name().split(".")[0]  # "aten::add.Tensor" -> "aten::add"
+    if operation in _registered:
+        return _registered[operation]
+    namespace, _, name = operation.partition("::")
+    if namespace not in _OURS:
+        return pointwise if torch.Tag.pointwise in func.tags else None
     if name in RULES:
         return RULES[name]
     if name == "_fused_rms_norm":

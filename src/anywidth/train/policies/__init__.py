@@ -1,12 +1,12 @@
 """Which widths a step trains. One file a policy; `Draw` says what a policy is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from anywidth.elastic import Elastic
-from anywidth.errors import WidthError
+from anywidth.errors import RecipeError, WidthError
 from anywidth.train.import_path import call, find
-from anywidth.train.policies.draw import Adaptive, Draw, Widths
+from anywidth.train.policies.draw import Adaptive, Draw, WidthPolicy, Widths, as_policy, width_policy
 from anywidth.train.policies.joslim import Drawn, Joslim, Proposer
 from anywidth.train.policies.listed import listed
 from anywidth.train.policies.listed_sandwich import listed_sandwich
@@ -15,14 +15,24 @@ from anywidth.train.policies.progressive import progressive
 from anywidth.train.policies.random_only import random_only
 from anywidth.train.policies.sandwich import sandwich
 
-POLICIES: dict[str, Callable[..., Draw]] = {
+POLICIES: dict[str, WidthPolicy] = {
     "listed": listed,
     "listed_sandwich": listed_sandwich,
     "sandwich": sandwich,
     "random": random_only,
     "min_max": min_max,
     "progressive": progressive,
+    "joslim": WidthPolicy(make=Joslim, searches=True),
 }
+
+
+def policy_of(name: str) -> WidthPolicy:
+    """The policy behind the name that a recipe gives it: one of ours, or the user's own as "package.module:function".
+
+    Raises:
+        RecipeError: no such policy, module or function.
+    """
+    return as_policy(find("width policy", name, POLICIES))
 
 
 def make(
@@ -42,14 +52,14 @@ def make(
         RecipeError: unknown name or option.
         WidthError: impossible widths, or ratios that a label of another width hides.
     """
-    function = find("width policy", name, POLICIES)
+    policy = policy_of(name)
     widest_first = sorted(net.widths, key=lambda label: -net.macs(net.widths[label]))
     offered = {"listed": widest_first, "low": low, "high": high, "random": random, "grid": grid}
     offered |= {"per_group": per_group, "space": net.space}
     offered |= {"named": {label: net.widths[label] for label in widest_first}}
-    if name not in ("listed", "listed_sandwich"):
+    if policy.draws_unlisted:
         check_ratios(net, (low, high))
-    return call("width policy", name, function, offered, options or {})
+    return call("width policy", name, policy, offered, options or {})
 
 
 def check_ratios(net: Elastic, ratios: tuple[float, ...]) -> None:
@@ -67,6 +77,14 @@ def check_ratios(net: Elastic, ratios: tuple[float, ...]) -> None:
             )
 
 
+def declared(name: str) -> WidthPolicy:
+    """As `policy_of`, for what only reads a recipe: a policy that cannot be imported here may train any width."""
+    try:
+        return policy_of(name)
+    except RecipeError:
+        return WidthPolicy(make=listed.make)
+
+
 __all__ = [
     "POLICIES",
     "Adaptive",
@@ -74,13 +92,18 @@ __all__ = [
     "Drawn",
     "Joslim",
     "Proposer",
+    "WidthPolicy",
     "Widths",
+    "as_policy",
     "check_ratios",
+    "declared",
     "listed",
     "listed_sandwich",
     "make",
     "min_max",
+    "policy_of",
     "progressive",
     "random_only",
     "sandwich",
+    "width_policy",
 ]

@@ -1,6 +1,7 @@
 """What a width policy is: a function that draws the widths of one step."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -16,6 +17,42 @@ class Draw(Protocol):
     """Generator of this step, part of the training that is done in [0, 1) -> widths, the widest first."""
 
     def __call__(self, generator: torch.Generator, progress: float = 0.0) -> Widths: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidthPolicy:
+    """A function that makes the `Draw` of a training, with what is known of it before there is a network.
+
+    Attributes:
+        make: takes those of listed, named, low, high, random, grid, per_group and space that it names, and options of its own.
+        draws_unlisted: whether it trains widths that are not listed: such widths have no batch norms of their own.
+        draws_random: whether it draws from a range: without a grid every step may train a new width.
+        searches: whether a search proposes its widths meanwhile (the section `joslim` of a recipe).
+    """
+
+    make: Callable[..., Draw]
+    draws_unlisted: bool = True
+    draws_random: bool = False
+    searches: bool = False
+
+    def __post_init__(self) -> None:
+        # As functools.wraps would, so that help() and inspect.signature() show the function.
+        for attribute in ("__name__", "__doc__", "__module__"):
+            object.__setattr__(self, attribute, getattr(self.make, attribute, None))
+        object.__setattr__(self, "__wrapped__", self.make)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Draw:
+        return self.make(*args, **kwargs)
+
+
+def width_policy(**properties: bool) -> Callable[[Callable[..., Draw]], WidthPolicy]:
+    """Declare properties of a policy, as a decorator: those of `WidthPolicy`."""
+    return lambda make: WidthPolicy(make=make, **properties)
+
+
+def as_policy(make: Callable[..., Draw]) -> WidthPolicy:
+    """A user's plain function as a policy that may train any width; a `WidthPolicy` as it is."""
+    return make if isinstance(make, WidthPolicy) else WidthPolicy(make=make)
 
 
 @runtime_checkable

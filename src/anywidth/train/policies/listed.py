@@ -3,9 +3,10 @@
 import torch
 
 from anywidth.errors import WidthError
-from anywidth.train.policies.draw import Draw, Widths
+from anywidth.train.policies.draw import Draw, Widths, width_policy
 
 
+@width_policy(draws_unlisted=False)
 def listed(listed: Widths) -> Draw:
     """These widths at every step, in this order (Yu et al., arXiv 1812.08928).
 

@@ -6,9 +6,10 @@ import torch
 
 from anywidth.errors import WidthError
 from anywidth.space.width import Width, unknown_name
-from anywidth.train.policies.draw import Draw, Widths
+from anywidth.train.policies.draw import Draw, Widths, width_policy
 
 
+@width_policy(draws_unlisted=False)
 def listed_sandwich(
     *,
     named: Mapping[Hashable, Width],

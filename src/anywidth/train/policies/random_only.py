@@ -3,9 +3,10 @@
 import torch
 
 from anywidth.space.channel_space import ChannelSpace
-from anywidth.train.policies.draw import Draw, Widths, check_range, random_widths
+from anywidth.train.policies.draw import Draw, Widths, check_range, random_widths, width_policy
 
 
+@width_policy(draws_random=True)
 def random_only(
     *,
     low: float,

@@ -5,7 +5,7 @@ from typing import Any
 
 from anywidth.train.import_path import call, find
 from anywidth.train.targets.alpha import alpha
-from anywidth.train.targets.context import Context, Target
+from anywidth.train.targets.context import Context, Target, as_target
 from anywidth.train.targets.ema import ema
 from anywidth.train.targets.ema_ensemble import ema_ensemble
 from anywidth.train.targets.labels import labels
@@ -25,7 +25,7 @@ def make(name: str, *, smoothing: float, over: Smoothing, options: Mapping[str, 
         RecipeError: unknown name or option.
     """
     function = find("target", name, TARGETS)
-    return call("target", name, function, {"smoothing": smoothing, "over": over}, options)
+    return as_target(call("target", name, function, {"smoothing": smoothing, "over": over}, options))
 
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Smoothing",
     "Target",
     "alpha",
+    "as_target",
     "distillation_loss",
     "ema",
     "ema_ensemble",

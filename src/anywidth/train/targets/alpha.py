@@ -29,7 +29,7 @@ def alpha(
             return label_loss(logits, labels, smoothing=smoothing, over=over)
         return adaptive_divergence(logits, context.seen[0], minimum=minimum, maximum=maximum, clip=clip)
 
-    return loss
+    return Target(loss=loss)
 
 
 def adaptive_divergence(

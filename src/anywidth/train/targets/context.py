@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from torch import Tensor
 
@@ -25,11 +24,42 @@ class Context:
     redrawn: Sequence[Hashable] = ()
 
 
-class Target(Protocol):
-    """What one width learns from: logits (N, classes), labels, context -> scalar loss, mean over the batch.
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What one width learns from, and what it needs of a step.
 
-    A target with `descending = True` wants the widths of a step from the widest to the narrowest, one with
-    `teacher = True` wants a moving average of the network, and one with `redraws = True` widths for it.
+    Attributes:
+        loss: logits (N, classes), labels, context -> scalar loss, the mean over the batch.
+        descending: whether the widths of a step run from the widest to the narrowest.
+        needs_teacher: whether a moving average of the network is kept (`Context.teacher`).
+        redraws: whether inner widths are drawn a second time, for the teacher (`Context.redrawn`).
     """
 
-    def __call__(self, logits: Tensor, labels: Tensor, context: Context) -> Tensor: ...
+    loss: Callable[[Tensor, Tensor, Context], Tensor]
+    descending: bool = False
+    needs_teacher: bool = False
+    redraws: bool = False
+
+    def __call__(self, logits: Tensor, labels: Tensor, context: Context) -> Tensor:
+        return self.loss(logits, labels, context)
+
+
+def as_target(target: Callable[[Tensor, Tensor, Context], Tensor]) -> Target:
+    """A user's plain function as a target that needs nothing; a `Target` as it is.
+
+    Raises:
+        TypeError: the function carries properties as attributes, which nothing reads.
+    """
+    if isinstance(target, Target):
+        return target
+    for attribute, field_name in (
+        ("descending", "descending"),
+        ("teacher", "needs_teacher"),
+        ("redraws", "redraws"),
+    ):
+        if hasattr(target, attribute):
+            raise TypeError(
+                f"the target {getattr(target, '__name__', target)!r} has an attribute {attribute!r}; declare it instead: "
+                f"anywidth.train.targets.Target(loss=..., {field_name}=True)"
+            )
+    return Target(loss=target)

@@ -15,8 +15,7 @@ def ema(*, smoothing: float = 0.0, over: Smoothing = "all") -> Target:
     def loss(logits: Tensor, labels: Tensor, context: Context) -> Tensor:
         if not context.seen:
             return label_loss(logits, labels, smoothing=smoothing, over=over)
-        assert context.teacher is not None, "a target with `teacher` is given one"
+        assert context.teacher is not None, "a target with `needs_teacher` is given one"
         return distillation_loss(logits, soft_targets(context.teacher()))
 
-    loss.teacher = True  # pyright: ignore[reportFunctionMemberAccess]
-    return loss
+    return Target(loss=loss, needs_teacher=True)

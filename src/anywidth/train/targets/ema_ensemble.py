@@ -19,12 +19,11 @@ def ema_ensemble(*, smoothing: float = 0.0, over: Smoothing = "all") -> Target:
     def loss(logits: Tensor, labels: Tensor, context: Context) -> Tensor:
         if not context.seen:
             return label_loss(logits, labels, smoothing=smoothing, over=over)
-        assert context.teacher is not None, "a target with `teacher` is given one"
+        assert context.teacher is not None, "a target with `needs_teacher` is given one"
         # Step widths (1.0, a, b, 0.25), second draw (c, d): a and b learn from the average at 1.0, 0.25 from the mean at 1.0, c, d.
         teachers = [context.teacher()]
         if context.narrowest:
             teachers += [context.teacher(width) for width in context.redrawn]
         return distillation_loss(logits, torch.stack([soft_targets(t) for t in teachers]).mean(0))
 
-    loss.teacher = loss.redraws = True  # pyright: ignore[reportFunctionMemberAccess]
-    return loss
+    return Target(loss=loss, needs_teacher=True, redraws=True)

@@ -12,4 +12,4 @@ def labels(*, smoothing: float = 0.0, over: Smoothing = "all") -> Target:
     def loss(logits: Tensor, labels: Tensor, context: Context) -> Tensor:
         return label_loss(logits, labels, smoothing=smoothing, over=over)
 
-    return loss
+    return Target(loss=loss)

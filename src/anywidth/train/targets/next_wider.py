@@ -18,5 +18,4 @@ def next_wider(*, smoothing: float = 0.0, over: Smoothing = "all") -> Target:
         # `descending`: widths run from the widest on, so the last logits seen are those of the next wider one.
         return distillation_loss(logits, soft_targets(context.seen[-1]))
 
-    loss.descending = True  # pyright: ignore[reportFunctionMemberAccess]
-    return loss
+    return Target(loss=loss, descending=True)

@@ -14,4 +14,4 @@ def widest(*, smoothing: float = 0.0, over: Smoothing = "all") -> Target:
             return label_loss(logits, labels, smoothing=smoothing, over=over)
         return distillation_loss(logits, soft_targets(context.seen[0]))
 
-    return loss
+    return Target(loss=loss)

@@ -1,0 +1,56 @@
+"""What a user of the package writes and names in recipes as "user_code:NAME"."""
+
+import numpy as np
+
+from anywidth.prune import Source, criterion_of_sources
+from anywidth.train.policies import width_policy
+from anywidth.train.targets import Target, label_loss
+
+
+def only(*, ratio: float):
+    """A plain function: may train any width."""
+    return lambda generator, progress=0.0: (ratio,)
+
+
+@width_policy(draws_unlisted=False)
+def first_and_last(listed):
+    """Declared: trains listed widths only."""
+    return lambda generator, progress=0.0: (listed[0], listed[-1])
+
+
+@width_policy(draws_random=True)
+def anything(*, low: float, high: float):
+    """Declared: draws from a range."""
+    return lambda generator, progress=0.0: (high, low)
+
+
+def weighted(*, weight: float = 1.0, smoothing: float = 0.0):
+    """A plain target."""
+    return lambda logits, labels, context: weight * label_loss(logits, labels, smoothing=smoothing)
+
+
+def taught():
+    """A target that declares what it needs."""
+    return Target(
+        loss=lambda logits, labels, context: (logits - context.teacher()).square().mean(), needs_teacher=True
+    )
+
+
+def marked():
+    """A target as it was declared before `Target`."""
+
+    def loss(logits, labels, context):
+        return logits.sum()
+
+    loss.teacher = True
+    return loss
+
+
+def largest_weight(source: Source) -> np.ndarray:
+    """A plain criterion: the largest weight of a filter."""
+    return source.rows.abs().amax(1).numpy()
+
+
+signed = criterion_of_sources(
+    lambda source: source.gradient.sum(1).numpy(), comparable=True, needs_gradients=True
+)
