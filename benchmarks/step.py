@@ -256,6 +256,7 @@ def flat(quick: bool) -> list[Row]:
     net.norms.lenient = True
     for mode in ("training", "inference"):
         net.train(mode == "training")
+        net.zero_grad()  # copies for inference are not kept while a step may be about to come
         generator, seen = torch.Generator().manual_seed(0), []
         for i in range(count):
             view = net.at(net.space.sample(generator))

@@ -1,7 +1,12 @@
 """What a user of the package writes and names in recipes as "user_code:NAME"."""
 
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+import torch
+from torch import nn
+
+from anywidth.elastic import Elastic
 from anywidth.prune import Source, criterion_of_sources
 from anywidth.train.policies import width_policy
 from anywidth.train.targets import Target, label_loss
@@ -54,3 +59,17 @@ def largest_weight(source: Source) -> np.ndarray:
 signed = criterion_of_sources(
     lambda source: source.gradient.sum(1).numpy(), comparable=True, needs_gradients=True
 )
+
+
+def shapes(module, inputs, path):
+    """An export target: names and shapes as text."""
+    path.write_text("".join(f"{n} {'x'.join(map(str, p.shape))}\n" for n, p in module.named_parameters()))
+
+
+def by_rows(path, model, widths, *, image_size=None, **options):
+    """A checkpoint format: one number per line, the weights of a linear layer (2, 4)."""
+    rows = [float(line) for line in Path(path).read_text().split()]
+    layer = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2, bias=False))
+    with torch.no_grad():
+        layer[1].weight.copy_(torch.tensor(rows).reshape(2, 4))
+    return Elastic(layer, torch.zeros(1, 4), widths=widths, **options)

@@ -15,6 +15,7 @@ from anywidth.interop import detectors, dsnet, joslim, network_slimming, slimmab
 from anywidth.interop.checkpoint_files import Report
 from anywidth.interop.wide_checkpoint import load_wide_
 from anywidth.space.width import unknown_name
+from anywidth.train.import_path import find
 
 SOURCES = (
     "slimmable_networks",
@@ -51,7 +52,8 @@ def load(
         source: "slimmable_networks": the reference code of slimmable networks, universally slimmable networks and
             AutoSlim; "slimmable_networks-detection": its detectors; "network-slimming": that of Network Slimming, whose
             pruned networks are read as they are; "joslim": that of Joslim; "dsnet": that of DS-Net; "torchvision" or "timm": an ordinary network, which
-            becomes the widest.
+            becomes the widest; "package.module:function": your own, called as function(path, model, widths, image_size=...,
+            **options), gives an `Elastic`.
         model: the name there: "us_mobilenet_v1", "resnet164", "slim_resnet20", "resnet50", ...
         widths: listed widths. For "slimmable_networks" those of the file, in its order (AutoSlim: the channel lists);
             by default the published ones.
@@ -79,6 +81,12 @@ def load(
         if model_options:
             raise CheckpointError(f"source {source!r} takes no model_options: the file says them")
         return _READERS[source](path, model, widths, image_size=image_size, **options)
+    if ":" in source:
+        if model_options:
+            raise CheckpointError(f"source {source!r} takes no model_options: give it options of its own")
+        return find("source of checkpoints", source, {})(
+            path, model, widths, image_size=image_size, **options
+        )
     if source not in SOURCES:
         raise CheckpointError(unknown_name("source of checkpoints", source, SOURCES))
     network = _ordinary(source, model, dict(model_options or {}))

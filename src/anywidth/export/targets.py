@@ -1,0 +1,77 @@
+"""What a width can be written as: one table, target -> function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from anywidth.export.formats import export_onnx, export_program, export_weights
+from anywidth.train.import_path import find
+
+Write = Callable[[nn.Module, Sequence[Tensor], Path], None]
+"""Extracted network in evaluation mode, example inputs (N, ...), file to write whole or not at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportTarget:
+    """A kind of file.
+
+    Attributes:
+        write: makes the file.
+        suffix: of its name, with the dot.
+    """
+
+    write: Write
+    suffix: str
+
+    def __call__(self, module: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
+        self.write(module, inputs, path)
+
+
+def _weights(module: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
+    export_weights(module, path)
+
+
+TARGETS: Mapping[str, ExportTarget] = {
+    "weights": ExportTarget(write=_weights, suffix=".safetensors"),
+    "program": ExportTarget(write=export_program, suffix=".pt2"),
+    "onnx": ExportTarget(write=export_onnx, suffix=".onnx"),
+}
+
+
+def export_target(target: str | ExportTarget | Write) -> ExportTarget:
+    """A target by its name, by that of the user's own ("package.module:NAME"), or as it is.
+
+    Raises:
+        RecipeError: no such name, module or function.
+    """
+    resolved = find("export target", target, TARGETS) if isinstance(target, str) else target
+    return resolved if isinstance(resolved, ExportTarget) else ExportTarget(write=resolved, suffix="")
+
+
+def export_as(
+    target: str | ExportTarget | Write, module: nn.Module, inputs: Sequence[Tensor], path: str | Path
+) -> Path:
+    """Write an extracted network as a file that runs without this package.
+
+    Args:
+        target: "weights" (safetensors), "program" (`torch.export`), "onnx", or your own, see `export_target`.
+        module: from `net.extract(width)`.
+        inputs: example inputs (N, ...), for targets that run the network.
+        path: file to write; the suffix of the target is added where the name has none.
+
+    Returns:
+        The file.
+
+    Raises:
+        RecipeError: unknown target.
+        ExportError: the network cannot be written so, or packages are missing.
+    """
+    resolved, file = export_target(target), Path(path)
+    if not file.suffix:
+        file = file.with_suffix(resolved.suffix)
+    resolved(module, inputs, file)
+    return file
