@@ -168,7 +168,7 @@ def test_data_that_is_not_there(recipe, images, refused, tmp_path, spoil, messag
         ("widths.listed={small: {conv: 30}}", "cannot have 30 channels: it takes 1 to"),
         ("widths.listed=none.json", "none.json: no such file"),
         ("model.weights=none.pt", "none.pt: no such file"),
-        ("widths.rule=sandwitch", "did you mean 'sandwich'"),
+        ("widths.policy=sandwitch", "did you mean 'sandwich'"),
         ("train.target=wider", "unknown target 'wider'"),
         ("train.target=ema train.ema=0", "unknown"),
         ("train.optimizer=sdg", "unknown optimiser 'sdg'"),
@@ -250,7 +250,7 @@ def test_what_changes_no_weight_may_change_when_going_on(recipe, run_command, tm
     [
         (("data.augment.auto=rand-q9",), "timm cannot make or apply this policy"),
         (("data.augment.std=[0, 0, 0]",), "expected three numbers, one for each colour, above 0"),
-        (("widths.rule=progressive", "widths.options={until: 2}"), "expected 0 < until <= 1"),
+        (("widths.policy=progressive", "widths.options={until: 2}"), "expected 0 < until <= 1"),
         (("train.target=math:pi",), "is a float, not a function"),
     ],
 )

@@ -17,7 +17,7 @@ elastic:
   freeze: ["*.attention.squeeze.reduce"]
   join: {stem: "stem.*", stages.0: "stages.0.*", stages.1: "stages.1.*"}
 widths:
-  rule: listed_sandwich
+  policy: listed_sandwich
   listed: {0: [4, 4, 4], 1: [4, 4, 6], 2: [4, 4, 10], smallest: [4, 4, 4], largest: [6, 8, 10]}
 train:
   epochs: 2
@@ -84,10 +84,10 @@ def test_a_run_with_joined_groups_is_not_pruned(run, refused):
         ("widths.options={lowest: 0}", "unknown option of the width policy 'listed_sandwich' 'lowest'"),
         ("widths.random=-1", "widths.random = -1: expected greater than or equal to 0"),
         ("train.ema=0", "target 'ema_ensemble' learns from a moving average: set train.ema"),
-        ("widths.rule=random", "train listed widths (widths.rule = 'listed' or 'listed_sandwich')"),
+        ("widths.policy=random", "train listed widths (widths.policy = 'listed' or 'listed_sandwich')"),
         (
             "widths={rule: random, listed: {smallest: 0.5, all: 1.0}}",
-            "not listed: add it to widths.listed, or draw from listed widths (widths.rule = 'listed_sandwich')",
+            "not listed: add it to widths.listed, or draw from listed widths (widths.policy = 'listed_sandwich')",
         ),
         ("model.name=DSResNet", "model 'DSResNet' cannot be built with"),
     ],

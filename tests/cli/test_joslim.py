@@ -21,7 +21,7 @@ from anywidth.store import load
 from anywidth.train.log import read
 
 CHANGES = (
-    "widths.rule=joslim", "widths.min=0.25", "data.held_out=200",
+    "widths.policy=joslim", "widths.min=0.25", "data.held_out=200",
     "joslim={tau: 10, prior_points: 6, history: 12, images: 128, batch_size: 64}",
 )  # fmt: skip
 
@@ -166,11 +166,11 @@ def test_every_method_writes_a_front(joint, run_command, tmp_path, method, optio
         (("joslim.mode=pool", "joslim.pool=none.json"), "none.json: no such file"),
         (("joslim.tauu=3",), "unknown key 'joslim.tauu'; did you mean 'joslim.tau'?"),
         (("joslim=null",), "takes a section joslim"),
-        (("widths.rule=sandwich",), "takes a section joslim"),
+        (("widths.policy=sandwich",), "takes a section joslim"),
         (("train.compile=true",), "joslim trains ever new ones"),
         (("joslim.baseline=.nan",), "joslim.baseline = nan: expected a finite number"),
-        (("widths.max=0.5",), "widths.max = 0.5: the rule 'joslim' does not know it"),
-        (("widths.options={a: 1}",), "widths.options = {'a': 1}: the rule 'joslim' does not know it"),
+        (("widths.max=0.5",), "widths.max = 0.5: the policy 'joslim' does not know it"),
+        (("widths.options={a: 1}",), "widths.options = {'a': 1}: the policy 'joslim' does not know it"),
         (("widths.listed={1.0: 0.5}",), "the label 1.0 of the listed widths is not the ratio 1.0"),
         (("joslim.acquisition=bold",), "expected 'optimistic', 'reference' or 'ehvi'"),
     ],

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from anywidth import recipe as recipes
 
 CHANGES = (
-    "widths.listed=[1.0]", "widths.rule=listed", "train.target=labels", "data.held_out=200",
+    "widths.listed=[1.0]", "widths.policy=listed", "train.target=labels", "data.held_out=200",
     "train.sparsity={l1: 0.003, init: 0.5}", "model.kwargs={channels: [16, 24]}", "train.milestones=[2]",
     "train.schedule=multistep",
 )  # fmt: skip
@@ -187,7 +187,7 @@ def test_damaged_and_foreign_folders_are_refused(run, sparse, run_command, refus
 RECIPE = """\
 model: {name: SmallResNet, kwargs: {channels: [8, 16]}}
 data: {name: digits, seed: 1, batch_size: 32}
-widths: {listed: [1.0], rule: listed}
+widths: {listed: [1.0], policy: listed}
 train: {epochs: 3, lr: 0.1, log_every: 40}
 threads: 1
 device: cpu

@@ -64,7 +64,7 @@ def test_found_widths_are_evaluated_exported_and_trained_jointly(searched, recip
     run = tmp_path / "joint"
     changes = (
         f"widths.listed={front}",
-        "widths.rule=listed",
+        "widths.policy=listed",
         "elastic.norm=switchable",
         "train.target=labels",
     )
@@ -150,7 +150,7 @@ def test_test_images_choose_no_widths(trained, refused):
 
 
 def test_switchable_norms_have_nothing_to_search(recipe, run_command, refused, tmp_path):
-    changes = ("elastic.norm=switchable", "widths.rule=listed", "data.held_out=100", "train.epochs=1")
+    changes = ("elastic.norm=switchable", "widths.policy=listed", "data.held_out=100", "train.epochs=1")
     assert run_command("train", recipe, *changes, "--run", tmp_path / "run").code == 0
     assert "has batch norms for its listed widths only" in refused(
         "search", tmp_path / "run", "--budget", "macs=50%"

@@ -68,7 +68,7 @@ def test_the_same_command_on_a_finished_run_prints_its_results(trained, recipe, 
 @pytest.mark.parametrize("norm", ["switchable", "frozen"])
 def test_overrides_and_the_other_rule(recipe, run_command, tmp_path, norm):
     run = tmp_path / "run"
-    changes = ["train.epochs=1", "widths.rule=listed", "widths.listed=[0.5, 1.0]", f"elastic.norm={norm}"]
+    changes = ["train.epochs=1", "widths.policy=listed", "widths.listed=[0.5, 1.0]", f"elastic.norm={norm}"]
     code, _, err = run_command("train", recipe, *changes, "--run", run)
     assert code == 0, err
     assert recipes.load(run / "recipe.yaml").train.epochs == 1
@@ -79,7 +79,7 @@ def test_switchable_norms_keep_the_statistics_they_were_trained_with(
     recipe, run_command, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("anywidth.cli.run.Run.calibrate_", lambda *a, **k: pytest.fail("calibrated"))
-    changes = ["train.epochs=1", "widths.rule=listed", "elastic.norm=switchable", "train.eval_every=1"]
+    changes = ["train.epochs=1", "widths.policy=listed", "elastic.norm=switchable", "train.eval_every=1"]
     assert run_command("train", recipe, *changes, "--run", tmp_path / "run").code == 0
 
 

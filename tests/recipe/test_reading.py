@@ -6,6 +6,8 @@ from anywidth import recipe as recipes
 from anywidth.errors import RecipeError
 from anywidth.train import FitConfig
 
+ROOT = Path(__file__).parents[2]
+
 TEXT = """\
 model:
   name: SmallResNet
@@ -37,7 +39,7 @@ def test_values_defaults_and_overrides(tmp_path):
     assert recipe.train == FitConfig(epochs=7, lr=0.1)
     assert recipe.model.kwargs == {"channels": [8, 16], "blocks": 2}
     assert recipe.elastic.freeze == ("fc", "stages.*")
-    assert (recipe.widths.rule, recipe.widths.min, recipe.widths.max, recipe.widths.random) == (
+    assert (recipe.widths.policy, recipe.widths.min, recipe.widths.max, recipe.widths.random) == (
         "sandwich",
         0.25,
         1.0,
@@ -82,7 +84,7 @@ def test_differences_name_the_keys(tmp_path):
 
 
 def test_every_recipe_of_the_project_loads():
-    paths = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+    paths = sorted((ROOT / "recipes").glob("*.yaml"))
     assert paths
     for path in paths:
         if recipes.is_detection(path):
@@ -111,7 +113,7 @@ def test_every_recipe_of_the_project_loads():
         ("device: tpu", "line 10: device = 'tpu': expected 'auto', 'cpu' or 'cuda'"),
         (
             "elastic: {norm: switchable}",
-            "expected widths.rule = 'listed' or 'listed_sandwich', got 'sandwich'",
+            "expected widths.policy = 'listed' or 'listed_sandwich', got 'sandwich'",
         ),
         (": :", "line 10: is not YAML"),
     ],
@@ -170,3 +172,25 @@ def test_a_binary_file(tmp_path):
 
 def test_a_file_of_control_characters(tmp_path):
     assert "is not YAML" in refusal(tmp_path, text="a: \x00\n")
+
+
+def test_the_old_name_of_a_key_is_understood_with_a_line_that_says_the_new_one(tmp_path, caplog):
+    text = (ROOT / "recipes" / "digits.yaml").read_text()
+    assert "  policy: sandwich\n" in text
+    path = tmp_path / "old.yaml"
+    path.write_text(text.replace("  policy: sandwich\n", "  rule: min_max\n"))
+    assert recipes.load(path).widths.policy == "min_max"
+    line = next(i for i, row in enumerate(path.read_text().splitlines(), 1) if "rule:" in row)
+    assert caplog.messages == [f"{path}, line {line}: widths.rule is called widths.policy now"]
+    assert recipes.load(path, ["widths.listed=[1.0]"]).widths.policy == "min_max"
+    new = ROOT / "recipes" / "digits.yaml"
+    assert recipes.load(new).widths.policy == "sandwich"
+    assert recipes.load(new, ["widths.rule=listed"]).widths.policy == "listed"
+    path.write_text(text.replace("  policy: sandwich\n", "  policy: sandwich\n  rule: min_max\n"))
+    with pytest.raises(RecipeError, match=r"widths.rule is the old name of widths.policy, which is set too"):
+        recipes.load(path)
+
+
+def test_a_key_in_the_wrong_section_is_answered_with_the_right_one():
+    with pytest.raises(RecipeError, match=r"unknown key 'train.policy'; did you mean 'widths.policy'\?"):
+        recipes.load(ROOT / "recipes" / "digits.yaml", ["train.policy=sandwich"])

@@ -119,7 +119,7 @@ def test_a_recipe_builds_its_network_and_its_widths(path):
         joint(recipe, net)
         if recipe.joslim
         else policies.make(
-            widths.rule,
+            widths.policy,
             net,
             low=widths.min,
             high=widths.max,
@@ -160,7 +160,7 @@ def test_dynamic_slimmable_networks_train_the_ends_and_two_widths(name):
             assert net.macs(label) == published.macs(label)
     widths = recipe.widths
     draw = policies.make(
-        widths.rule, net, low=widths.min, high=widths.max, random=widths.random, options=widths.options
+        widths.policy, net, low=widths.min, high=widths.max, random=widths.random, options=widths.options
     )
     drawn = [draw(torch.Generator().manual_seed(seed)) for seed in range(300)]
     assert {(w[0], w[-1], len(w)) for w in drawn} == {("largest", "smallest", 4)}

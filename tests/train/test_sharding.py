@@ -63,7 +63,7 @@ def test_widths_that_are_searched_while_they_are_trained_need_the_whole_network(
         def identity(self): ...
         def finish_(self): ...
 
-    with pytest.raises(RecipeError, match=r"leave out train\.sharding, or use another widths.rule"):
+    with pytest.raises(RecipeError, match=r"leave out train\.sharding, or use another widths.policy"):
         fit_(new_net(), batches, Searching(), settings(), seed=0, run=tmp_path)  # type: ignore[arg-type]
 
 

@@ -68,7 +68,7 @@ def _train(run: DetectorRun) -> dict[str, Any]:
         torch.cuda.set_device(run.device)
     net, settings, widths_section = new_detector(run), run.recipe.train, run.recipe.widths
     draw = policies.make(
-        widths_section.rule, net, low=widths_section.min, high=widths_section.max, random=widths_section.random, grid=widths_section.grid, options=widths_section.options
+        widths_section.policy, net, low=widths_section.min, high=widths_section.max, random=widths_section.random, grid=widths_section.grid, options=widths_section.options
     )  # fmt: skip
     if distributed.rank() == 0:
         claim_detector(run)

@@ -261,7 +261,7 @@ def new_detector(run: DetectorRun) -> Elastic:
         if isinstance(error, WidthError):
             raise
         raise RecipeError(f"detector: {error}") from None
-    _check_rule(net, run.recipe.widths.rule)
+    _check_policy(net, run.recipe.widths.policy)
     net.to(run.device)
     if section.weights is not None:
         interop.load_wide_(net, Path(section.weights))
@@ -273,10 +273,10 @@ def new_detector(run: DetectorRun) -> Elastic:
     return net
 
 
-def _check_rule(net: Elastic, rule: str) -> None:
+def _check_policy(net: Elastic, rule: str) -> None:
     if net.norms.constant and batch_norms(net.model) and rule not in ("listed", "listed_sandwich", "min_max"):
         raise RecipeError(
-            f"the batch norms of this detector are constants of the listed widths, and widths.rule = {rule!r} draws widths that "
+            f"the batch norms of this detector are constants of the listed widths, and widths.policy = {rule!r} draws widths that "
             "have none; set detector.constant_norms to false, or train listed widths"
         )
 

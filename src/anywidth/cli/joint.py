@@ -1,4 +1,4 @@
-"""The width rule "joslim" of a run: what proposes, and on which images widths are measured."""
+"""The width policy "joslim" of a run: what proposes, and on which images widths are measured."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ def together() -> search.Together:
 
 
 def joslim(run: Run, net: Elastic) -> Joslim:
-    """The policy of a recipe with the rule "joslim".
+    """The policy of a recipe with the policy "joslim".
 
     Raises:
         RecipeError: fewer steps than until the first proposal of the model.

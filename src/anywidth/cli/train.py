@@ -195,10 +195,10 @@ def _train(run: Run) -> dict[str, Any]:
 def _policy(run: Run, net: Elastic) -> Draw:
     """What the recipe trains in each step."""
     widths = run.recipe.widths
-    if widths.rule == "joslim":
+    if widths.policy == "joslim":
         return joslim(run, net)
     return policies.make(
-        widths.rule,
+        widths.policy,
         net,
         low=widths.min,
         high=widths.max,

@@ -91,14 +91,14 @@ class DetectorSection(Section):
 class DetectionWidthsSection(Section):
     """Which widths are trained and listed: ratios, or label -> ratio. What they are of each part, `detector.parts` says.
 
-    The rules are those of classifiers: "listed" trains all at each step, as published; the others are in `anywidth train`'s page.
+    The policies are those of classifiers: "listed" trains all at each step, as published; the others are in `anywidth train`'s page.
     """
 
     listed: Annotated[
         Annotated[tuple[Ratio, ...], Tag(RATIOS)] | Annotated[dict[Label, Ratio], Tag(LABELS)],
         is_a(LABELS, RATIOS, RATIOS),
     ] = (0.25, 0.5, 0.75, 1.0)
-    rule: str = "listed"
+    policy: str = "listed"
     min: Ratio = 0.25
     max: Ratio = 1.0
     random: int = Field(default=2, ge=0)
@@ -138,14 +138,14 @@ class DetectionRecipe(Section):
     threads: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
-    def _rule_fits(self) -> DetectionRecipe:
-        if self.detector.norm == "switchable" and declared(self.widths.rule).draws_unlisted:
+    def _policy_fits(self) -> DetectionRecipe:
+        if self.detector.norm == "switchable" and declared(self.widths.policy).draws_unlisted:
             raise ValueError(
-                "detector.norm = 'switchable' keeps batch norms for each listed width only: expected widths.rule = 'listed' or "
-                f"'listed_sandwich', got {self.widths.rule!r}; detector.norm = 'shared' has any width"
+                "detector.norm = 'switchable' keeps batch norms for each listed width only: expected widths.policy = 'listed' or "
+                f"'listed_sandwich', got {self.widths.policy!r}; detector.norm = 'shared' has any width"
             )
-        if declared(self.widths.rule).searches:
-            raise ValueError("widths.rule = 'joslim' is for classifiers")
+        if declared(self.widths.policy).searches:
+            raise ValueError("widths.policy = 'joslim' is for classifiers")
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -15,6 +16,7 @@ from anywidth.recipe.schema import BRANCHES, Recipe, Section
 
 Schema = TypeVar("Schema", bound=Section)
 Keys = tuple[str | int, ...]
+_log = logging.getLogger(__name__)
 
 
 def is_detection(path: Path) -> bool:
@@ -48,12 +50,38 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def _load(schema: type[Schema], path: Path, overrides: Sequence[str]) -> Schema:
     values, sources = _read(path)
+    _rename_old_keys_(values, sources)
     for override in overrides:
         _override_(values, sources, override)
     try:
         return schema.model_validate(values)
     except ValidationError as error:
         raise RecipeError(_describe(schema, error, path, sources)) from None
+
+
+_OLD_KEYS: dict[Keys, tuple[str, str]] = {("widths", "rule"): ("widths", "policy")}
+"""Section and key of the version before -> what they are called now; understood until the next version."""
+
+
+def _rename_old_keys_(values: dict[str, Any], sources: dict[Keys, str]) -> None:
+    """Read keys of the version before under their new names, with a line that says so.
+
+    Raises:
+        RecipeError: both names stand there.
+    """
+    for old_keys, (new_section, new) in _OLD_KEYS.items():
+        section, old = map(str, old_keys)
+        keys = values.get(section)
+        if not isinstance(keys, dict) or old not in keys:
+            continue
+        source = sources.pop((section, old), "the recipe")
+        if new in values.get(new_section, {}):
+            raise RecipeError(
+                f"{source}: {section}.{old} is the old name of {new_section}.{new}, which is set too; leave one of them out"
+            )
+        values.setdefault(new_section, {})[new] = keys.pop(old)
+        sources[new_section, new] = source
+        _log.warning("%s: %s.%s is called %s.%s now", source, section, old, new_section, new)
 
 
 def dump(recipe: Section) -> str:
@@ -122,6 +150,9 @@ def _override_(values: dict[str, Any], sources: dict[Keys, str], override: str) 
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or error
         raise RecipeError(f"override {override!r}: the value is not YAML: {problem}") from None
+    if (new_keys := _OLD_KEYS.get(keys)) is not None:
+        _log.warning("override %r: %s is called %s now", override, key, ".".join(new_keys))
+        keys = new_keys
     # "train.epochs=10" sets values["train"]["epochs"], and makes the section if the file has none.
     section = values
     for name in keys[:-1]:

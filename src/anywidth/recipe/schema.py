@@ -164,10 +164,10 @@ class WidthsSection(Section):
     Listed are ratios; or label -> ratio, channels of every group in the order of `anywidth profile`, or group
     name or pattern -> channels (a whole number) or share; or the file of a Pareto front that `anywidth search` wrote.
 
-    The rule "listed" trains every listed width at each step, "listed_sandwich" the widest and the narrowest of them and
+    The policy "listed" trains every listed width at each step, "listed_sandwich" the widest and the narrowest of them and
     `random` others, "sandwich" `max`, `min` and `random` ratios between them, "random" `max` and `random` ratios,
     "min_max" only these two, "progressive" a sandwich whose narrow end falls during the training; "joslim" searches them meanwhile (section `joslim`); "package.module:function" is your own.
-    Random ratios lie on a `grid`, or are drawn for each channel group (`per_group`); `options` are further arguments of the rule.
+    Random ratios lie on a `grid`, or are drawn for each channel group (`per_group`); `options` are further arguments of the policy.
     """
 
     listed: Annotated[
@@ -176,7 +176,7 @@ class WidthsSection(Section):
         | Annotated[str, Tag(_FILE)],
         is_a(LABELS, RATIOS, _FILE),
     ]
-    rule: str = "sandwich"
+    policy: str = "sandwich"
     min: Ratio = 0.25
     max: Ratio = 1.0
     random: int = Field(default=2, ge=0)
@@ -194,7 +194,7 @@ class WidthsSection(Section):
 
 
 class JoslimSection(Section):
-    """The width rule "joslim": widths that are searched while they are trained (arXiv 2007.11752).
+    """The width policy "joslim": widths that are searched while they are trained (arXiv 2007.11752).
 
     Every `tau` steps `num_sampled_arch` widths are proposed, and trained between the widest and the narrowest (ratio
     `lower_channel`, by default `widths.min`; proposed ratios end at `upper_channel`). The first `prior_points` are spread over
@@ -294,10 +294,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _switchable_widths_are_listed(self) -> "Recipe":
-        if self.elastic.norm == "switchable" and declared(self.widths.rule).draws_unlisted:
+        if self.elastic.norm == "switchable" and declared(self.widths.policy).draws_unlisted:
             raise ValueError(
                 "elastic.norm = 'switchable' keeps a batch norm for each listed width only: expected "
-                f"widths.rule = 'listed' or 'listed_sandwich', got {self.widths.rule!r}"
+                f"widths.policy = 'listed' or 'listed_sandwich', got {self.widths.policy!r}"
             )
         return self
 
@@ -319,9 +319,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _joslim_fits(self) -> "Recipe":
-        if declared(self.widths.rule).searches != (self.joslim is not None):
+        if declared(self.widths.policy).searches != (self.joslim is not None):
             raise ValueError(
-                f"widths.rule = {self.widths.rule!r}: the rule 'joslim', and no other, takes a section joslim"
+                f"widths.policy = {self.widths.policy!r}: the policy 'joslim', and no other, takes a section joslim"
             )
         if self.joslim is None:
             return self
@@ -329,7 +329,7 @@ class Recipe(Section):
         for name in ("max", "grid", "per_group", "options"):
             if getattr(self.widths, name) != WidthsSection.model_fields[name].default:
                 raise ValueError(
-                    f"widths.{name} = {getattr(self.widths, name)!r}: the rule 'joslim' does not know it; its ratios lie between "
+                    f"widths.{name} = {getattr(self.widths, name)!r}: the policy 'joslim' does not know it; its ratios lie between "
                     "joslim.lower_channel and joslim.upper_channel; leave it out"
                 )
         if self.narrowest >= self.joslim.upper_channel:
@@ -355,10 +355,10 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _compiled_widths_are_few(self) -> "Recipe":
         # A grid of 0.05 from 0.25 to 1 means 16 graphs at most; without one, every step would compile new ones.
-        drawn = declared(self.widths.rule).draws_random and self.widths.random > 0
+        drawn = declared(self.widths.policy).draws_random and self.widths.random > 0
         if self.train.compile and drawn and (self.widths.grid is None or self.widths.per_group):
             raise ValueError(
                 "train.compile = true compiles a graph for every width: expected a grid of uniform ratios "
-                "(widths.grid = 0.05, widths.per_group = false), or a rule without random widths"
+                "(widths.grid = 0.05, widths.per_group = false), or a policy without random widths"
             )
         return self

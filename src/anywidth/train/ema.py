@@ -50,7 +50,7 @@ class Ema:
         if self.net.width(width) not in self.net.widths.values() and not self.net.has_statistics(width):
             raise WidthError(
                 f"the moving average has no batch-norm statistics at width {width}, which is not listed: add it to widths.listed, "
-                "or draw from listed widths (widths.rule = 'listed_sandwich')"
+                "or draw from listed widths (widths.policy = 'listed_sandwich')"
             )
         return self.net.at(width)(images)
 

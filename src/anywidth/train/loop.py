@@ -264,8 +264,8 @@ def fit_(
     """
     if config.sharding and isinstance(draw, Adaptive):
         raise RecipeError(
-            f"train.sharding = {config.sharding!r} does not go with a width rule that measures the network while it is trained, like "
-            "'joslim': leave out train.sharding, or use another widths.rule"
+            f"train.sharding = {config.sharding!r} does not go with a width policy that measures the network while it is trained, like "
+            "'joslim': leave out train.sharding, or use another widths.policy"
         )
     engine = new_engine(net, config, task)
     fit = _Fit(

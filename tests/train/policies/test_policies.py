@@ -103,10 +103,10 @@ def test_a_policy_shows_the_function_that_it_is():
 def test_a_users_policy_of_listed_widths_goes_with_switchable_norms():
     recipe = {
         "model": {"name": "SmallResNet"}, "elastic": {"norm": "switchable"}, "data": {"name": "digits"}, "train": {"epochs": 3, "lr": 0.1},
-        "widths": {"listed": [0.5, 1.0], "rule": "user_code:first_and_last"},
+        "widths": {"listed": [0.5, 1.0], "policy": "user_code:first_and_last"},
     }  # fmt: skip
     assert Recipe.model_validate(recipe).widths.listed == (0.5, 1.0)
-    recipe["widths"] = {"listed": [0.5, 1.0], "rule": "user_code:only"}
+    recipe["widths"] = {"listed": [0.5, 1.0], "policy": "user_code:only"}
     with pytest.raises(ValueError, match="batch norm for each listed width only"):
         Recipe.model_validate(recipe)
 
@@ -114,7 +114,7 @@ def test_a_users_policy_of_listed_widths_goes_with_switchable_norms():
 def test_a_users_policy_that_draws_needs_a_grid_to_compile():
     recipe = {
         "model": {"name": "SmallResNet"}, "data": {"name": "digits"}, "train": {"epochs": 3, "lr": 0.1, "compile": True},
-        "widths": {"listed": [0.5, 1.0], "rule": "user_code:anything"},
+        "widths": {"listed": [0.5, 1.0], "policy": "user_code:anything"},
     }  # fmt: skip
     with pytest.raises(ValueError, match="expected a grid"):
         Recipe.model_validate(recipe)

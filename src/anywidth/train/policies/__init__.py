@@ -73,7 +73,7 @@ def check_ratios(net: Elastic, ratios: tuple[float, ...]) -> None:
         if ratio in net.widths and net.widths[ratio] != net.space.uniform(ratio):
             raise WidthError(
                 f"the label {ratio} of the listed widths is not the ratio {ratio}; train listed widths "
-                "(widths.rule = 'listed' or 'listed_sandwich'), or give them other labels"
+                "(widths.policy = 'listed' or 'listed_sandwich'), or give them other labels"
             )
 
 
