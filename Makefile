@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test lint types tests benchmarks accuracy clean
+.PHONY: demo test test-full test-oldest lint types tests benchmarks accuracy clean
 
 demo: .venv/demo.stamp
 	$(BIN)/anywidth train recipes/digits.yaml --run runs/digits
@@ -23,6 +23,21 @@ types: .venv/dev.stamp
 
 tests: .venv/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# More kills, seeds and detectors.
+test-full: .venv/dev.stamp lint types
+	ANYWIDTH_FULL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The suite with the oldest torch that is supported, in an environment of its own.
+test-oldest: .venv-oldest/dev.stamp
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
+
+.venv-oldest/dev.stamp: pyproject.toml
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --upgrade pip
+	.venv-oldest/bin/python -m pip install --quiet torch==2.11.0 torchvision==0.26.0
+	.venv-oldest/bin/python -m pip install --quiet -e ".[dev,export]"
+	touch $@
 
 benchmarks: .venv/dev.stamp
 	$(BIN)/python benchmarks/coverage.py --jobs 2 --out docs/coverage
@@ -52,4 +67,4 @@ accuracy: .venv/dev.stamp
 	touch $@ .venv/demo.stamp
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-oldest runs

@@ -115,7 +115,7 @@ def test_imports_point_one_way(mine, path):
         ("views", "from anywidth import elastic", "anywidth"),
         ("views", "from . import norms", "anywidth"),
         ("tracing", "from ..views import cut", "anywidth.tracing"),
-        ("norms", "from anywidth.cost.closed_form import CostModel", "anywidth"),
+        ("norms", "from anywidth.cost.cost_model import CostModel", "anywidth"),
         ("elastic", "from anywidth.store import save", "anywidth"),
         ("views", "def f():\n    from anywidth.elastic import Elastic", "anywidth"),
         ("train", "from anywidth.search.greedy import greedy", "anywidth.train"),

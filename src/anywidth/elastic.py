@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from anywidth.channel_select import has_index
-from anywidth.cost.closed_form import Convention, CostModel, TensorShapes, kept_rows, parameter_shapes
+from anywidth.cost.cost_model import Convention, CostModel, TensorShapes, kept_rows, parameter_shapes
 from anywidth.errors import CheckpointError, StatisticsError, TraceError, WidthError
 from anywidth.graph.emptied_groups import check_empty, empty_groups, silence_, with_silent
 from anywidth.graph.shared_prefix import Once, Trunk

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from anywidth import recipe as recipes
-from anywidth.cli.names import build_model
-from anywidth.cli.run import made_elastic
 from anywidth.detect import elastic_detector
 from anywidth.gating import Cut, Routes
 from anywidth.interop import dsnet
 from anywidth.models.ds_mbnet import sub_networks
 from anywidth.search import Bayes
 from anywidth.train import Joslim, policies, targets
+from anywidth.workflows.classifier_network import elastic_classifier
+from anywidth.workflows.naming import build_model
 
 ROOT = Path(__file__).parents[2]
 EVERY = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -113,7 +113,7 @@ def test_a_recipe_builds_its_network_and_its_widths(path):
     model = build_model(recipe.model.name, recipe.model.kwargs)
     size = {"digits": 8, "cifar10": 32, "cifar100": 32, "svhn_extra": 32}.get(recipe.data.name, 224)
     example = torch.zeros(1, 1 if recipe.data.name == "digits" else 3, size, size)
-    net = made_elastic(model, example, recipe)
+    net = elastic_classifier(model, example, recipe)
     widths, train = recipe.widths, recipe.train
     draw = (
         joint(recipe, net)
@@ -150,7 +150,7 @@ def test_a_recipe_builds_its_network_and_its_widths(path):
 def test_dynamic_slimmable_networks_train_the_ends_and_two_widths(name):
     recipe = recipes.load(ROOT / "recipes" / f"{name}.yaml")
     size = 32 if recipe.data.name == "cifar10" else 224
-    net = made_elastic(
+    net = elastic_classifier(
         build_model(recipe.model.name, recipe.model.kwargs), torch.zeros(1, 3, size, size), recipe
     )
     assert {label: width.kept for label, width in net.widths.items()} == DS_NET[name]

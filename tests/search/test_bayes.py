@@ -10,6 +10,7 @@ from anywidth.models import SmallResNet
 from anywidth.search import Bayes, Random, area_under, hypervolume, run_search
 from anywidth.search.candidates import Box, at_cost, mutated, spread, within
 from anywidth.search.history import front_of, representatives, target_weights
+from effort import SEEDS
 
 GROUPS, UNITS = 8, 64
 
@@ -58,7 +59,7 @@ def found_by(searcher, problem):
 def test_it_beats_random_and_is_no_worse_than_the_published_bound_on_a_known_front(chain, acquisition):
     evals = 26
     gains, shares = [], []
-    for seed in range(2):
+    for seed in range(SEEDS):
         problem = Problem(seed)
         options = {"costs": problem.costs, "evals": evals, "prior_points": 8, "seed": seed}
         found = found_by(Bayes(chain, acquisition=acquisition, **options), problem)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from anywidth.cost.closed_form import CostModel, kept_rows
+from anywidth.cost.cost_model import CostModel, kept_rows
 from anywidth.detect.parts import part_of
 from anywidth.elastic import Elastic
 from anywidth.models.detectors import example_images, short_run

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from anywidth.cost.closed_form import Convention
+from anywidth.cost.cost_model import Convention
 from anywidth.gating.losses import Hard
 
 Method = Literal["expected", "gumbel"]

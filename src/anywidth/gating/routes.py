@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from anywidth.cost.closed_form import Convention
+from anywidth.cost.cost_model import Convention
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.graph.partition import Cut, Part, split

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anywidth.cost.closed_form import Convention
+from anywidth.cost.cost_model import Convention
 from anywidth.errors import WidthError
 from anywidth.gating.routes import Routes
 from anywidth.gating.tree import Node, chosen

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from anywidth.cost.closed_form import Convention
+from anywidth.cost.cost_model import Convention
 from anywidth.errors import AnywidthError, DataError
 from anywidth.gating.config import GateConfig
 from anywidth.gating.gate import Gate, new_gates

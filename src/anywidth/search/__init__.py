@@ -8,9 +8,11 @@ from anywidth.search.evolve import Evolve
 from anywidth.search.front import Front, Member, named, read_front, undominated, write_front
 from anywidth.search.front_quality import area_under, hypervolume
 from anywidth.search.greedy import Greedy
+from anywidth.search.history import Trial
 from anywidth.search.latency import measured, remembered
 from anywidth.search.processes import Together, shared
 from anywidth.search.random_widths import Random
+from anywidth.search.trials import front_of_trials
 
 __all__ = [
     "Acquisition",
@@ -27,9 +29,11 @@ __all__ = [
     "Sampling",
     "Searcher",
     "Together",
+    "Trial",
     "area_under",
     "check",
     "closed_form",
+    "front_of_trials",
     "hypervolume",
     "largest_uniform",
     "measured",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,9 @@ def processes(device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
+        # A reducer that waits for the garbage collector would keep threads of the group alive into the interpreter's exit,
+        # where they abort the process now and then ("terminate called without an active exception").
+        gc.collect()
         dist.destroy_process_group()
 
 
