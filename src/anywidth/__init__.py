@@ -25,14 +25,15 @@ if TYPE_CHECKING:
     )
     from anywidth.elastic import Elastic
     from anywidth.reorder import reorder_
-    from anywidth.space.channel_space import ChannelGroup, ChannelSpace
+    from anywidth.space.channel_space import ChannelSpace
+    from anywidth.space.groups import ChannelGroup
     from anywidth.space.width import Width
     from anywidth.store import load
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "ChannelGroup": "anywidth.space.channel_space",
+    "ChannelGroup": "anywidth.space.groups",
     "ChannelSpace": "anywidth.space.channel_space",
     "Elastic": "anywidth.elastic",
     "Width": "anywidth.space.width",

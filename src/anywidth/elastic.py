@@ -28,7 +28,8 @@ from anywidth.norms.bank import NormBank, NormPolicy
 from anywidth.norms.calibration import collect_
 from anywidth.norms.constant_norms import as_constants_, keep_frozen
 from anywidth.norms.stream_selection import fed_by, reading_subsets
-from anywidth.space.channel_space import ChannelSpace, Policy
+from anywidth.space.channel_space import ChannelSpace
+from anywidth.space.groups import Policy
 from anywidth.space.width import Width, check_label, unknown_name
 from anywidth.views import Blueprint, NormKind, PackStore, baseline, compile_, standalone
 from anywidth.views.model_signature import ModelForward

@@ -8,7 +8,7 @@ import torch
 
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.space.channel_space import Axis, spelled_out
+from anywidth.space.axes import Axis, spelled_out
 from anywidth.space.width import unknown_name
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from anywidth import ChannelGroup, ChannelSpace, Width, errors
-from anywidth.space.channel_space import Run, Size
+from anywidth.space.axes import Run, Size
 from anywidth.space.width import check_multiplier, round_units, unknown_name
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from torch import nn
 
 from anywidth.errors import WidthError
-from anywidth.space.channel_space import ChannelSpace, Size
+from anywidth.space.axes import Size
+from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
 
 Convention = Literal["anywidth", "slimmable"]

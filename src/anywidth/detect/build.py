@@ -26,7 +26,8 @@ from anywidth.elastic import Elastic
 from anywidth.errors import OrdinaryWeightsWarning, WidthError
 from anywidth.models import detectors
 from anywidth.norms.bank import NormPolicy, batch_norms
-from anywidth.space.channel_space import ChannelSpace, Policy
+from anywidth.space.channel_space import ChannelSpace
+from anywidth.space.groups import Policy
 from anywidth.tracing.groups import build
 from anywidth.tracing.trace import trace
 from anywidth.views.trial_runs import probed_space

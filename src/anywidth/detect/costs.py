@@ -10,7 +10,8 @@ from anywidth.cost.cost_model import CostModel, kept_rows
 from anywidth.detect.parts import part_of
 from anywidth.elastic import Elastic
 from anywidth.models.detectors import example_images, short_run
-from anywidth.space.channel_space import ChannelSpace, Term
+from anywidth.space.axes import Term
+from anywidth.space.channel_space import ChannelSpace
 from anywidth.tracing.groups import build, frozen_by_name
 from anywidth.tracing.trace import trace
 

@@ -16,7 +16,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from anywidth.channel_select import INDEX, selects
 from anywidth.errors import WidthError
-from anywidth.space.channel_space import Axis, ChannelSpace
+from anywidth.space.axes import Axis
+from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
 
 

@@ -22,7 +22,7 @@ from anywidth.interop.checkpoint_files import bare, compare, read_whole
 from anywidth.models import DSMBNet
 from anywidth.models.ds_mbnet import CANDIDATES, sub_networks
 from anywidth.norms.bank import NormPolicy, batch_norms
-from anywidth.space.channel_space import Policy
+from anywidth.space.groups import Policy
 from anywidth.space.joined_groups import joined
 from anywidth.space.width import Width, unknown_name
 from anywidth.views.trial_runs import probed_space

@@ -17,7 +17,7 @@ from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.graph.emptied_groups import Constant, with_silent
 from anywidth.norms.stream_selection import fed_by
-from anywidth.space.channel_space import Axis, spelled_out
+from anywidth.space.axes import Axis, spelled_out
 from anywidth.space.width import Width
 from anywidth.tracing.groups import made_axes
 from anywidth.tracing.trace import call

@@ -20,7 +20,8 @@ from anywidth.channel_select import INDEX, selects
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.seeds import generator
-from anywidth.space.channel_space import Axis, ChannelSpace, Run, spelled_out
+from anywidth.space.axes import Axis, Run, spelled_out
+from anywidth.space.channel_space import ChannelSpace
 from anywidth.tracing.groups import made_axes
 from anywidth.train.import_path import find
 

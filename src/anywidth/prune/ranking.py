@@ -11,7 +11,8 @@ import numpy as np
 from anywidth.errors import WidthError
 from anywidth.graph.emptied_groups import deadened
 from anywidth.prune.importance import Scores
-from anywidth.space.channel_space import ChannelGroup, ChannelSpace
+from anywidth.space.channel_space import ChannelSpace
+from anywidth.space.groups import ChannelGroup
 from anywidth.space.width import Width
 
 Scope = Literal["global", "layer", "isomorphic"]

@@ -6,7 +6,8 @@ import fnmatch
 from collections.abc import Mapping
 
 from anywidth.errors import WidthError
-from anywidth.space.channel_space import ChannelGroup, ChannelSpace
+from anywidth.space.channel_space import ChannelSpace
+from anywidth.space.groups import ChannelGroup
 from anywidth.space.width import unknown_name
 
 

@@ -13,123 +13,9 @@ import numpy as np
 import torch
 
 from anywidth.errors import WidthError
-from anywidth.space.width import Width, check_multiplier, round_units, unknown_name
-
-Policy = int | Mapping[str, int]
-"""A number for all groups, or group name or glob pattern -> number (later patterns win, 1 where none matches)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChannelGroup:
-    """Channels that are kept or dropped together, in order.
-
-    Attributes:
-        name: path of the module that makes them.
-        size: number of units; the smallest thing that can go is a unit.
-        unit: channels of one unit on the axis that names the group (64 where whole heads of 64 go, mostly 1).
-        divisor: `uniform` and `sample` round to multiples of this many channels.
-        minimum: the fewest channels kept.
-        permutable: whether channels may be reordered without changing the function.
-        stream: whether outputs of several layers are added in these channels (a residual stream).
-        writers, readers: parameter axes that make and that sum over these channels.
-    """
-
-    name: str
-    size: int
-    unit: int
-    divisor: int
-    minimum: int
-    permutable: bool
-    writers: tuple[str, ...]
-    readers: tuple[str, ...]
-    stream: bool = False
-
-    @property
-    def channels(self) -> int:
-        return self.size * self.unit
-
-    def round(self, share: float) -> int:
-        """Units for a share in (0, 1] of the group."""
-        quantum = max(1, -(-self.divisor // self.unit))
-        minimum = max(1, -(-self.minimum // self.unit))
-        return round_units(
-            self.size * share, size=self.size, quantum=quantum, minimum=min(minimum, self.size)
-        )
-
-
-@dataclass(frozen=True)
-class Run:
-    """`count` consecutive units of a group from `first` on, each `each` positions wide; group -1 is fixed."""
-
-    group: int
-    first: int
-    count: int
-    each: int
-
-    @property
-    def positions(self) -> int:
-        return self.count * self.each
-
-
-def spelled_out(axis: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
-    """Group and unit of every position along an axis; group -1 where it is fixed."""
-    # Run(0, 0, 2, 2), Run(-1, 0, 1, 3) -> group 0 0 0 0 -1 -1 -1, unit 0 0 1 1 0 0 0.
-    group = np.concatenate([np.full(r.positions, r.group) for r in axis])
-    unit = np.concatenate([np.repeat(r.first + np.arange(r.count), r.each) for r in axis])
-    return group, unit
-
-
-@dataclass(frozen=True)
-class Size:
-    """A size in closed form: `constant + sum of each x (units kept among first..first+count)`."""
-
-    constant: int
-    runs: tuple[Run, ...] = ()
-
-    def at(self, width: Width) -> int:
-        # 3 + Run(group 0, first 0, count 8, each 2) with 5 units kept: 3 + 2 x 5 = 13. A run that starts at unit 4 of the
-        # group has 5 - 4 = 1 of its units kept.
-        total = self.constant
-        for r in self.runs:
-            units = width.units(r.group)
-            if isinstance(units, range):
-                total += r.each * min(max(len(units) - r.first, 0), r.count)
-            else:
-                total += r.each * sum(r.first <= u < r.first + r.count for u in units)
-        return total
-
-
-@dataclass(frozen=True)
-class AttributeRule:
-    """An integer attribute of a module that follows the width."""
-
-    module: str
-    name: str
-    index: int | None
-    size: Size
-
-
-@dataclass(frozen=True)
-class Term:
-    """The product of `sizes`: multiply-adds of one contraction (or elements of one average pool's input)."""
-
-    module: str
-    sizes: tuple[Size, ...]
-    written: tuple[Size, ...]
-    pool: bool
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """Channels that stay, and why."""
-
-    tensor: str
-    axis: int
-    channels: int
-    reason: str
-
-
-Axis = tuple[Run, ...]
+from anywidth.space.axes import AttributeRule, Axis, Frozen, Term, runs_of, size_of
+from anywidth.space.groups import ChannelGroup, Policy, policy_of_group
+from anywidth.space.width import Width, check_multiplier, unknown_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +84,7 @@ class ChannelSpace:
                 if pattern and strict and not any(fnmatch.fnmatchcase(n, pattern) for n in self.names):
                     raise WidthError(unknown_name("channel group in a rounding policy", pattern, self.names))
         groups = tuple(
-            replace(g, divisor=_policy(divisor, g.name), minimum=_policy(minimum, g.name))
+            replace(g, divisor=policy_of_group(divisor, g.name), minimum=policy_of_group(minimum, g.name))
             for g in self.groups
         )
         return replace(self, groups=groups, divisor=divisor, minimum=minimum)
@@ -337,12 +223,14 @@ class ChannelSpace:
                 ChannelGroup(**{**g, "writers": tuple(g["writers"]), "readers": tuple(g["readers"])})
                 for g in d["groups"]
             ),
-            axes={n: tuple(None if a is None else _runs(a) for a in axes) for n, axes in d["axes"].items()},
+            axes={n: tuple(None if a is None else runs_of(a) for a in axes) for n, axes in d["axes"].items()},
             attributes=tuple(
-                AttributeRule(a["module"], a["name"], a["index"], _size(a["size"])) for a in d["attributes"]
+                AttributeRule(a["module"], a["name"], a["index"], size_of(a["size"])) for a in d["attributes"]
             ),
             terms=tuple(
-                Term(t["module"], tuple(map(_size, t["sizes"])), tuple(map(_size, t["written"])), t["pool"])
+                Term(
+                    t["module"], tuple(map(size_of, t["sizes"])), tuple(map(size_of, t["written"])), t["pool"]
+                )
                 for t in d["terms"]
             ),
             frozen=tuple(Frozen(**f) for f in d["frozen"]),
@@ -359,12 +247,6 @@ class ChannelSpace:
         return show(self)
 
 
-def _policy(policy: Policy, name: str) -> int:
-    if isinstance(policy, int):
-        return policy
-    return next((v for p, v in reversed(list(policy.items())) if fnmatch.fnmatchcase(name, p)), 1)
-
-
 def _packed(value: Any) -> Any:
     """Runs as short lists, to keep the JSON small."""
     if isinstance(value, dict):
@@ -372,11 +254,3 @@ def _packed(value: Any) -> Any:
             return [value["group"], value["first"], value["count"], value["each"]]
         return {k: _packed(v) for k, v in value.items()}
     return [_packed(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _runs(rows: Sequence[Sequence[int]]) -> tuple[Run, ...]:
-    return tuple(Run(*row) for row in rows)
-
-
-def _size(d: dict[str, Any]) -> Size:
-    return Size(d["constant"], _runs(d["runs"]))

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from anywidth.errors import WidthError
-from anywidth.space.channel_space import Axis, ChannelGroup, ChannelSpace, Size
+from anywidth.space.axes import Axis, Size
+from anywidth.space.channel_space import ChannelSpace
+from anywidth.space.groups import ChannelGroup
 from anywidth.space.width import unknown_name
 
 

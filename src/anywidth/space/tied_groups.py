@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from anywidth.errors import WidthError
-from anywidth.space.channel_space import Axis, ChannelGroup, ChannelSpace, Run, Size
+from anywidth.space.axes import Axis, Run, Size
+from anywidth.space.channel_space import ChannelSpace
+from anywidth.space.groups import ChannelGroup
 
 
 def tied(space: ChannelSpace, units: int, name: str = "width") -> ChannelSpace:

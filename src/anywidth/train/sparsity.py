@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
-from anywidth.space.channel_space import spelled_out
+from anywidth.space.axes import spelled_out
 from anywidth.tracing.groups import made_axes
 
 _BINS = 40

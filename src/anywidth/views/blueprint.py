@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from anywidth.space.channel_space import AttributeRule, ChannelSpace
+from anywidth.space.axes import AttributeRule
+from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
 from anywidth.views.attributes import STANDARD, Kept, prepare_
 from anywidth.views.base import Live, NormAt

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anywidth.space.channel_space import Axis, ChannelSpace
+from anywidth.space.axes import Axis
+from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
 
 _PLAIN = (Tensor, nn.Parameter)

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from anywidth.errors import TraceError
-from anywidth.space.channel_space import ChannelSpace, Policy
+from anywidth.space.channel_space import ChannelSpace
+from anywidth.space.groups import Policy
 from anywidth.space.width import Width
 from anywidth.tracing.groups import build, frozen_by_name
 from anywidth.tracing.labels import Freeze

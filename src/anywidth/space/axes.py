@@ -1,0 +1,94 @@
+"""What follows a channel group: axes of parameters, sizes in closed form, attributes, contractions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from anywidth.space.width import Width
+
+
+@dataclass(frozen=True)
+class Run:
+    """`count` consecutive units of a group from `first` on, each `each` positions wide; group -1 is fixed."""
+
+    group: int
+    first: int
+    count: int
+    each: int
+
+    @property
+    def positions(self) -> int:
+        return self.count * self.each
+
+
+Axis = tuple[Run, ...]
+
+
+def spelled_out(axis: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
+    """Group and unit of every position along an axis; group -1 where it is fixed."""
+    # Run(0, 0, 2, 2), Run(-1, 0, 1, 3) -> group 0 0 0 0 -1 -1 -1, unit 0 0 1 1 0 0 0.
+    group = np.concatenate([np.full(r.positions, r.group) for r in axis])
+    unit = np.concatenate([np.repeat(r.first + np.arange(r.count), r.each) for r in axis])
+    return group, unit
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size in closed form: `constant + sum of each x (units kept among first..first+count)`."""
+
+    constant: int
+    runs: tuple[Run, ...] = ()
+
+    def at(self, width: Width) -> int:
+        # 3 + Run(group 0, first 0, count 8, each 2) with 5 units kept: 3 + 2 x 5 = 13. A run that starts at unit 4 of the
+        # group has 5 - 4 = 1 of its units kept.
+        total = self.constant
+        for r in self.runs:
+            units = width.units(r.group)
+            if isinstance(units, range):
+                total += r.each * min(max(len(units) - r.first, 0), r.count)
+            else:
+                total += r.each * sum(r.first <= u < r.first + r.count for u in units)
+        return total
+
+
+@dataclass(frozen=True)
+class AttributeRule:
+    """An integer attribute of a module that follows the width."""
+
+    module: str
+    name: str
+    index: int | None
+    size: Size
+
+
+@dataclass(frozen=True)
+class Term:
+    """The product of `sizes`: multiply-adds of one contraction (or elements of one average pool's input)."""
+
+    module: str
+    sizes: tuple[Size, ...]
+    written: tuple[Size, ...]
+    pool: bool
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Channels that stay, and why."""
+
+    tensor: str
+    axis: int
+    channels: int
+    reason: str
+
+
+def runs_of(rows: Sequence[Sequence[int]]) -> tuple[Run, ...]:
+    return tuple(Run(*row) for row in rows)
+
+
+def size_of(d: dict[str, Any]) -> Size:
+    return Size(d["constant"], runs_of(d["runs"]))
