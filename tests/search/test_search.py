@@ -5,7 +5,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, WidthError
 from anywidth.search import (
     Budget,
@@ -419,3 +422,18 @@ def test_answers_on_other_images_are_no_answers(net, tmp_path):
     assert search(200) == search(200)
     with pytest.raises(CheckpointError, match=r"another search \(images differ\)"):
         search(20)
+
+
+def test_evolution_narrows_small_groups_to_a_latency():
+    """Groups of seven units: rounding 0.93 x 7 once more at every step would leave them at seven."""
+    model = nn.Sequential(nn.Linear(3, 7), nn.ReLU(), nn.Linear(7, 7), nn.ReLU(), nn.Linear(7, 2))
+    net = Elastic(model, torch.randn(1, 3))
+
+    def latency(widths):
+        return [float(sum(w.kept)) for w in widths]
+
+    evolve = Evolve(
+        net, Budget(kind="latency", limits={"latency=6s": 6.0}), population=4, generations=1, parents=2
+    )
+    widths = evolve._fitted(np.array([7, 7]), latency, 6.0)
+    assert [sum(w.kept) for w in widths] == [6]
