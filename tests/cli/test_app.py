@@ -6,11 +6,11 @@ import pytest
 import typer
 from rich.progress import Progress as RichProgress
 
-from anywidth import cli
+from anywidth import cli, workflows
 from anywidth.cli import console
 from anywidth.train import Progress
 
-VERBS = ["train", "eval", "profile", "export", "report"]
+VERBS = list(cli.VERBS)
 
 
 def test_version(run_command):
@@ -55,11 +55,6 @@ def test_fail_prints_one_line(capsys):
     assert capsys.readouterr().err == "error: two lines\n"
 
 
-def test_counts_with_prefixes():
-    numbers = (0, 999, 1000, 12345, 1_814_073_344, 2.5e12)
-    assert [console.si(number) for number in numbers] == ["0", "999", "1 k", "12.3 k", "1.81 G", "2.5 T"]
-
-
 def progress(step: int) -> Progress:
     return Progress(
         epoch=(step - 1) // 10, epochs=10, step=step, steps=100, widths=(1.0, 0.5), losses=(0.25, 1.5), lr=0.1
@@ -100,3 +95,56 @@ def test_a_bar_on_a_terminal(monkeypatch):
 
 def test_the_entry_point_is_the_app():
     assert isinstance(cli.app, typer.Typer)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_table_of_verbs_says_what_their_docstrings_say(verb):
+    assert cli.VERBS[verb][1] == cli.load_verb(verb).__doc__.splitlines()[0]
+
+
+def in_a_new_process(*arguments: str) -> tuple[int, str, str, bool]:
+    """Exit code, stdout, stderr, and whether torch was loaded."""
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('torch' in sys.modules))\n"
+        "from anywidth.cli import app\n"
+        f"app({list(arguments)!r}, prog_name='anywidth')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    out, _, loaded = done.stdout.rstrip().rpartition("\n")
+    return done.returncode, out, done.stderr, loaded == "True"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("--help",), 0, "Train one network once, run it at any width."),
+        ((), 2, "Commands:"),
+        (("--version",), 0, f"anywidth {version('anywidth')}"),
+        (("trian",), 2, "No such command 'trian'. Did you mean 'train'?"),
+        (("nonsense",), 2, "No such command 'nonsense'."),
+    ],
+)
+def test_what_needs_no_network_does_not_load_torch(arguments, code, text):
+    returncode, out, err, loads_torch = in_a_new_process(*arguments)
+    assert returncode == code
+    assert text in out + err
+    assert not loads_torch
+
+
+def test_the_help_of_a_verb_is_that_of_its_function():
+    returncode, out, _, _ = in_a_new_process("prune", "--help")
+    assert returncode == 0
+    assert "--max-per-layer" in out
+    assert "Train what is left with the same recipe and model.pruned=FOLDER." in out
+
+
+def test_of_several_processes_one_prints(monkeypatch, capsys):
+    table = workflows.TextTable(title="net", rows=[{"width": "0.5"}])
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        console.print_tables([table])
+        console.print_line("a line")
+        console.say("a message")
+    out, err = capsys.readouterr()
+    assert (out.count("net"), out.count("a line"), err) == (1, 1, "a message\n")

@@ -15,9 +15,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from anywidth import recipe as recipes
 from anywidth import train
-from anywidth.cli import detection
-from anywidth.cli.detector import finished_detector, saved_detector
 from anywidth.train import CHECKPOINT
+from anywidth.workflows import latencies, open_run_directory
 from coco_images import CATEGORIES, edit, make_coco
 
 RECIPE = """\
@@ -63,6 +62,11 @@ def run(recipe, run_command, tmp_path_factory) -> Path:
     assert "box, %" in out
     assert "mask, %" in out
     return path
+
+
+def saved_net(path: Path):
+    task = open_run_directory(path).task
+    return task.saved_net(task.open(path))
 
 
 def with_pycocotools(truth: Path, results: Path, kind: str) -> float:
@@ -124,8 +128,8 @@ def test_latency_is_of_the_size_that_costs_are_of(run, run_command, monkeypatch,
         monkeypatch.setattr(GeneralizedRCNNTransform, "forward", forward)
         return measure_all(functions, **options)
 
-    measure_all = detection.measure_all
-    monkeypatch.setattr(detection, "measure_all", measured)
+    measure_all = latencies.measure_all
+    monkeypatch.setattr(latencies, "measure_all", measured)
     code, _, err = run_command("eval", copy, "--widths", "0.25", "--metrics", "bbox", "--latency")
     assert code == 0, err
     assert seen == {(160, 160)}
@@ -151,7 +155,7 @@ def test_an_exported_detector_runs_without_this_package(run, run_command, withou
         f"print(m([torch.load({str(tmp_path / 'x.pt')!r})])[1][0]['boxes'].tolist())"
     )
     boxes = torch.tensor(json.loads(without_anywidth(code).splitlines()[-1]))
-    net = saved_detector(finished_detector(run)).eval()
+    net = saved_net(run).eval()
     with torch.no_grad():
         expected = net.at(0.25)([x])[0]["boxes"]
     torch.testing.assert_close(boxes, expected, rtol=1e-4, atol=1e-3)
@@ -244,8 +248,8 @@ def test_an_interrupted_training_ends_with_the_same_weights(run, recipe, run_com
     monkeypatch.undo()
     code, _, err = run_command("train", recipe, "--run", path)
     assert code == 0, err
-    wanted = saved_detector(finished_detector(run)).state_dict()
-    for name, t in saved_detector(finished_detector(path)).state_dict().items():
+    wanted = saved_net(run).state_dict()
+    for name, t in saved_net(path).state_dict().items():
         assert torch.equal(t, wanted[name]), name
 
 
@@ -304,13 +308,12 @@ def test_mistakes_of_other_verbs(run, refused, recipe):
 
 
 def test_weights_of_an_ordinary_detector_are_calibrated(run, recipe, run_command, tmp_path):
-    wide = finished_detector(run)
-    torch.save(saved_detector(wide).model.state_dict(), tmp_path / "wide.pth")
+    torch.save(saved_net(run).model.state_dict(), tmp_path / "wide.pth")
     changes = (f"detector.weights={tmp_path / 'wide.pth'}", "train.epochs=1", "train.lr=1.0e-9")
     code, _, err = run_command("train", recipe, *changes, "--run", tmp_path / "run")
     assert code == 0, err
     assert "calibrating 1 widths of ordinary weights" in err
-    net = saved_detector(finished_detector(tmp_path / "run"))
+    net = saved_net(tmp_path / "run")
     assert net.has_statistics(0.25)
     assert recipes.load_detection(tmp_path / "run" / "recipe.yaml").detector.weights == str(
         tmp_path / "wide.pth"

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from anywidth import recipe as recipes
-from anywidth.cli.run import finished_run, saved_net
+from anywidth.workflows.classifier_network import saved_classifier
+from anywidth.workflows.run_directory import finished_classifier
 
 RECIPE = """\
 model:
@@ -53,7 +54,7 @@ def run(recipe, run_command, tmp_path) -> Path:
 def test_a_finished_run_keeps_joined_groups_and_labels(run, recipe, run_command):
     settings = recipes.load(run / "recipe.yaml")
     assert settings == recipes.load(recipe)
-    net = saved_net(finished_run(run))
+    net = saved_classifier(finished_classifier(run))
     assert net.space.names == ("stem", "stages.0", "stages.1")
     assert {label: w.kept for label, w in net.widths.items()} == settings.widths.listed
     assert net.width(0) == net.width("smallest")
@@ -86,7 +87,7 @@ def test_a_run_with_joined_groups_is_not_pruned(run, refused):
         ("train.ema=0", "target 'ema_ensemble' learns from a moving average: set train.ema"),
         ("widths.policy=random", "train listed widths (widths.policy = 'listed' or 'listed_sandwich')"),
         (
-            "widths={rule: random, listed: {smallest: 0.5, all: 1.0}}",
+            "widths={policy: random, listed: {smallest: 0.5, all: 1.0}}",
             "not listed: add it to widths.listed, or draw from listed widths (widths.policy = 'listed_sandwich')",
         ),
         ("model.name=DSResNet", "model 'DSResNet' cannot be built with"),

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from anywidth import data
-from anywidth.cli.joint import held_out
 from anywidth.data import DataConfig
 from anywidth.interop.joslim import read_pareto
 from anywidth.models import SmallResNet
 from anywidth.search import read_front
 from anywidth.store import load
 from anywidth.train.log import read
+from anywidth.workflows.joint_search import held_out_batches
 
 CHANGES = (
     "widths.policy=joslim", "widths.min=0.25", "data.held_out=200",
@@ -233,9 +233,9 @@ def test_widths_are_measured_on_images_of_all_classes(tmp_path):
                 Image.new("RGB", (8, 8)).save(tmp_path / part / name / f"{number}.png")
     config = DataConfig(name="folder", root=str(tmp_path), batch_size=16, held_out=120)
     run = SimpleNamespace(splits=data.load(config), recipe=SimpleNamespace(data=config))
-    batches = held_out(run, 100, 48)
+    batches = held_out_batches(run, 100, 48)
     assert [len(set(labels.tolist())) for _, labels in batches] == [8, 8]
-    again = held_out(run, 100, 48)
+    again = held_out_batches(run, 100, 48)
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(batches, again, strict=True))
 
 

@@ -3,8 +3,8 @@ import socket
 import pytest
 import torch
 
-from anywidth.cli import names
 from anywidth.errors import RecipeError, WidthError
+from anywidth.workflows import naming
 
 
 @pytest.fixture(autouse=True)
@@ -26,47 +26,47 @@ def _offline(monkeypatch):
     ],
 )
 def test_where_a_name_leads(name, module):
-    assert type(names.build_model(name, {"num_classes": 3})).__module__ == module
+    assert type(naming.build_model(name, {"num_classes": 3})).__module__ == module
 
 
 def test_a_detector_does_not_download_its_backbone():
-    model = names.build_model("torchvision:ssdlite320_mobilenet_v3_large", {"num_classes": 2})
+    model = naming.build_model("torchvision:ssdlite320_mobilenet_v3_large", {"num_classes": 2})
     assert type(model).__name__ == "SSD"
 
 
 def test_arguments_reach_the_constructor():
-    model = names.build_model("SmallResNet", {"channels": [3, 5], "in_channels": 2})
+    model = naming.build_model("SmallResNet", {"channels": [3, 5], "in_channels": 2})
     assert (model.conv.in_channels, model.fc.in_features) == (2, 5)
-    assert names.input_shape(model) == (2, 8, 8)
+    assert naming.input_shape(model) == (2, 8, 8)
 
 
 def test_refused_arguments_are_named():
     with pytest.raises(RecipeError, match=r"model 'SmallResNet' cannot be built with \(depth=3\): .*'depth'"):
-        names.build_model("SmallResNet", {"depth": 3})
+        naming.build_model("SmallResNet", {"depth": 3})
 
 
 @pytest.mark.parametrize(
     ("name", "shape"), [("timm:resnet10t", (3, 176, 176)), ("torchvision:resnet18", (3, 224, 224))]
 )
 def test_input_shape(name, shape):
-    assert names.input_shape(names.build_model(name, {})) == shape
+    assert naming.input_shape(naming.build_model(name, {})) == shape
 
 
 def test_widths_are_numbers_or_labels():
-    assert names.widths("0.25, 1,large") == [0.25, 1.0, "large"]
+    assert naming.parse_widths("0.25, 1,large") == [0.25, 1.0, "large"]
     for text in ("", "0.5,,1"):
         with pytest.raises(WidthError, match="expected numbers or labels with commas"):
-            names.widths(text)
+            naming.parse_widths(text)
 
 
 def test_auto_is_a_gpu_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert names.device("auto") == torch.device("cuda")
+    assert naming.device_named("auto") == torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert names.device("auto") == torch.device("cpu")
+    assert naming.device_named("auto") == torch.device("cpu")
 
 
 def test_a_missing_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RecipeError, match="torch sees no GPU on this machine"):
-        names.device("cuda")
+        naming.device_named("cuda")

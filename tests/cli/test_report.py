@@ -4,7 +4,7 @@ import shutil
 import matplotlib.image
 import pytest
 
-from anywidth.cli.report import draw
+from anywidth.workflows.pictures import draw_accuracies
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_points_are_where_the_numbers_say(tmp_path, monkeypatch):
         {"width": 0.7, "macs": 2000, "accuracy": 0.91, "images": 100, "listed": False},
         {"width": 1.0, "macs": 4000, "accuracy": 0.95, "images": 100, "listed": True},
     ]
-    draw(rows, title="net", path=tmp_path / "x.png")
+    draw_accuracies(rows, title="net", path=tmp_path / "x.png")
     (axes,) = figures[0].axes
     bars, listed, unlisted = axes.collections
     half = 100 * (0.9 * 0.1 / 100) ** 0.5

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from anywidth.models import SmallResNet
 from anywidth.search import read_front
 from anywidth.store import load
+from effort import KILLS
 
 OPTIONS = ("--budget", "macs=60%,35%", "--images", "200", "--steps", "4")
 
@@ -167,7 +168,7 @@ def test_what_export_and_eval_need(trained, searched, refused):
 
 
 @pytest.mark.slow
-def test_kill_during_a_search_ten_times(searched, run_command, tmp_path):
+def test_kill_during_a_search(searched, run_command, tmp_path):
     """Every time at another moment; the front is that of a search that was left alone."""
     whole = (searched / "search.jsonl").read_text()
     expected = (searched / "front.json").read_text()
@@ -176,7 +177,7 @@ def test_kill_during_a_search_ten_times(searched, run_command, tmp_path):
     command = [sys.executable, "-m", "anywidth", "search", str(searched), *OPTIONS]
     generator = torch.Generator().manual_seed(0)
     sizes = []
-    for _ in range(10):
+    for _ in range(KILLS):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         log = searched / "search.jsonl"
@@ -204,8 +205,8 @@ def test_a_front_may_be_faster_than_every_uniform_width():
     from torch import nn
 
     from anywidth import Elastic
-    from anywidth.cli.search import _uniform_rival
+    from anywidth.workflows.searching import uniform_rival
 
     net = Elastic(nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2)), torch.randn(1, 3))
-    assert _uniform_rival(net, lambda widths: [1.0] * len(widths), 0.5) == net.space.smallest
-    assert _uniform_rival(net, lambda widths: [w.kept[0] / 8 for w in widths], 0.5)["0"] == 4
+    assert uniform_rival(net, lambda widths: [1.0] * len(widths), 0.5) == net.space.smallest
+    assert uniform_rival(net, lambda widths: [w.kept[0] / 8 for w in widths], 0.5)["0"] == 4

@@ -16,6 +16,7 @@ from anywidth.data import load as load_data
 from anywidth.models import SmallResNet
 from anywidth.store import load
 from anywidth.train import log
+from effort import KILLS
 
 
 def bits(path: Path) -> dict[str, bytes]:
@@ -78,15 +79,16 @@ def test_overrides_and_the_other_rule(recipe, run_command, tmp_path, norm):
 def test_switchable_norms_keep_the_statistics_they_were_trained_with(
     recipe, run_command, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("anywidth.cli.run.Run.calibrate_", lambda *a, **k: pytest.fail("calibrated"))
+    monkeypatch.setattr(
+        "anywidth.workflows.classifier_run.ClassifierRun.calibrate_",
+        lambda *a, **k: pytest.fail("calibrated"),
+    )
     changes = ["train.epochs=1", "widths.policy=listed", "elastic.norm=switchable", "train.eval_every=1"]
     assert run_command("train", recipe, *changes, "--run", tmp_path / "run").code == 0
 
 
 @pytest.mark.slow
-def test_kill_ten_times_at_any_moment_and_the_same_command_gives_the_same_weights(
-    recipe, run_command, tmp_path
-):
+def test_kill_at_any_moment_and_the_same_command_gives_the_same_weights(recipe, run_command, tmp_path):
     """A checkpoint is written after every second step, so some of the kills meet it half written."""
     changes = (
         "train.epochs=8",
@@ -99,7 +101,7 @@ def test_kill_ten_times_at_any_moment_and_the_same_command_gives_the_same_weight
     assert run_command("train", recipe, *changes, "--run", whole).code == 0
     command = [sys.executable, "-m", "anywidth", "train", str(recipe), *changes, "--run", str(cut)]
     generator = torch.Generator().manual_seed(0)
-    for _ in range(10):
+    for _ in range(KILLS):
         before = (cut / "checkpoint.pt").stat().st_mtime_ns if (cut / "checkpoint.pt").exists() else 0
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 60

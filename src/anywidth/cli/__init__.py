@@ -1,27 +1,85 @@
-"""The command line: `anywidth VERB`, one file per verb."""
+"""The command line: `anywidth VERB`, one file per verb, which is imported when it is used."""
 
+from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from anywidth.cli.calibrate import calibrate
 from anywidth.cli.console import fail
-from anywidth.cli.eval import evaluate
-from anywidth.cli.export import export
-from anywidth.cli.gate import gate
-from anywidth.cli.importing import import_
-from anywidth.cli.pack import pack
-from anywidth.cli.profile import profile
-from anywidth.cli.pruning import prune_run
-from anywidth.cli.report import report
-from anywidth.cli.search import find
-from anywidth.cli.train import train
 from anywidth.errors import AnywidthError
+
+VERBS = {
+    "train": ("train:train_command", "Train RECIPE; the same command again goes on after an interruption."),
+    "eval": (
+        "eval:eval_command",
+        "Evaluate a finished RUN in one pass over the test images; a width without batch-norm statistics is calibrated first.",
+    ),
+    "calibrate": (
+        "calibrate:calibrate_command",
+        "Collect batch-norm statistics of WIDTHS from training images, list them, and save the network again.",
+    ),
+    "search": (
+        "search:search_command",
+        "Search the widths of a finished RUN that do best on held-out training images, within a BUDGET or for every cost.",
+    ),
+    "prune": (
+        "prune:prune_command",
+        "Prune a finished RUN. Options that are not given come from the section `prune` of its recipe.",
+    ),
+    "gate": (
+        "gate:gate_command",
+        "Train gates on a finished RUN, and compare them with its static widths on the test images.",
+    ),
+    "import": ("import_:import_command", "Read CHECKPOINT and save it as an elastic network."),
+    "pack": ("pack:pack_command", "Pack the images of ROOT, as they are, for `data.name = lmdb`."),
+    "profile": (
+        "profile:profile_command",
+        "Profile MODEL with fresh weights, downloading nothing: groups, cost, latency, what is frozen.",
+    ),
+    "export": (
+        "export:export_command",
+        "Write one width of a finished RUN as safetensors, a torch program and a description.",
+    ),
+    "report": (
+        "report:report_command",
+        "Report on a finished RUN: its listed widths and those of its last `anywidth eval`.",
+    ),
+}
+"""Verb -> where its function is, and the first line of the function's docstring."""
+
+# Plain text, and our own mistakes keep their plain traceback.
+_PLAIN: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
+
+
+def load_verb(verb: str) -> Any:
+    """The function of a verb."""
+    module, _, function = VERBS[verb][0].partition(":")
+    return getattr(import_module(f"anywidth.cli.{module}"), function)
 
 
 class _Group(TyperGroup):
-    """Turns a user's mistake into one line and exit code 2; our own mistakes keep their traceback."""
+    """Verbs that are imported when they are used.
+
+    `--help` and a mistyped verb need the names and one line of help only, and torch would make them wait for seconds. A user's
+    mistake ends with one line and exit code 2.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for verb, (_, text) in VERBS.items():
+            self.add_command(TyperCommand(verb, help=text, rich_markup_mode=None))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in VERBS:
+            verb = typer.Typer(**_PLAIN)
+            verb.command(args[0])(load_verb(args[0]))
+            self.add_command(typer.main.get_command(verb))  # pyright: ignore[reportArgumentType]
+        return super().resolve_command(ctx, args)  # suggests verbs with similar names
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -31,28 +89,12 @@ class _Group(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Group,
-    help="Train one network once, run it at any width.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    cls=_Group, help="Train one network once, run it at any width.", no_args_is_help=True, **_PLAIN
 )
-app.command("train")(train)
-app.command("eval")(evaluate)
-app.command("calibrate")(calibrate)
-app.command("search")(find)
-app.command("prune")(prune_run)
-app.command("gate")(gate)
-app.command("import")(import_)
-app.command("pack")(pack)
-app.command("profile")(profile)
-app.command("export")(export)
-app.command("report")(report)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"anywidth {version('anywidth')}")

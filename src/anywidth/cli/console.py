@@ -1,19 +1,21 @@
 """What the command line prints: tables to stdout, progress and errors to stderr."""
 
+from __future__ import annotations
+
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import NoReturn
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from anywidth import train
 from anywidth.errors import CheckpointError, RecipeError, WidthError
+
+if TYPE_CHECKING:  # torch is loaded by what verbs do, never by what they print
+    from anywidth.train import Progress as TrainingProgress
+    from anywidth.workflows import TextTable
 
 PLAIN_SECONDS = 5.0
 
@@ -34,13 +36,24 @@ def fail(error: Exception) -> NoReturn:
 
 def say(text: str) -> None:
     """One line on stderr, beside the results on stdout; of several processes only the first speaks."""
-    if os.environ.get("RANK", "0") == "0":
+    if _is_first_process():
         typer.echo(text, err=True)
 
 
+def print_line(text: Any) -> None:
+    """One line on stdout, of the first process."""
+    if _is_first_process():
+        typer.echo(text)
+
+
 def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
-    """Rows of equal keys as a table; all columns but the first are numbers."""
-    table = Table(title=title, title_justify="left")
+    """Rows of equal keys as a table; all columns but the first are numbers. Of several processes only the first prints."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    if not _is_first_process():
+        return
+    table = RichTable(title=title, title_justify="left")
     for index, name in enumerate(rows[0] if rows else ()):
         table.add_column(name, justify="right" if index else "left")
     for row in rows:
@@ -48,23 +61,41 @@ def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
     Console(soft_wrap=not sys.stdout.isatty()).print(table)
 
 
-def si(value: float) -> str:
-    """A count with three digits and a unit prefix: 12345678 -> "12.3 M"."""
-    for limit, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= limit:
-            return f"{value / limit:.3g}{prefix}"
-    return f"{value:.3g}"
+def print_tables(tables: Sequence[TextTable]) -> None:
+    """What a workflow returned as text."""
+    for table in tables:
+        print_table(table.title, table.rows)
+
+
+class ConsoleReporter:
+    """Prints what a workflow says while it runs."""
+
+    def say(self, text: str) -> None:
+        say(text)
+
+    def show(self, table: TextTable) -> None:
+        print_table(table.title, table.rows)
+
+    def training(self) -> AbstractContextManager[Callable[[TrainingProgress], None]]:
+        return training_progress()
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
-def training_progress() -> Iterator[Callable[[train.Progress], None]]:
+def training_progress() -> Iterator[Callable[[TrainingProgress], None]]:
     """A bar with the time left on a terminal, else a plain line every few seconds; both on stderr."""
-    if os.environ.get("RANK", "0") != "0":
+    if not _is_first_process():
         yield lambda progress: None
         return
     if not sys.stderr.isatty():
         yield _PlainProgress()
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("training"),
         BarColumn(),
@@ -75,7 +106,7 @@ def training_progress() -> Iterator[Callable[[train.Progress], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("training", total=None, epoch="-", loss="-")
 
-        def show(progress: train.Progress) -> None:
+        def show(progress: TrainingProgress) -> None:
             bar.update(
                 task,
                 total=progress.steps,
@@ -94,7 +125,7 @@ class _PlainProgress:
         self._start = self._last = time.monotonic()
         self._first: int | None = None
 
-    def __call__(self, progress: train.Progress) -> None:
+    def __call__(self, progress: TrainingProgress) -> None:
         now = time.monotonic()
         if self._first is None:
             self._first = progress.step - 1
@@ -108,6 +139,6 @@ class _PlainProgress:
         )
 
 
-def _losses(progress: train.Progress) -> str:
+def _losses(progress: TrainingProgress) -> str:
     widest, *narrower = progress.losses
     return f"{widest:.3f} (widest)" + (f" {max(narrower):.3f} (worst)" if narrower else "")

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from anywidth.cost.budget import parse
 from anywidth.data import DataConfig
@@ -113,9 +114,10 @@ class PruneSection(Section):
     @classmethod
     def _known_criterion(cls, name: str) -> str:
         if ":" not in name and name not in CRITERIA:
-            raise ValueError(
-                f"expected one of {', '.join(CRITERIA)}, or 'package.module:function'; got {name!r}"
-            )
+            names = ", ".join(CRITERIA)
+            raise PydanticCustomError(
+                "criterion", f"Input should be one of {names}, or 'package.module:function'"
+            )  # pyright: ignore[reportArgumentType]
         return name
 
     @model_validator(mode="after")

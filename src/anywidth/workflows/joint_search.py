@@ -7,18 +7,18 @@ from typing import Any
 import torch
 
 from anywidth import data, interop, search
-from anywidth.cli import names
-from anywidth.cli.run import Run
 from anywidth.elastic import Elastic
 from anywidth.errors import DataError, RecipeError
 from anywidth.seeds import generator
 from anywidth.space.width import Width
 from anywidth.train import Drawn, Joslim, distributed, evaluate, policies
+from anywidth.workflows.classifier_run import ClassifierRun
+from anywidth.workflows.naming import front_widths
 
-_MEASURED = 30
+_ORDER_SEED = 30
 
 
-def together() -> search.Together:
+def joined_processes() -> search.Together:
     """The processes that `torchrun` started, for a search."""
     return search.Together(
         rank=distributed.rank(),
@@ -28,7 +28,7 @@ def together() -> search.Together:
     )
 
 
-def joslim(run: Run, net: Elastic) -> Joslim:
+def joslim_policy(run: ClassifierRun, net: Elastic) -> Joslim:
     """The policy of a recipe with the policy "joslim".
 
     Raises:
@@ -55,22 +55,22 @@ def joslim(run: Run, net: Elastic) -> Joslim:
             ard=section.ard,
             history=section.history,
             seed=run.recipe.seed,
-            together=together(),
+            together=joined_processes(),
         )
-        batches = held_out(run, section.images, section.batch_size)
-        return Joslim(proposer, measure(net, batches, "loss"), tau=section.tau, low=low)
+        batches = held_out_batches(run, section.images, section.batch_size)
+        return Joslim(proposer, shared_quality(net, batches, "loss"), tau=section.tau, low=low)
     proposer = Drawn(
         net.space,
         count=section.num_sampled_arch,
         low=low,
         high=section.upper_channel,
-        pool=None if section.pool is None else pool(Path(section.pool), net),
+        pool=None if section.pool is None else pool_widths(Path(section.pool), net),
         seed=run.recipe.seed,
     )
     return Joslim(proposer, lambda widths: (), tau=section.tau, low=low)
 
 
-def _check_steps(run: Run) -> None:
+def _check_steps(run: ClassifierRun) -> None:
     section, config = run.recipe.joslim, run.recipe.train
     assert section is not None
     steps = config.epochs * (len(run.train_batches(0, 0)) // config.accumulate)
@@ -86,7 +86,7 @@ def _check_steps(run: Run) -> None:
         )
 
 
-def pool(path: Path, net: Elastic) -> list[Width]:
+def pool_widths(path: Path, net: Elastic) -> list[Width]:
     """The widths of a front, or of a sample pool of the published code (*.pt).
 
     Raises:
@@ -94,10 +94,10 @@ def pool(path: Path, net: Elastic) -> list[Width]:
     """
     if path.suffix == ".pt":
         return list(interop.joslim.sample_pool(path, net))
-    return list(names.front(path, net).values())
+    return list(front_widths(path, net).values())
 
 
-def held_out(run: Run, images: int, batch_size: int) -> list[Any]:
+def held_out_batches(run: ClassifierRun, images: int, batch_size: int) -> list[Any]:
     """Batches of held-out training images that every process evaluates its share of the widths on.
 
     They are mixed: folders have one class after the other, and batch norms would see one class at a time.
@@ -112,7 +112,7 @@ def held_out(run: Run, images: int, batch_size: int) -> list[Any]:
         )
     count = min(images, len(images_held_out))
     size = min(batch_size, count)
-    order = torch.randperm(len(images_held_out), generator=generator(run.recipe.data.seed, _MEASURED))
+    order = torch.randperm(len(images_held_out), generator=generator(run.recipe.data.seed, _ORDER_SEED))
     indices = images_held_out.indices[order[: count - count % size]]
     subset = data.ImageSet(
         images_held_out.source, indices, images_held_out.transform, images_held_out.unreadable, replace=False
@@ -120,16 +120,20 @@ def held_out(run: Run, images: int, batch_size: int) -> list[Any]:
     return list(data.eval_batches(subset, run.recipe.data, batch_size=size))
 
 
-def measure(net: Elastic, batches: Sequence[Any], objective: str) -> Callable[[Sequence[Width]], list[float]]:
+def shared_quality(
+    net: Elastic, batches: Sequence[Any], objective: str
+) -> Callable[[Sequence[Width]], list[float]]:
     """Widths -> losses or errors with the statistics of each batch, shared out over the processes."""
-    return lambda widths: search.shared(answers(net, batches, objective), widths, together())
+    return lambda widths: search.shared(local_quality(net, batches, objective), widths, joined_processes())
 
 
-def answers(net: Elastic, batches: Sequence[Any], objective: str) -> Callable[[Sequence[Width]], list[float]]:
+def local_quality(
+    net: Elastic, batches: Sequence[Any], objective: str
+) -> Callable[[Sequence[Width]], list[float]]:
     """Widths -> losses ("loss") or errors ("error") of this process."""
 
-    def ask(widths: Sequence[Width]) -> list[float]:  # one after the other, so that few views are alive
+    def quality(widths: Sequence[Width]) -> list[float]:  # one after the other, so that few views are alive
         scores = [evaluate(net, batches, [width], norm="batch", shared=False)[0] for width in widths]
         return [score.loss if objective == "loss" else 1 - score.accuracy for score in scores]
 
-    return ask
+    return quality

@@ -2,7 +2,8 @@
 
 import difflib
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,25 +38,25 @@ def build_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
 
 def _builder(name: str) -> Callable[..., nn.Module]:
     source, colon, short = name.rpartition(":")
-    lookups = {"": _own, "torchvision": _torchvision, "timm": _timm}
+    lookups = {"": _from_anywidth, "torchvision": _from_torchvision, "timm": _from_timm}
     if source not in lookups:
         raise RecipeError(f"model {name!r}: expected NAME, torchvision:NAME or timm:NAME")
     for lookup in [lookups[source]] if colon else lookups.values():
         if build := lookup(short):
             return build
-    names = _names(source if colon else None)
-    close = difflib.get_close_matches(short, names, n=1)
+    known = _known_names(source if colon else None)
+    close = difflib.get_close_matches(short, known, n=1)
     searched = source or "anywidth.models, torchvision and timm"
     raise RecipeError(
         f"model {name!r} is not in {searched}" + (f"; did you mean {close[0]!r}?" if close else "")
     )
 
 
-def _own(name: str) -> Callable[..., nn.Module] | None:
+def _from_anywidth(name: str) -> Callable[..., nn.Module] | None:
     return getattr(models, name) if name in models.__all__ else None
 
 
-def _torchvision(name: str) -> Callable[..., nn.Module] | None:
+def _from_torchvision(name: str) -> Callable[..., nn.Module] | None:
     from torchvision.models import get_model_builder, list_models
 
     if name not in list_models():
@@ -68,7 +69,7 @@ def _torchvision(name: str) -> Callable[..., nn.Module] | None:
     return lambda **kwargs: builder(**blank, **kwargs)
 
 
-def _timm(name: str) -> Callable[..., nn.Module] | None:
+def _from_timm(name: str) -> Callable[..., nn.Module] | None:
     import timm
 
     if not timm.is_model(name):
@@ -76,15 +77,19 @@ def _timm(name: str) -> Callable[..., nn.Module] | None:
     return lambda **kwargs: timm.create_model(name, pretrained=False, **kwargs)
 
 
-def _names(source: str | None) -> list[str]:
+def _known_names(source: str | None) -> list[str]:
     import timm
     from torchvision.models import list_models
 
-    names = {"": list(models.__all__), "torchvision": list_models(), "timm": timm.list_models()}
-    return names[source] if source is not None else [name for group in names.values() for name in group]
+    names_by_source = {"": list(models.__all__), "torchvision": list_models(), "timm": timm.list_models()}
+    return (
+        names_by_source[source]
+        if source is not None
+        else [name for names in names_by_source.values() for name in names]
+    )
 
 
-def front(path: Path, net: Elastic) -> dict[str, Width]:
+def front_widths(path: Path, net: Elastic) -> dict[str, Width]:
     """Label -> width of the members of a front in a file.
 
     Raises:
@@ -112,7 +117,7 @@ def input_shape(model: nn.Module) -> tuple[int, int, int]:
     return (3, 299, 299) if type(model).__name__ == "Inception3" else (3, 224, 224)
 
 
-def device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
     """The device for "auto", "cpu" or "cuda".
 
     Raises:
@@ -127,7 +132,7 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def widths(text: str) -> list[float | str]:
+def parse_widths(text: str) -> list[float | str]:
     """ "0.25,0.5,large" -> [0.25, 0.5, "large"]; a word is the label of a listed width.
 
     Raises:
@@ -138,12 +143,34 @@ def widths(text: str) -> list[float | str]:
         raise WidthError(
             f"widths {text!r}: expected numbers or labels with commas between them, like 0.25,0.5,1.0"
         )
-    return [width(entry) for entry in entries]
+    return [parse_width(entry) for entry in entries]
 
 
-def width(text: str) -> float | str:
+def widths_of(net: Elastic, widths: Sequence[float | str] | str) -> list[Any]:
+    """Ratios and labels, from a sequence, from text like "0.25,large", or from "listed": all listed widths.
+
+    Raises:
+        WidthError: for text with an empty entry.
+    """
+    if isinstance(widths, str):
+        return list(net.widths) if widths == "listed" else list(parse_widths(widths))
+    return list(widths)
+
+
+def parse_width(text: str) -> float | str:
     """A number if it reads as one, else a label."""
     try:
         return float(text)
     except ValueError:
         return text
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """ "3x224x224" -> (3, 224, 224).
+
+    Raises:
+        WidthError: something else.
+    """
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)+", text):
+        raise WidthError(f"shape {text!r}: expected sizes with an x between them, like 3x224x224")
+    return tuple(map(int, text.split("x")))

@@ -1,0 +1,25 @@
+import shutil
+
+import pytest
+
+from anywidth import workflows
+from anywidth.errors import RecipeError
+from anywidth.workflows.classification import ClassificationTask
+
+
+def test_a_run_directory_knows_its_task(run):
+    directory = workflows.open_run_directory(str(run))
+    assert directory.path == run
+    assert isinstance(directory.task, ClassificationTask)
+    opened = directory.task.open(directory.path)
+    net = directory.task.saved_net(opened)
+    assert list(net.widths) == ["S", "M", "L", "XL"]
+
+
+def test_an_unfinished_run(run, tmp_path):
+    (run / "results.json").unlink()
+    with pytest.raises(RecipeError, match=r"has no results.json: the training is not finished"):
+        workflows.open_run_directory(run)
+    shutil.rmtree(run)
+    with pytest.raises(RecipeError, match=r"has no recipe.yaml: it is not a run directory"):
+        workflows.report(run)
