@@ -40,3 +40,16 @@ def test_a_broken_example_is_noticed(tmp_path: Path) -> None:
     page.write_text("```python\nassert 1 == 2\n```\n")
     with pytest.raises(AssertionError):
         exec(compile(examples(page)[0], page.name, "exec", dont_inherit=True), {})
+
+
+def test_files_that_a_page_names_exist() -> None:
+    """`solver.py`, `views/tensors.py`: a file of the package, by its name or the end of its path."""
+    source = ROOT / "src" / "anywidth"
+    paths = [str(p.relative_to(source)) for p in source.rglob("*.py")]
+    for page in (ROOT / "docs" / "all-of-anywidth.md", ROOT / "docs" / "architecture.md"):
+        for name in re.findall(r"`([\w/]+\.py)`", page.read_text(encoding="utf-8")):
+            known = any(path == name or path.endswith(f"/{name}") for path in paths) or (ROOT / name).exists()
+            assert known, f"{page.name} names {name}"
+        for name in re.findall(r"`([a-z_/]+)/`", page.read_text(encoding="utf-8")):
+            known = any(path.is_dir() for path in (*source.rglob(name), ROOT / name))
+            assert known, f"{page.name} names {name}/"

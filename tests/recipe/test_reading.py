@@ -194,3 +194,12 @@ def test_the_old_name_of_a_key_is_understood_with_a_line_that_says_the_new_one(t
 def test_a_key_in_the_wrong_section_is_answered_with_the_right_one():
     with pytest.raises(RecipeError, match=r"unknown key 'train.policy'; did you mean 'widths.policy'\?"):
         recipes.load(ROOT / "recipes" / "digits.yaml", ["train.policy=sandwich"])
+
+
+def test_an_override_fills_a_section_that_was_written_as_null(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(TEXT + "gate: null\n")
+    assert recipes.load(path).gate is None
+    gate = recipes.load(path, ["gate.places=[{at: stages.0}]", "gate.widths=[0.25, 1.0]"]).gate
+    assert gate is not None
+    assert gate.widths == (0.25, 1.0)

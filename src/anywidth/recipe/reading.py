@@ -156,7 +156,9 @@ def _override_(values: dict[str, Any], sources: dict[Keys, str], override: str) 
     # "train.epochs=10" sets values["train"]["epochs"], and makes the section if the file has none.
     section = values
     for name in keys[:-1]:
-        section = section.setdefault(name, {})
+        if section.get(name) is None:  # left out, or written as `gate: null`
+            section[name] = {}
+        section = section[name]
         if not isinstance(section, dict):
             raise RecipeError(f"override {override!r}: {name!r} is a value, not a section")
     section[keys[-1]] = value

@@ -114,10 +114,11 @@ class PruneSection(Section):
     @classmethod
     def _known_criterion(cls, name: str) -> str:
         if ":" not in name and name not in CRITERIA:
-            names = ", ".join(CRITERIA)
             raise PydanticCustomError(
-                "criterion", f"Input should be one of {names}, or 'package.module:function'"
-            )  # pyright: ignore[reportArgumentType]
+                "criterion",
+                "Input should be one of {names}, or 'package.module:function'",
+                {"names": ", ".join(CRITERIA)},
+            )
         return name
 
     @model_validator(mode="after")
