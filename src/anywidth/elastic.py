@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -33,6 +32,7 @@ from anywidth.space.groups import Policy
 from anywidth.space.width import Width, check_label, unknown_name
 from anywidth.views import Blueprint, NormKind, PackStore, baseline, compile_, standalone
 from anywidth.views.model_signature import ModelForward
+from anywidth.views.slices import is_sharded
 from anywidth.views.trial_runs import probed_space
 
 _VIEWS_KEPT, _COSTS_KEPT = 64, 4096
@@ -596,12 +596,6 @@ class _Leave:
                 del net._views[self.width]
 
 
-def _is_sharded(tensor: Tensor) -> bool:
-    # A sharded tensor exists only where somebody has imported the package, which takes half a second.
-    package = sys.modules.get("torch.distributed.tensor")
-    return package is not None and isinstance(tensor, package.DTensor)
-
-
 def _check_arguments(
     model: Any, widths: Any, divisor: Policy | None, minimum: Policy | None, has_space: bool
 ) -> None:
@@ -612,7 +606,7 @@ def _check_arguments(
             f"{type(model).__name__} was made under torch.inference_mode(), so its tensors can never have gradients or views; make "
             "it outside."
         )
-    if not has_space and any(map(_is_sharded, model.parameters())):
+    if not has_space and any(map(is_sharded, model.parameters())):
         raise TraceError(
             f"{type(model).__name__} is sharded already, and a sharded network cannot be traced. Make it elastic first, then shard "
             "net.model: net = aw.Elastic(model, example_inputs); fully_shard(net.model). Or give the space of a net that was made before."

@@ -12,7 +12,7 @@ from anywidth.gating import Cut, Routes
 from anywidth.interop import dsnet
 from anywidth.models.ds_mbnet import sub_networks
 from anywidth.search import Bayes
-from anywidth.train import Joslim, policies, targets
+from anywidth.train import Joslim, targets
 from anywidth.workflows.classifier_network import elastic_classifier
 from anywidth.workflows.naming import build_model
 
@@ -115,19 +115,7 @@ def test_a_recipe_builds_its_network_and_its_widths(path):
     example = torch.zeros(1, 1 if recipe.data.name == "digits" else 3, size, size)
     net = elastic_classifier(model, example, recipe)
     widths, train = recipe.widths, recipe.train
-    draw = (
-        joint(recipe, net)
-        if recipe.joslim
-        else policies.make(
-            widths.policy,
-            net,
-            low=widths.min,
-            high=widths.max,
-            random=widths.random,
-            grid=widths.grid,
-            options=widths.options,
-        )
-    )
+    draw = joint(recipe, net) if recipe.joslim else widths.draw(net)
     chosen = [net.width(w) for w in draw(torch.Generator().manual_seed(0), 1.0)]
     assert all(width <= chosen[0] for width in chosen)
     assert net.macs(chosen[0]) == net.macs(net.space.full)
@@ -158,10 +146,7 @@ def test_dynamic_slimmable_networks_train_the_ends_and_two_widths(name):
         published = dsnet.new()
         for label in published.widths:
             assert net.macs(label) == published.macs(label)
-    widths = recipe.widths
-    draw = policies.make(
-        widths.policy, net, low=widths.min, high=widths.max, random=widths.random, options=widths.options
-    )
+    draw = recipe.widths.draw(net)
     drawn = [draw(torch.Generator().manual_seed(seed)) for seed in range(300)]
     assert {(w[0], w[-1], len(w)) for w in drawn} == {("largest", "smallest", 4)}
     assert {label for w in drawn for label in w[1:3]} == set(DS_NET[name]) - {0, "smallest", "largest"}

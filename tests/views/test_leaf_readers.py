@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import anywidth as aw
-from anywidth.errors import StatisticsError
+from anywidth.errors import StaleViewError, StatisticsError
 from anywidth.views.leaf_readers import HELD
 
 
@@ -235,3 +236,44 @@ def test_threads_share_readers_while_copies_are_dropped() -> None:
     for t in threads:
         t.join()
     assert not errors, errors[0]
+
+
+class Doubled(nn.Module):
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return 2 * weight
+
+
+def parametrized(net: aw.Elastic) -> None:
+    nn.utils.parametrize.register_parametrization(net.model[3], "weight", Doubled())
+
+
+def normalised(net: aw.Elastic) -> None:
+    nn.utils.parametrizations.weight_norm(net.model[8])
+
+
+def pruned_by_mask(net: aw.Elastic) -> None:
+    torch.nn.utils.prune.l1_unstructured(net.model[0], "weight", 0.5)
+
+
+def without_scale(net: aw.Elastic) -> None:
+    del net.model[5].weight
+
+
+def without_mean(net: aw.Elastic) -> None:
+    del net.model[1].running_mean
+
+
+@pytest.mark.parametrize("change", [parametrized, normalised, pruned_by_mask, without_scale, without_mean])
+@pytest.mark.parametrize("kept", [True, False], ids=["kept reader", "first call"])
+@pytest.mark.parametrize("width", [0.5, 1.0])
+@torch.no_grad()
+def test_a_view_says_which_tensor_of_the_wide_network_is_gone(
+    change: Callable[[aw.Elastic], None], kept: bool, width: float
+) -> None:
+    net, x = network(), torch.randn(2, 3, 6, 6)
+    view = net.at(width)
+    if kept:
+        view(x)
+    change(net)
+    with pytest.raises(StaleViewError, match="is no longer a tensor of the wide network"):
+        view(x)

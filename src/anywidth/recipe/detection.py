@@ -9,6 +9,7 @@ from pydantic import Field, Tag, field_validator, model_validator
 
 from anywidth.data import CocoConfig
 from anywidth.detect import DETECTORS, PARTS, DetectionLoss
+from anywidth.elastic import Elastic
 from anywidth.recipe.schema import (
     LABELS,
     RATIOS,
@@ -18,7 +19,7 @@ from anywidth.recipe.schema import (
     Section,
     is_a,
 )
-from anywidth.train import FitConfig
+from anywidth.train import Draw, FitConfig, policies
 from anywidth.train.policies import declared
 
 
@@ -116,6 +117,12 @@ class DetectionWidthsSection(Section):
                     f"widths.listed: the label {label!r} names files, so it cannot hold '/' or '\\'"
                 )
         return listed
+
+    def draw(self, net: Elastic) -> Draw:
+        """As `WidthsSection.draw`."""
+        return policies.make(
+            self.policy, net, low=self.min, high=self.max, random=self.random, grid=self.grid, options=self.options
+        )  # fmt: skip
 
 
 _UNUSED = (

@@ -7,11 +7,12 @@ from pydantic_core import PydanticCustomError
 
 from anywidth.cost.budget import parse
 from anywidth.data import DataConfig
+from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.gating import GateMethod, Hard
 from anywidth.prune import CRITERIA
 from anywidth.search import Acquisition, Sampling
-from anywidth.train import FitConfig
+from anywidth.train import Draw, FitConfig, policies
 from anywidth.train.policies import declared
 
 Ratio = Annotated[float, Field(gt=0, le=1, strict=False)]
@@ -195,6 +196,17 @@ class WidthsSection(Section):
             raise ValueError(f"expected min < max, got min={self.min}, max={self.max}")
         return self
 
+    def draw(self, net: Elastic) -> Draw:
+        """The policy over the listed widths and the channel space of a network.
+
+        Raises:
+            RecipeError: unknown policy or option.
+            WidthError: impossible widths, or ratios that a label of another width hides.
+        """
+        return policies.make(
+            self.policy, net, low=self.min, high=self.max, random=self.random, grid=self.grid, per_group=self.per_group, options=self.options
+        )  # fmt: skip
+
 
 class JoslimSection(Section):
     """The width policy "joslim": widths that are searched while they are trained (arXiv 2007.11752).
@@ -322,17 +334,25 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _joslim_fits(self) -> "Recipe":
-        if declared(self.widths.policy).searches != (self.joslim is not None):
+        searches = declared(self.widths.policy).searches
+        if searches and self.joslim is None:
             raise ValueError(
-                f"widths.policy = {self.widths.policy!r}: the policy 'joslim', and no other, takes a section joslim"
+                f"widths.policy = {self.widths.policy!r} searches its widths: it needs a section joslim"
+            )
+        if self.joslim is not None and not searches:
+            raise ValueError(
+                f"widths.policy = {self.widths.policy!r} searches nothing, so it takes no section joslim; 'joslim' does"
             )
         if self.joslim is None:
             return self
         # A key that has no effect is refused: a recipe says what was done.
-        for name in ("max", "grid", "per_group", "options"):
+        unknown = ("max", "grid", "per_group") + (
+            ("options",) if self.widths.policy in policies.POLICIES else ()
+        )
+        for name in unknown:
             if getattr(self.widths, name) != WidthsSection.model_fields[name].default:
                 raise ValueError(
-                    f"widths.{name} = {getattr(self.widths, name)!r}: the policy 'joslim' does not know it; its ratios lie between "
+                    f"widths.{name} = {getattr(self.widths, name)!r}: a policy that searches does not know it; its ratios lie between "
                     "joslim.lower_channel and joslim.upper_channel; leave it out"
                 )
         if self.narrowest >= self.joslim.upper_channel:

@@ -74,8 +74,9 @@ class Live:
         _view_given: dict[str, Tensor | None]
         _view_kept: Mapping[str, Any]  # name -> `attributes.Kept`
         _view_kind: Any  # the model's class
-        _view_leaf: bool  # whether `leaves` may stand for it in inference
+        _view_leaf: bool  # whether a reader may stand for it in inference
         _view_narrow: tuple[str, ...]  # names of the narrow integers
+        _view_parameters: frozenset[str]  # names of the parameters that the class was made for
         _view_memo: dict[str, tuple[Any, Any]]
         _view_norm: NormAt | None
         _view_own: dict[str, Any]

@@ -81,6 +81,7 @@ def view_class(
             "_view_kind": module_class,
             "_view_leaf": False,
             "_view_narrow": narrow,
+            "_view_parameters": frozenset(name for registry, name in tensors if registry == "_parameters"),
             "_view_forward": property(lambda self: super(known, self).forward),
         }
         for name in ("_forward_hooks", "_forward_pre_hooks"):

@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from anywidth.views.base import MISSING
 from anywidth.views.packed_copies import Pack
+from anywidth.views.slices import PLAIN, is_wrapped
 
 HELD = "reader of the module"
 """Key of `Held` among the packed copies of a view."""
-_PLAIN = (Tensor, nn.Parameter)
 _STATISTICS = ("running_mean", "running_var")
-# A tensor inside vmap or jvp has no memory of its own.
-_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _Reader:
@@ -77,7 +76,7 @@ def reader_of(view: Any) -> Any:
     state = view.__dict__
     parameters = state["_parameters"]
     for name, wide_tensor, pointer, dtype, pack in cached.parameters:
-        if parameters[name] is not wide_tensor:
+        if parameters.get(name, MISSING) is not wide_tensor:
             return _hold(view)
         if wide_tensor is None:
             continue
@@ -93,7 +92,7 @@ def reader_of(view: Any) -> Any:
     if cached.statistics:
         norm, buffers = view._view_norm, state["_buffers"]
         for name, wide_tensor, full, tensor in cached.statistics:
-            if buffers[name] is not wide_tensor or norm.tensors.get(full) is not tensor:
+            if buffers.get(name) is not wide_tensor or norm.tensors.get(full) is not tensor:
                 return _hold(view)
         if not norm.ready():
             return None
@@ -106,6 +105,8 @@ def _hold(view: Any) -> Any:
     view._view_packs.pop(HELD, None)
     if packs is None or torch._C._len_torch_dispatch_stack():
         return None
+    if not view._view_parameters <= view.__dict__["_parameters"].keys():  # the view says which one is gone
+        return None
     values: dict[str, Any] = {}
     parameters, statistics = [], []
     for name, wide_tensor in view.__dict__["_parameters"].items():
@@ -114,7 +115,7 @@ def _hold(view: Any) -> Any:
         if norm is not None and norm.affine and norm.parameter(name) is not None:
             return None
         if wide_tensor is not None:
-            if type(wide_tensor) not in _PLAIN or wide_tensor.is_inference() or _is_wrapped(wide_tensor):
+            if type(wide_tensor) not in PLAIN or wide_tensor.is_inference() or is_wrapped(wide_tensor):
                 return None
             if active is not None:
                 if wide_tensor.shape != active.wide_shape or wide_tensor.grad is not None:
@@ -131,7 +132,7 @@ def _hold(view: Any) -> Any:
         if norm is None or not norm.ready():
             return None
         for name in _STATISTICS:
-            wide_tensor, full = view.__dict__["_buffers"][name], norm.names[name]
+            wide_tensor, full = view.__dict__["_buffers"].get(name), norm.names[name]
             tensor = norm.tensors.get(full)
             if (
                 wide_tensor is None

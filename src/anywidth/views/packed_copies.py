@@ -77,7 +77,7 @@ class PackStore:
     def take(
         self, view: int, packs: dict[str, Pack], name: str, wide_tensor: Tensor, active: Slice
     ) -> Tensor:
-        """The active part of `wide`, kept in the dict `packs` of the view with the number `view` if there is room."""
+        """The active part of `wide_tensor`, kept in the dict `packs` of the view with the number `view` if there is room."""
         if wide_tensor.grad is not None or wide_tensor.is_inference():
             return active.take(wide_tensor)
         with torch.inference_mode(False), torch.no_grad():

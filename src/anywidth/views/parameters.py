@@ -93,14 +93,11 @@ class WriteThrough(ViewParameter):
                 if t._version != t._seen:
                     t._seen = t._version
                     _write(t)
-            if func is not _BASE and _is_plain(out):
+            if _is_plain(out):
                 for t in gathered:
                     if out.untyped_storage()._cdata == t.untyped_storage()._cdata:
                         return _attached(out, t._wide, t._active, t._copy)
             return out
-
-
-_BASE = vars(torch._C.TensorBase)["_base"].__get__  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _is_plain(value: Any) -> bool:
@@ -163,7 +160,7 @@ def plain(t: Tensor) -> Tensor:
 
 
 def handed_out(wide_tensor: Tensor, active: Slice | None) -> Tensor:
-    """The active part of a wide tensor, all of it if `part` is None, for code outside of a forward."""
+    """The active part of a wide tensor, all of it if `active` is None, for code outside of a forward."""
     if active is not None and not active.aliases:
         t = active.take(wide_tensor)
         with torch._C.DisableTorchFunctionSubclass():

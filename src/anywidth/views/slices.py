@@ -8,8 +8,10 @@ any other rows                        -> an index
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,17 @@ from anywidth.space.axes import Axis
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
 
-_PLAIN = (Tensor, nn.Parameter)
+PLAIN = (Tensor, nn.Parameter)
+"""Types of tensors whose memory is what it says; subclasses may compute theirs, or hold a share of it."""
+# A tensor inside vmap or jvp has no memory of its own.
+is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def is_sharded(tensor: Any) -> bool:
+    """Whether a tensor is a share of one that lies in several processes."""
+    # Sharded tensors exist only where somebody has imported the package, which takes half a second.
+    package = sys.modules.get("torch.distributed.tensor")
+    return package is not None and isinstance(tensor, package.DTensor)
 
 
 @dataclass(frozen=True)
@@ -149,7 +161,7 @@ class Slice:
 
     def take(self, t: Tensor) -> Tensor:
         """The active part of `t`, in the graph."""
-        if torch.compiler.is_compiling() or type(t) not in _PLAIN:
+        if torch.compiler.is_compiling() or type(t) not in PLAIN:
             return self._take_by_parts(t)  # compilers and tensor subclasses know `narrow`, not always strides
         if self.aliases:
             # One operation, one gradient of the wide size; two slices would have two.

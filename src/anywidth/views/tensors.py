@@ -13,20 +13,14 @@ from torch import Tensor, nn
 from anywidth.errors import StaleViewError, ViewError
 from anywidth.views.base import MISSING, STATISTICS, NormAt, dotted, own_of_width
 from anywidth.views.parameters import handed_out, state_of
-from anywidth.views.slices import Slice
-
-PLAIN = (Tensor, nn.Parameter)
-
-
-# A tensor inside vmap or jvp has no memory of its own.
-_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
+from anywidth.views.slices import PLAIN, Slice, is_sharded, is_wrapped
 
 
 def tensor_property(registry: str, name: str, readers: Sequence[types.CodeType], depth: int = 1) -> property:
     """A parameter or buffer, cut out of the wide module's current one when it is read.
 
     Args:
-        place: `_parameters` or `_buffers`.
+        registry: `_parameters` or `_buffers`.
         name: in the module.
         readers: the code of the class's forward, and of what it calls; others who read may want to write.
         depth: how many frames up the reader is.
@@ -62,7 +56,7 @@ def tensor_property(registry: str, name: str, readers: Sequence[types.CodeType],
                     packs.learnt += 1
                     if active.aliases and type(tensor) is nn.Parameter and tensor.shape == active.wide_shape:
                         return tensor.as_strided(active.shape, tensor.stride())
-                elif not (self.training or _is_wrapped(tensor)):
+                elif not (self.training or is_wrapped(tensor)):
                     pack = self._view_packs.get(name)
                     if (
                         pack is not None
@@ -121,7 +115,9 @@ def norm_property(
         if norm is None or tensor is None or name in self._view_given:
             return read(self)
         if checks_device and not torch.compiler.is_compiling():
-            wide_tensor = self._view_wide.__dict__["_buffers"][name]
+            wide_tensor = self._view_wide.__dict__["_buffers"].get(name)
+            if wide_tensor is None:
+                return read(self)
             if tensor.dtype is not wide_tensor.dtype or tensor.is_cpu is not wide_tensor.is_cpu:
                 tensor = norm.followed(name, wide_tensor)
         if not (self.training or norm.ready()):
@@ -163,18 +159,12 @@ def _check_use(view: Any, name: str, tensor: Any) -> None:
             f"'{dotted(view, name)}' has the shape {tuple(tensor.shape)}, but had {tuple(active.wide_shape)} when this view was made. "
             "Call net.at(width) again, or make the network elastic again: aw.Elastic(model, example_inputs)."
         )
-    if _is_sharded(tensor) and _reads_in_forward(view):
+    if is_sharded(tensor) and _reads_in_forward(view):
         raise ViewError(
             f"'{dotted(view, name)}' is sharded and was not gathered for this call: FSDP gathers parameters for calls of the modules "
             "that were sharded. Shard net.model, call net.at(width)(...), and name other entries with "
             "torch.distributed.fsdp.register_fsdp_forward_method(net.model, 'forward_features') before net.at(width)."
         )
-
-
-def _is_sharded(tensor: Any) -> bool:
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(tensor, DTensor)
 
 
 def _reads_in_forward(view: Any) -> bool:

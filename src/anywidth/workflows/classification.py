@@ -22,7 +22,7 @@ from anywidth.train.sparsity import histogram, scales_of
 from anywidth.workflows.classifier_export import classifier_exports
 from anywidth.workflows.classifier_network import new_classifier, saved_classifier
 from anywidth.workflows.classifier_run import ClassifierRun, example_image, open_classifier
-from anywidth.workflows.joint_search import joslim_policy
+from anywidth.workflows.joint_search import searching_policy
 from anywidth.workflows.latencies import image_latencies
 from anywidth.workflows.naming import front_widths, widths_of
 from anywidth.workflows.pictures import draw_accuracies, draw_scales
@@ -83,18 +83,9 @@ class ClassificationTask(RecipeTask[ClassifierRun]):
 
     def policy(self, run: ClassifierRun, net: Elastic) -> Draw:
         widths = self.recipe.widths
-        if widths.policy == "joslim":
-            return joslim_policy(run, net)
-        return policies.make(
-            widths.policy,
-            net,
-            low=widths.min,
-            high=widths.max,
-            random=widths.random,
-            grid=widths.grid,
-            per_group=widths.per_group,
-            options=widths.options,
-        )
+        if policies.policy_of(widths.policy).searches:
+            return searching_policy(run, net)
+        return widths.draw(net)
 
     def fit_config(self) -> FitConfig:
         """Weights that were read keep their scales, and a network from scratch with as many multiply-adds as the wide one

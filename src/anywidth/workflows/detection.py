@@ -19,7 +19,7 @@ from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError, WidthError
 from anywidth.files import replacing
 from anywidth.recipe import DetectionRecipe
-from anywidth.train import Draw, FitConfig, distributed, policies
+from anywidth.train import Draw, FitConfig, distributed
 from anywidth.workflows.detector_export import detector_exports
 from anywidth.workflows.detector_network import new_detector, norms_learn, saved_detector
 from anywidth.workflows.detector_run import DetectorRun, open_detector
@@ -72,16 +72,7 @@ class DetectionTask(RecipeTask[DetectorRun]):
             torch.cuda.set_device(device)
 
     def policy(self, run: DetectorRun, net: Elastic) -> Draw:
-        widths = self.recipe.widths
-        return policies.make(
-            widths.policy,
-            net,
-            low=widths.min,
-            high=widths.max,
-            random=widths.random,
-            grid=widths.grid,
-            options=widths.options,
-        )
+        return self.recipe.widths.draw(net)
 
     def fit_config(self) -> FitConfig:
         return self.recipe.train

@@ -13,6 +13,7 @@ from anywidth.errors import RecipeError, WidthError
 from anywidth.models import detectors
 from anywidth.norms.bank import batch_norms
 from anywidth.store import load
+from anywidth.train.policies import declared
 from anywidth.workflows.detector_run import DetectorRun, plain_detector
 from anywidth.workflows.naming import build_model
 from anywidth.workflows.reporting import Reporter
@@ -73,11 +74,7 @@ def new_detector(run: DetectorRun, reporter: Reporter) -> Elastic:
 
 
 def _check_policy(net: Elastic, policy: str) -> None:
-    if (
-        net.norms.constant
-        and batch_norms(net.model)
-        and policy not in ("listed", "listed_sandwich", "min_max")
-    ):
+    if net.norms.constant and batch_norms(net.model) and declared(policy).draws_random:
         raise RecipeError(
             f"the batch norms of this detector are constants of the listed widths, and widths.policy = {policy!r} draws widths that "
             "have none; set detector.constant_norms to false, or train listed widths"

@@ -11,7 +11,8 @@ from anywidth.elastic import Elastic
 from anywidth.errors import DataError, RecipeError
 from anywidth.seeds import generator
 from anywidth.space.width import Width
-from anywidth.train import Drawn, Joslim, distributed, evaluate, policies
+from anywidth.train import Draw, Drawn, Proposer, distributed, evaluate, policies
+from anywidth.train.import_path import call
 from anywidth.workflows.classifier_run import ClassifierRun
 from anywidth.workflows.naming import front_widths
 
@@ -28,8 +29,8 @@ def joined_processes() -> search.Together:
     )
 
 
-def joslim_policy(run: ClassifierRun, net: Elastic) -> Joslim:
-    """The policy of a recipe with the policy "joslim".
+def searching_policy(run: ClassifierRun, net: Elastic) -> Draw:
+    """The policy of a recipe whose policy searches: "joslim", or the user's own, which takes what `Joslim` takes.
 
     Raises:
         RecipeError: fewer steps than until the first proposal of the model.
@@ -58,7 +59,7 @@ def joslim_policy(run: ClassifierRun, net: Elastic) -> Joslim:
             together=joined_processes(),
         )
         batches = held_out_batches(run, section.images, section.batch_size)
-        return Joslim(proposer, shared_quality(net, batches, "loss"), tau=section.tau, low=low)
+        return _made(run, proposer, shared_quality(net, batches, "loss"))
     proposer = Drawn(
         net.space,
         count=section.num_sampled_arch,
@@ -67,7 +68,17 @@ def joslim_policy(run: ClassifierRun, net: Elastic) -> Joslim:
         pool=None if section.pool is None else pool_widths(Path(section.pool), net),
         seed=run.recipe.seed,
     )
-    return Joslim(proposer, lambda widths: (), tau=section.tau, low=low)
+    return _made(run, proposer, lambda widths: ())
+
+
+def _made(
+    run: ClassifierRun, proposer: Proposer, measure: Callable[[Sequence[Width]], Sequence[float]]
+) -> Draw:
+    section, widths = run.recipe.joslim, run.recipe.widths
+    assert section is not None
+    values = {"proposer": proposer, "measure": measure, "tau": section.tau, "low": run.recipe.narrowest}
+    policy = policies.policy_of(widths.policy)
+    return call("width policy", widths.policy, policy, values, widths.options)
 
 
 def _check_steps(run: ClassifierRun) -> None:

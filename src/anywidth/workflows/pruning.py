@@ -46,7 +46,7 @@ class PruneOptions:
         empty: layers that lose everything: "keep", "remove" or "error".
         fold: make up for the shifts of removed channels.
         calibrate: collect batch-norm statistics anew.
-        batches: training batches for the criteria taylor and activation.
+        batches: training batches for criteria that look at gradients or activations (taylor, activation).
     """
 
     ratio: float | None = None
@@ -184,12 +184,13 @@ def prune_into(
 def _planned(run: ClassifierRun, section: PruneSection, net: Elastic, batches: int) -> Plan:
     """What goes, with the gradients or activations that the criterion asks for."""
     judged_net = net.selection(freeze=run.recipe.elastic.freeze) if section.streams == "selection" else net
-    if section.criterion == "taylor":
+    criterion = methods.criterion_of(section.criterion)
+    if criterion.needs_gradients:
         _gradients_(judged_net, run, batches)
     return methods.planned(
         net,
         section.ratio,
-        criterion=section.criterion,  # pyright: ignore[reportArgumentType]
+        criterion=criterion,
         rule=section.rule,
         scope=section.scope,
         streams=section.streams,
@@ -198,7 +199,7 @@ def _planned(run: ClassifierRun, section: PruneSection, net: Elastic, batches: i
         round_to=section.round_to,
         empty=section.empty,
         budget=section.budget,
-        batches=_images(run, batches) if section.criterion == "activation" else None,
+        batches=_images(run, batches) if criterion.needs_batches else None,
         seed=run.recipe.seed,
     )
 

@@ -1,4 +1,4 @@
-"""RunReport on a finished run: a table, pictures and JSON."""
+"""Report on a finished run: a table, pictures and JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RunReport:
 
 
 def report(run: str | Path) -> RunReport:
-    """RunReport on a finished run: its listed widths and those of its last evaluation.
+    """Report on a finished run: its listed widths and those of its last evaluation.
 
     Args:
         run: run directory.
