@@ -15,7 +15,7 @@ ROOT = Path(anywidth.__file__).parent
 # Every row may import the rows before it; the parts of one row know nothing of each other.
 ROWS = (
     ("errors",),
-    ("files", "seeds", "channel_select"),
+    ("files", "seeds", "channel_select", "import_path"),
     ("compat",),
     ("space",),
     ("tracing",),

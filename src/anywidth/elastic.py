@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from anywidth.channel_select import has_index
 from anywidth.cost.cost_model import Convention, CostModel, TensorShapes, kept_rows, parameter_shapes
-from anywidth.errors import CheckpointError, StatisticsError, TraceError, WidthError
+from anywidth.errors import CheckpointError, StatisticsError, TraceError, WidthError, unknown_name
 from anywidth.graph.emptied_groups import check_empty, empty_groups, silence_, with_silent
 from anywidth.graph.shared_prefix import Once, Trunk
 from anywidth.norms.bank import NormBank, NormPolicy
@@ -29,7 +29,7 @@ from anywidth.norms.constant_norms import as_constants_, keep_frozen
 from anywidth.norms.stream_selection import fed_by, reading_subsets
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.groups import Policy
-from anywidth.space.width import Width, check_label, unknown_name
+from anywidth.space.width import Width, check_label
 from anywidth.views import Blueprint, NormKind, PackStore, baseline, compile_, standalone
 from anywidth.views.model_signature import ModelForward
 from anywidth.views.slices import is_sharded

@@ -1,5 +1,8 @@
 """What can go wrong, by kind. Every message says where, what came, what was expected, and what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class AnywidthError(Exception):
     """Base of every error this package raises on purpose; the command line turns it into one line and exit code 2."""
@@ -43,3 +46,12 @@ class DataError(AnywidthError, ValueError):
 
 class OrdinaryWeightsWarning(UserWarning):
     """Weights that were not trained at several widths became elastic: narrow widths predict next to nothing yet."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[object]) -> str:
+    """Text for a name that does not exist, with the nearest that does."""
+    names = [str(k) for k in known]
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.3)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return f"unknown {kind} '{name}'{hint} (known: {listed or 'none'})"

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from anywidth.elastic import Elastic
-from anywidth.errors import WidthError
+from anywidth.errors import WidthError, unknown_name
 from anywidth.space.axes import Axis, spelled_out
-from anywidth.space.width import unknown_name
 
 
 def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:

@@ -119,7 +119,7 @@ def test_a_recipe_builds_its_network_and_its_widths(path):
     chosen = [net.width(w) for w in draw(torch.Generator().manual_seed(0), 1.0)]
     assert all(width <= chosen[0] for width in chosen)
     assert net.macs(chosen[0]) == net.macs(net.space.full)
-    targets.make(
+    targets.make_target(
         train.target, smoothing=train.label_smoothing, over=train.smoothing_over, options=train.target_options
     )
     if recipe.gate is not None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from anywidth import ChannelGroup, ChannelSpace, Width, errors
+from anywidth.errors import unknown_name
 from anywidth.space.axes import Run, Size
-from anywidth.space.width import check_multiplier, round_units, unknown_name
+from anywidth.space.width import check_multiplier, round_units
 
 
 def group(name: str, size: int, *, unit: int = 1, divisor: int = 1, minimum: int = 1) -> ChannelGroup:

@@ -35,7 +35,7 @@ def train(name: str, out: Path) -> None:
     if rank == 0:
         run.mkdir()
     distributed.barrier()
-    draw = policies.make("listed", net, low=0.25, high=1.0, random=0)
+    draw = policies.make_draw("listed", net, low=0.25, high=1.0, random=0)
     fit_(net, lambda epoch, first: share[first:], draw, config, seed=3, run=run, task=DetectionLoss())
     mine = [([images[i]], [targets[i]]) for i in range(rank, 4, world)]
     found = detections(net, mine, [0.25, 1.0], (1, 2, 3))

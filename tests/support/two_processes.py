@@ -115,7 +115,7 @@ def train(name: str, out: Path, stop_after: int | None = None) -> None:
         def __iter__(self):
             return ((data.tensors[0][i], data.tensors[1][i]) for i in self.parts)
 
-    draw = policies.make(name.split("-")[0], net, low=0.25, high=1.0, random=2, per_group=per_group)
+    draw = policies.make_draw(name.split("-")[0], net, low=0.25, high=1.0, random=2, per_group=per_group)
     run = out / f"{name}-{world}"
     if rank == 0:
         run.mkdir(exist_ok=True)

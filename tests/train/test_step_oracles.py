@@ -154,7 +154,7 @@ def test_switchable_lists(widths, options, others):
         net.list_width_(label, groups(net, w) if widths is LISTS else w)
     assert {k: tuple(net.width(k).kept) for k in widths} == widths
     engine = new_engine(net, settings(target="labels", **options))
-    draw = policies.make("listed", net, low=0.25, high=1.0, random=0)
+    draw = policies.make_draw("listed", net, low=0.25, high=1.0, random=0)
     eps = options.get("label_smoothing", 0.0)
     for x, y in data:
         order = draw(torch.Generator())

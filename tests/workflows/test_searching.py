@@ -1,7 +1,7 @@
 import pytest
 
 from anywidth import workflows
-from anywidth.errors import WidthError
+from anywidth.errors import RecipeError, WidthError
 from anywidth.search import read_front
 from anywidth.workflows import SearchOptions
 from anywidth.workflows.search_options import parse_objective
@@ -25,7 +25,7 @@ def test_a_front_beside_uniform_widths(run):
 def test_options_of_another_method_are_refused(run):
     with pytest.raises(WidthError, match="--evals is for bayes, random and evolve"):
         workflows.search(run, SearchOptions(evals=10))
-    with pytest.raises(WidthError, match="unknown method of search 'luck'"):
+    with pytest.raises(RecipeError, match="unknown method of search 'luck'"):
         workflows.search(run, SearchOptions(method="luck"))
 
 

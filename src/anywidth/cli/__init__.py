@@ -1,5 +1,7 @@
 """The command line: `anywidth VERB`, one file per verb, which is imported when it is used."""
 
+import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -10,43 +12,49 @@ from anywidth.cli.console import fail
 from anywidth.errors import AnywidthError
 
 VERBS = {
-    "train": ("train:train_command", "Train RECIPE; the same command again goes on after an interruption."),
+    "train": (
+        "anywidth.cli.train:train_command",
+        "Train RECIPE; the same command again goes on after an interruption.",
+    ),
     "eval": (
-        "eval:eval_command",
+        "anywidth.cli.eval:eval_command",
         "Evaluate a finished RUN in one pass over the test images; a width without batch-norm statistics is calibrated first.",
     ),
     "calibrate": (
-        "calibrate:calibrate_command",
+        "anywidth.cli.calibrate:calibrate_command",
         "Collect batch-norm statistics of WIDTHS from training images, list them, and save the network again.",
     ),
     "search": (
-        "search:search_command",
+        "anywidth.cli.search:search_command",
         "Search the widths of a finished RUN that do best on held-out training images, within a BUDGET or for every cost.",
     ),
     "prune": (
-        "prune:prune_command",
+        "anywidth.cli.prune:prune_command",
         "Prune a finished RUN. Options that are not given come from the section `prune` of its recipe.",
     ),
     "gate": (
-        "gate:gate_command",
+        "anywidth.cli.gate:gate_command",
         "Train gates on a finished RUN, and compare them with its static widths on the test images.",
     ),
-    "import": ("import_:import_command", "Read CHECKPOINT and save it as an elastic network."),
-    "pack": ("pack:pack_command", "Pack the images of ROOT, as they are, for `data.name = lmdb`."),
+    "import": ("anywidth.cli.import_:import_command", "Read CHECKPOINT and save it as an elastic network."),
+    "pack": (
+        "anywidth.cli.pack:pack_command",
+        "Pack the images of ROOT, as they are, for `data.name = lmdb`.",
+    ),
     "profile": (
-        "profile:profile_command",
+        "anywidth.cli.profile:profile_command",
         "Profile MODEL with fresh weights, downloading nothing: groups, cost, latency, what is frozen.",
     ),
     "export": (
-        "export:export_command",
+        "anywidth.cli.export:export_command",
         "Write one width of a finished RUN as safetensors, a torch program and a description.",
     ),
     "report": (
-        "report:report_command",
+        "anywidth.cli.report:report_command",
         "Report on a finished RUN: its listed widths and those of its last `anywidth eval`.",
     ),
 }
-"""Verb -> where its function is, and the first line of the function's docstring."""
+"""Verb -> where its function is, and its line of help, so that neither needs an import."""
 
 # Plain text, and our own mistakes keep their plain traceback.
 _PLAIN: dict[str, Any] = {
@@ -59,7 +67,7 @@ _PLAIN: dict[str, Any] = {
 def load_verb(verb: str) -> Any:
     """The function of a verb."""
     module, _, function = VERBS[verb][0].partition(":")
-    return getattr(import_module(f"anywidth.cli.{module}"), function)
+    return getattr(import_module(module), function)
 
 
 class _Group(TyperGroup):
@@ -82,6 +90,10 @@ class _Group(TyperGroup):
         return super().resolve_command(ctx, args)  # suggests verbs with similar names
 
     def invoke(self, ctx: Any) -> Any:
+        # A user's own module lies beside the recipe that names it. Python looks there by itself for `python -m anywidth` alone.
+        # At the end of the list, so that no file there takes the place of an installed package.
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
         try:
             return super().invoke(ctx)
         except (AnywidthError, OSError) as error:

@@ -14,7 +14,7 @@ def import_command(
     path: Path = typer.Argument(metavar="CHECKPOINT", help=".pt, .pth or .safetensors."),
     source: str = typer.Option(
         "slimmable_networks",
-        help="slimmable_networks, slimmable_networks-detection, network-slimming, joslim, dsnet, torchvision or timm.",
+        help="slimmable_networks, slimmable_networks-detection, network-slimming, joslim, dsnet, torchvision, timm, or your own: package.module:NAME.",
     ),
     model: str = typer.Option(..., help="Name there, like us_mobilenet_v1 or resnet50."),
     out: Path = typer.Option(..., help="File to write, NAME.safetensors."),

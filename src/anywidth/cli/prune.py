@@ -13,7 +13,8 @@ def prune_command(
     ratio: float = typer.Option(None, help="Share of the channels to remove, like 0.7."),
     budget: str = typer.Option(None, help="Or as many as it takes: macs=50%, params=2M or latency=5ms."),
     criterion: str = typer.Option(
-        None, help="bn_scale, l1, l2, taylor, fpgm, lamp, activation, random or uniform.  [default: bn_scale]"
+        None,
+        help="bn_scale, l1, l2, taylor, fpgm, lamp, activation, random, uniform, or your own: package.module:NAME.  [default: bn_scale]",
     ),
     rule: str = typer.Option(None, help="Ties as published: network-slimming or torch7."),
     scope: str = typer.Option(None, help="global, layer or isomorphic.  [default: global]"),
@@ -30,7 +31,9 @@ def prune_command(
     calibrate: bool = typer.Option(
         None, "--calibrate/--no-calibrate", help="Collect batch-norm statistics anew.  [default: no]"
     ),
-    batches: int = typer.Option(8, min=1, help="Training batches for taylor and activation."),
+    batches: int = typer.Option(
+        8, min=1, help="Training batches for criteria that need some, as taylor and activation."
+    ),
     out: Path = typer.Option(None, help="Folder for the pruned network.  [default: RUN/pruned]"),
 ) -> None:
     """Prune a finished RUN. Options that are not given come from the section `prune` of its recipe.

@@ -6,13 +6,17 @@ import typer
 
 from anywidth import workflows
 from anywidth.cli.console import ConsoleReporter, print_table
+from anywidth.workflows.naming import key_values
 from anywidth.workflows.tables import percent, si
 
 
 def search_command(
     run: Path = typer.Argument(metavar="RUN", help="Run directory."),
     method: str = typer.Option(
-        "greedy", "--method", "--searcher", help="greedy (AutoSlim), evolve, bayes (Joslim) or random."
+        "greedy",
+        "--method",
+        "--searcher",
+        help="greedy (AutoSlim), evolve, bayes (Joslim), random, or your own: package.module:NAME.",
     ),
     objective: str = typer.Option(
         None, help="Cost and quality: macs, params or latency, and error or loss.  [default: macs,error]"
@@ -42,6 +46,7 @@ def search_command(
     seed: int = typer.Option(0, min=0, help="Of evolve, bayes and random."),
     images: int = typer.Option(2000, min=1, help="Held-out images that decide, at most."),
     batch_size: int = typer.Option(250, min=2, help="Images that share batch-norm statistics."),
+    option: list[str] = typer.Option(None, help="Further arguments of the method, as KEY=VALUE."),
     front: Path = typer.Option(None, help="File for the found widths.  [default: RUN/front.json]"),
 ) -> None:
     """Search the widths of a finished RUN that do best on held-out training images, within a BUDGET or for every cost.
@@ -53,6 +58,7 @@ def search_command(
         method=method, objective=objective, budget=budget, within=tuple(within or ()), evals=evals, criterion=criterion,
         steps=steps, population=population, generations=generations, acquisition=acquisition, beta=beta,
         prior_points=prior_points, batch=batch, low=low, high=high, ard=ard, seed=seed, images=images, batch_size=batch_size,
+        options=key_values(option or ()),
     )  # fmt: skip
     result = workflows.search(run, options, front=front, reporter=ConsoleReporter())
     if result.rows:

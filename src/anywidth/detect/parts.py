@@ -8,11 +8,11 @@ from typing import Any, Literal, get_args
 from torch import nn
 
 from anywidth.elastic import Elastic
-from anywidth.errors import WidthError
+from anywidth.errors import WidthError, unknown_name
 from anywidth.norms.bank import batch_norms
 from anywidth.norms.constant_norms import copy_state_
 from anywidth.space.channel_space import ChannelSpace
-from anywidth.space.width import Width, unknown_name
+from anywidth.space.width import Width
 
 Part = Literal["backbone", "neck", "heads"]
 PARTS: tuple[Part, ...] = get_args(Part)

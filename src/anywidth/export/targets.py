@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from anywidth.export.formats import export_onnx, export_program, export_weights
-from anywidth.train.import_path import find
+from anywidth.import_path import find
 
-Write = Callable[[nn.Module, Sequence[Tensor], Path], None]
-"""Extracted network in evaluation mode, example inputs (N, ...), file to write whole or not at all."""
+Write = Callable[[nn.Module, Sequence[Any], Path], None]
+"""Extracted network in evaluation mode, example inputs - (N, ...), or a list of images -, file to write whole or not at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +28,11 @@ class ExportTarget:
     write: Write
     suffix: str
 
-    def __call__(self, module: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
+    def __call__(self, module: nn.Module, inputs: Sequence[Any], path: Path) -> None:
         self.write(module, inputs, path)
 
 
-def _weights(module: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
+def _weights(module: nn.Module, inputs: Sequence[Any], path: Path) -> None:
     export_weights(module, path)
 
 
@@ -42,14 +43,31 @@ TARGETS: Mapping[str, ExportTarget] = {
 }
 
 
-def export_target(target: str | ExportTarget | Write) -> ExportTarget:
+def export_target(
+    target: str | ExportTarget | Write, known: Mapping[str, ExportTarget] = TARGETS
+) -> ExportTarget:
     """A target by its name, by that of the user's own ("package.module:NAME"), or as it is.
+
+    Args:
+        known: name -> target, where not all networks can be written in the same ways.
 
     Raises:
         RecipeError: no such name, module or function.
     """
-    resolved = find("export target", target, TARGETS) if isinstance(target, str) else target
+    resolved = find("export target", target, known) if isinstance(target, str) else target
     return resolved if isinstance(resolved, ExportTarget) else ExportTarget(write=resolved, suffix="")
+
+
+def named_files(names: Sequence[str], known: Mapping[str, ExportTarget] = TARGETS) -> dict[str, ExportTarget]:
+    """Name of a file -> what writes it, for targets that are named in a list: each once, in this order.
+
+    A function without a suffix of its own gives its name: "mypackage.targets:shapes" writes model.shapes.
+
+    Raises:
+        RecipeError: an unknown one.
+    """
+    targets = {name: export_target(name, known) for name in names}
+    return {f"model{t.suffix or '.' + name.rpartition(':')[2]}": t for name, t in targets.items()}
 
 
 def export_as(

@@ -13,8 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from anywidth.errors import TraceError
-from anywidth.space.width import unknown_name
+from anywidth.errors import TraceError, unknown_name
 from anywidth.views import standing_for_tensors
 
 _VIEWS = frozenset({"view", "reshape", "flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "expand",

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 
 from anywidth.elastic import Elastic
-from anywidth.errors import CheckpointError, WidthError
+from anywidth.errors import CheckpointError, WidthError, unknown_name
+from anywidth.import_path import find
 from anywidth.interop import detectors, dsnet, joslim, network_slimming, slimmable_networks
 from anywidth.interop.checkpoint_files import Report
 from anywidth.interop.wide_checkpoint import load_wide_
-from anywidth.space.width import unknown_name
-from anywidth.train.import_path import find
 
 SOURCES = (
     "slimmable_networks",

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from anywidth.elastic import Elastic
-from anywidth.errors import CheckpointError
+from anywidth.errors import CheckpointError, unknown_name
 from anywidth.interop.checkpoint_files import compare, read_state
 from anywidth.models.detectors import detector, example_images, freeze_stages_, short_run
 from anywidth.norms.bank import batch_norms
-from anywidth.space.width import unknown_name
 
 MODELS = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
 WIDTHS = (0.25, 0.5, 0.75, 1.0)

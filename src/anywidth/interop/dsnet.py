@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from anywidth.elastic import Elastic
-from anywidth.errors import CheckpointError
+from anywidth.errors import CheckpointError, unknown_name
 from anywidth.interop import arguments, arrays
 from anywidth.interop.checkpoint_files import bare, compare, read_whole
 from anywidth.models import DSMBNet
@@ -24,7 +24,7 @@ from anywidth.models.ds_mbnet import CANDIDATES, sub_networks
 from anywidth.norms.bank import NormPolicy, batch_norms
 from anywidth.space.groups import Policy
 from anywidth.space.joined_groups import joined
-from anywidth.space.width import Width, unknown_name
+from anywidth.space.width import Width
 from anywidth.views.trial_runs import probed_space
 
 MODELS = ("ds_mbnet",)

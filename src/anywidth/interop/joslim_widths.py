@@ -13,11 +13,11 @@ from torch import nn
 
 from anywidth import models
 from anywidth.elastic import Elastic
-from anywidth.errors import CheckpointError, WidthError
+from anywidth.errors import CheckpointError, WidthError, unknown_name
 from anywidth.models.joslim_blocks import ConvNorm, Stage
 from anywidth.models.joslim_mobilenet import InvertedBlock, SqueezeExcite
 from anywidth.models.joslim_resnet import BasicBlock, Bottleneck
-from anywidth.space.width import Width, unknown_name
+from anywidth.space.width import Width
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     **{f"slim_resnet{depth}": partial(models.JoslimCifarResNet, depth) for depth in (20, 32, 44, 56)},

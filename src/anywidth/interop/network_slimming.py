@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from anywidth import models
 from anywidth.elastic import Elastic
-from anywidth.errors import CheckpointError
+from anywidth.errors import CheckpointError, unknown_name
 from anywidth.interop.checkpoint_files import Report, compare, read_beside
-from anywidth.space.width import unknown_name
 
 MODELS = (
     "vgg11", "vgg13", "vgg16", "vgg19", "resnet20", "resnet56", "resnet110", "resnet164", "densenet40", "vgg_a",

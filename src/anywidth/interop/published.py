@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from anywidth import models
 from anywidth.elastic import Elastic
-from anywidth.errors import WidthError
+from anywidth.errors import WidthError, unknown_name
 from anywidth.interop.autoslim_lists import LISTS
 from anywidth.models.inverted import MOBILENET_V2
 from anywidth.models.mobilenet_v1 import CHANNELS
 from anywidth.models.resnet import BASES, BLOCKS
 from anywidth.norms.bank import NormPolicy
 from anywidth.space.tied_groups import tied
-from anywidth.space.width import Width, unknown_name
+from anywidth.space.width import Width
 from anywidth.tracing.groups import channel_space
 
 _SHUFFLE_UNITS = 8

@@ -19,11 +19,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from anywidth.channel_select import INDEX, selects
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
+from anywidth.import_path import find
 from anywidth.seeds import generator
 from anywidth.space.axes import Axis, Run, spelled_out
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.tracing.groups import made_axes
-from anywidth.train.import_path import find
 
 Reduce = Literal["mean", "sum", "max", "first"]
 Normalize = Literal["none", "mean", "max"]

@@ -120,7 +120,7 @@ class DetectionWidthsSection(Section):
 
     def draw(self, net: Elastic) -> Draw:
         """As `WidthsSection.draw`."""
-        return policies.make(
+        return policies.make_draw(
             self.policy, net, low=self.min, high=self.max, random=self.random, grid=self.grid, options=self.options
         )  # fmt: skip
 

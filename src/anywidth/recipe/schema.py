@@ -203,7 +203,7 @@ class WidthsSection(Section):
             RecipeError: unknown policy or option.
             WidthError: impossible widths, or ratios that a label of another width hides.
         """
-        return policies.make(
+        return policies.make_draw(
             self.policy, net, low=self.min, high=self.max, random=self.random, grid=self.grid, per_group=self.per_group, options=self.options
         )  # fmt: skip
 
@@ -337,11 +337,11 @@ class Recipe(Section):
         searches = declared(self.widths.policy).searches
         if searches and self.joslim is None:
             raise ValueError(
-                f"widths.policy = {self.widths.policy!r} searches its widths: it needs a section joslim"
+                f"widths.policy = {self.widths.policy!r}: a policy that searches takes a section joslim"
             )
         if self.joslim is not None and not searches:
             raise ValueError(
-                f"widths.policy = {self.widths.policy!r} searches nothing, so it takes no section joslim; 'joslim' does"
+                f"widths.policy = {self.widths.policy!r}: only a policy that searches, like 'joslim', takes a section joslim"
             )
         if self.joslim is None:
             return self
@@ -352,7 +352,7 @@ class Recipe(Section):
         for name in unknown:
             if getattr(self.widths, name) != WidthsSection.model_fields[name].default:
                 raise ValueError(
-                    f"widths.{name} = {getattr(self.widths, name)!r}: a policy that searches does not know it; its ratios lie between "
+                    f"widths.{name} = {getattr(self.widths, name)!r}: the policy {self.widths.policy!r} does not know it; its ratios lie between "
                     "joslim.lower_channel and joslim.upper_channel; leave it out"
                 )
         if self.narrowest >= self.joslim.upper_channel:

@@ -10,11 +10,13 @@ from anywidth.search.front_quality import area_under, hypervolume
 from anywidth.search.greedy import Greedy
 from anywidth.search.history import Trial
 from anywidth.search.latency import measured, remembered
+from anywidth.search.methods import METHODS, make_searcher, method_of
 from anywidth.search.processes import Together, shared
 from anywidth.search.random_widths import Random
 from anywidth.search.trials import front_of_trials
 
 __all__ = [
+    "METHODS",
     "Acquisition",
     "Bayes",
     "Budget",
@@ -36,7 +38,9 @@ __all__ = [
     "front_of_trials",
     "hypervolume",
     "largest_uniform",
+    "make_searcher",
     "measured",
+    "method_of",
     "named",
     "parse",
     "read_front",

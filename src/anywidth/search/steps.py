@@ -5,10 +5,9 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping
 
-from anywidth.errors import WidthError
+from anywidth.errors import WidthError, unknown_name
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.groups import ChannelGroup
-from anywidth.space.width import unknown_name
 
 
 def quantum(group: ChannelGroup) -> int:

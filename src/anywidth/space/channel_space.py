@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from anywidth.errors import WidthError
+from anywidth.errors import WidthError, unknown_name
 from anywidth.space.axes import AttributeRule, Axis, Frozen, Term, runs_of, size_of
 from anywidth.space.groups import ChannelGroup, Policy, policy_of_group
-from anywidth.space.width import Width, check_multiplier, unknown_name
+from anywidth.space.width import Width, check_multiplier
 
 
 @dataclass(frozen=True, kw_only=True)

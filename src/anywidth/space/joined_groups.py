@@ -7,11 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from anywidth.errors import WidthError
+from anywidth.errors import WidthError, unknown_name
 from anywidth.space.axes import Axis, Size
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.groups import ChannelGroup
-from anywidth.space.width import unknown_name
 
 
 def joined(space: ChannelSpace, names: Mapping[str, str]) -> ChannelSpace:

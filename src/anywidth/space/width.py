@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -10,7 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from anywidth.errors import WidthError
+from anywidth.errors import WidthError, unknown_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +138,3 @@ def check_label(label: Hashable, others: Iterable[Hashable]) -> None:
             raise WidthError(
                 f"the label {label!r} of a width cannot be told from {listed_label!r}, which is listed already; give it another name."
             )
-
-
-def unknown_name(kind: str, name: object, known: Iterable[object]) -> str:
-    """Text for a name that does not exist, with the nearest that does."""
-    names = [str(k) for k in known]
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.3)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    return f"unknown {kind} '{name}'{hint} (known: {listed or 'none'})"

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from anywidth.errors import WidthError
+from anywidth.errors import WidthError, unknown_name
 from anywidth.space.axes import AttributeRule, Axis, Frozen, Run, Size, Term
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.groups import ChannelGroup, Policy
-from anywidth.space.width import unknown_name
 from anywidth.tracing.labels import FIXED, Block, Freeze, Partition
 from anywidth.tracing.solver import Solution, solve
 from anywidth.tracing.symbolic_sizes import DimSize, Form

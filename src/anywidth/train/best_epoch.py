@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from anywidth.elastic import Elastic
-from anywidth.errors import RecipeError
+from anywidth.errors import RecipeError, unknown_name
 from anywidth.files import replacing
-from anywidth.space.width import unknown_name
 from anywidth.train import distributed
 from anywidth.train.checkpoint import Parts
 from anywidth.train.config import FitConfig

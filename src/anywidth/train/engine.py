@@ -26,7 +26,7 @@ from anywidth.train.replicas import OneProcess, Replicas, Synchronisation
 from anywidth.train.sharding import Shards, check_sharding, clip_, modules_to_shard, separate_
 from anywidth.train.sparsity import Sparsity
 from anywidth.train.step import Pass, accumulate_, dropouts, narrowest
-from anywidth.train.targets import Target, make
+from anywidth.train.targets import Target, make_target
 from anywidth.views import is_compiled
 
 Batch = Sequence[Any]
@@ -205,7 +205,7 @@ def new_engine(net: Elastic, config: FitConfig, task: Task | None = None) -> Eng
     device = next(net.parameters()).device
     if config.channels_last:
         net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    target = make(
+    target = make_target(
         config.target,
         smoothing=config.label_smoothing,
         over=config.smoothing_over,

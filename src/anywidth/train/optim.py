@@ -8,8 +8,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 
-from anywidth.errors import RecipeError
-from anywidth.space.width import unknown_name
+from anywidth.errors import RecipeError, unknown_name
 
 _UNFIT = {"LBFGS": "evaluates the loss several times in a step", "SparseAdam": "takes sparse gradients only"}
 

@@ -23,8 +23,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from anywidth.elastic import Elastic
-from anywidth.errors import RecipeError
-from anywidth.space.width import unknown_name
+from anywidth.errors import RecipeError, unknown_name
 from anywidth.train import distributed
 from anywidth.train.config import FitConfig
 from anywidth.train.replicas import unsynchronised

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from anywidth import prune
 from anywidth.elastic import Elastic
-from anywidth.export.formats import export_onnx, export_program, export_weights
+from anywidth.export.targets import ExportTarget, named_files
 from anywidth.files import write_json
 from anywidth.search import named, read_front
 from anywidth.space.width import Width
@@ -20,13 +20,15 @@ from anywidth.workflows.naming import build_model, parse_width
 from anywidth.workflows.reporting import Reporter
 from anywidth.workflows.task import Export, ExportOptions
 
-WEIGHTS, PROGRAM, ONNX, DESCRIPTION = "model.safetensors", "model.pt2", "model.onnx", "model.json"
+PROGRAM, DESCRIPTION = "model.pt2", "model.json"
+_ALWAYS = ("weights", "program")
 
 
 def classifier_exports(
     run: ClassifierRun, net: Elastic, options: ExportOptions, reporter: Reporter
 ) -> Iterator[Export]:
     """The widths that the options name, calibrated where they have no statistics yet."""
+    files = named_files((*_ALWAYS, *options.targets))
     for name, width in _named_widths(options):
         if not net.has_statistics(width):
             reporter.say(f"calibrating {name}")
@@ -42,7 +44,7 @@ def classifier_exports(
             example_image(run),
             net.extract(width).cpu().eval(),
             description,
-            onnx=options.onnx,
+            files,
         )
 
 
@@ -56,23 +58,26 @@ def _named_widths(options: ExportOptions) -> list[tuple[str, Any]]:
     return [(member.label, member.width) for member in members]
 
 
-def pruned_export(folder: Path, *, onnx: bool) -> Export:
+def pruned_export(folder: Path, targets: Sequence[str]) -> Export:
     """The network that a pruning left in a folder, as it is."""
-    pruning = prune.read(folder)
+    files, pruning = named_files((*_ALWAYS, *targets)), prune.read(folder)
     x = torch.zeros(pruning["input"])
     small = prune.rebuilt(folder, build_model(pruning["model"], pruning["kwargs"]), x).eval()
     description = {"width": "pruned", "macs": pruning["macs"], "params": pruning["params"]}
-    return _export("pruned", pruning["model"], x, small, description, onnx=onnx)
+    return _export("pruned", pruning["model"], x, small, description, files)
 
 
 def _export(
-    name: str, model: str, x: Tensor, small: nn.Module, description: dict[str, Any], *, onnx: bool
+    name: str,
+    model: str,
+    x: Tensor,
+    small: nn.Module,
+    description: dict[str, Any],
+    files: Mapping[str, ExportTarget],
 ) -> Export:
     def write(folder: Path) -> None:
-        export_weights(small, folder / WEIGHTS)
-        export_program(small, (x,), folder / PROGRAM)
-        if onnx:
-            export_onnx(small, (x,), folder / ONNX)
+        for file, target in files.items():
+            target(small, (x,), folder / file)
         contents = {
             "model": model,
             **description,

@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from anywidth.elastic import Elastic
-from anywidth.export.formats import export_weights
+from anywidth.export.targets import TARGETS, ExportTarget, named_files
 from anywidth.files import write_json
+from anywidth.models.detectors import example_images
 from anywidth.workflows.detector_run import DetectorRun
 from anywidth.workflows.naming import parse_width
 from anywidth.workflows.reporting import Reporter
 from anywidth.workflows.task import Export, ExportOptions
 
 
+def _script(module: nn.Module, inputs: Sequence[Any], path: Path) -> None:
+    with warnings.catch_warnings():  # torch.export, its successor, cannot take detectors
+        warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
+        torch.jit.script(module).save(str(path))
+
+
+def _onnx(module: nn.Module, inputs: Sequence[Any], path: Path) -> None:
+    from anywidth.detect.onnx import export_onnx
+
+    ((image,),) = inputs
+    export_onnx(module, path, size=tuple(image.shape[1:]))
+
+
+DETECTOR_TARGETS: Mapping[str, ExportTarget] = {
+    "weights": TARGETS["weights"],
+    "torchscript": ExportTarget(write=_script, suffix=".ts"),
+    "onnx": ExportTarget(write=_onnx, suffix=".onnx"),
+}
+"""What detectors can be written as: they return what `torch.export` cannot follow."""
+
+
 def detector_exports(
     run: DetectorRun, net: Elastic, options: ExportOptions, reporter: Reporter
 ) -> Iterator[Export]:
     """The width that the options name, calibrated where it has no statistics yet."""
+    files = named_files(("weights", "torchscript", *options.targets), DETECTOR_TARGETS)
     width = parse_width(options.width) if isinstance(options.width, str) else options.width
     if not net.has_statistics(width):
         reporter.say(f"calibrating {options.width}")
@@ -29,14 +54,8 @@ def detector_exports(
     size = run.recipe.detector.size
 
     def write(folder: Path) -> None:
-        export_weights(small, folder / "model.safetensors")
-        with warnings.catch_warnings():  # torch.export, its successor, cannot take detectors
-            warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
-            torch.jit.script(small).save(str(folder / "model.ts"))
-        if options.onnx:
-            from anywidth.detect.onnx import export_onnx
-
-            export_onnx(small, folder / "model.onnx", size=(size, size))
+        for file, target in files.items():
+            target(small, example_images(small, (size, size)), folder / file)
         description = {
             "model": run.recipe.detector.name,
             "width": width,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def export(
     *,
     front: str | Path | None = None,
     out: str | Path | None = None,
-    onnx: bool = False,
+    targets: Sequence[str] = (),
     reporter: Reporter = SILENT,
 ) -> list[ExportedWidth]:
     """Write widths of a finished run as safetensors, a torch program and a description.
@@ -39,30 +40,35 @@ def export(
         width: ratio or label; a label of the front with `front`.
         front: classifiers: file of a Pareto front; without `width` all of it is written.
         out: folder to write; by default `export-WIDTH` in the run directory.
-        onnx: also write ONNX; needs the extra `export`.
+        targets: what is written besides weights and program: "onnx" (needs the extra `export`), or your own as
+            "package.module:NAME", see `anywidth.export.export_target`.
         reporter: is told of widths that are calibrated first.
 
     Returns:
         One folder for each width.
 
     Raises:
-        RecipeError: no finished run.
+        RecipeError: no finished run, or an unknown target.
         WidthError: no width, or one that does not exist.
         ExportError: a network that cannot be written in a format.
     """
     reporter = spoken_once(reporter)
-    path, target = Path(run), None if out is None else Path(out)
+    path, folder_asked = Path(run), None if out is None else Path(out)
     # A pruned network is compact already: it has one width, and no recipe of its own.
     if (path / prune.ABOUT).exists() and not (path / RECIPE).exists():
-        return [_write_whole(target or path / "export", pruned_export(path, onnx=onnx))]
+        return [_write_whole(folder_asked or path / "export", pruned_export(path, targets))]
     task = open_run_directory(path).task
-    options = ExportOptions(width=width, front=None if front is None else Path(front), onnx=onnx)
+    options = ExportOptions(width=width, front=None if front is None else Path(front), targets=tuple(targets))
     task.check_export(options)
     opened = task.open(path)
     written: list[ExportedWidth] = []
     for item in task.exports(opened, task.saved_net(opened), options, reporter):
         # With a width `out` is its folder; without one, the folder of those of all members of the front.
-        folder = target if target and width is not None else (target or path) / f"export-{item.name}"
+        folder = (
+            folder_asked
+            if folder_asked and width is not None
+            else (folder_asked or path) / f"export-{item.name}"
+        )
         written.append(_write_whole(folder, item))
     return written
 

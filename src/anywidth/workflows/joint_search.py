@@ -9,10 +9,10 @@ import torch
 from anywidth import data, interop, search
 from anywidth.elastic import Elastic
 from anywidth.errors import DataError, RecipeError
+from anywidth.import_path import call_with
 from anywidth.seeds import generator
 from anywidth.space.width import Width
 from anywidth.train import Draw, Drawn, Proposer, distributed, evaluate, policies
-from anywidth.train.import_path import call
 from anywidth.workflows.classifier_run import ClassifierRun
 from anywidth.workflows.naming import front_widths
 
@@ -78,7 +78,7 @@ def _made(
     assert section is not None
     values = {"proposer": proposer, "measure": measure, "tau": section.tau, "low": run.recipe.narrowest}
     policy = policies.policy_of(widths.policy)
-    return call("width policy", widths.policy, policy, values, widths.options)
+    return call_with("width policy", widths.policy, policy, values, widths.options)
 
 
 def _check_steps(run: ClassifierRun) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from anywidth import models
@@ -155,6 +156,25 @@ def widths_of(net: Elastic, widths: Sequence[float | str] | str) -> list[Any]:
     if isinstance(widths, str):
         return list(net.widths) if widths == "listed" else list(parse_widths(widths))
     return list(widths)
+
+
+def key_values(settings: Sequence[str]) -> dict[str, Any]:
+    """["steps=4", "shape=[1, 2]"] -> {"steps": 4, "shape": [1, 2]}: values are YAML, as in recipes.
+
+    Raises:
+        RecipeError: an entry without a key or a value.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            equals = ""
+        if not (key and equals):
+            raise RecipeError(f"option {setting!r}: expected KEY=VALUE, like steps=4")
+        values[key] = value
+    return values
 
 
 def parse_width(text: str) -> float | str:

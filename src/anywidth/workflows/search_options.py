@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from anywidth.cost.budget import Kind
 from anywidth.errors import WidthError
-from anywidth.space.width import unknown_name
-
-METHODS = ("greedy", "evolve", "bayes", "random")
+from anywidth.search.methods import method_of, takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +16,7 @@ class SearchOptions:
     """How widths are searched.
 
     Attributes:
-        method: "greedy" (AutoSlim), "evolve", "bayes" (Joslim) or "random".
+        method: "greedy" (AutoSlim), "evolve", "bayes" (Joslim), "random", or your own as "package.module:NAME".
         objective: a cost (macs, params, latency) and a quality (error, loss), like "macs,error".
         budget: limits, like "macs=75%,50%" or "latency=5ms"; without any: the whole curve.
         within: of bayes: further limits for every width, like ("params=2M",).
@@ -36,6 +35,7 @@ class SearchOptions:
         seed: of evolve, bayes and random.
         images: held-out images that decide, at most.
         batch_size: images that share batch-norm statistics.
+        options: further arguments of the method.
     """
 
     method: str = "greedy"
@@ -57,6 +57,7 @@ class SearchOptions:
     seed: int = 0
     images: int = 2000
     batch_size: int = 250
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_objective(text: str | None, budget: str | None) -> tuple[Kind, str]:
@@ -81,13 +82,15 @@ def parse_objective(text: str | None, budget: str | None) -> tuple[Kind, str]:
 def check_search_options(options: SearchOptions) -> None:
     """
     Raises:
-        WidthError: an unknown method, or options of another one.
+        RecipeError: an unknown method.
+        WidthError: options of another one.
     """
-    if options.method not in METHODS:
-        raise WidthError(unknown_name("method of search", options.method, METHODS))
-    if options.evals is not None and options.method == "greedy":
+    method_of(options.method)
+    if options.evals is not None and not takes(options.method, "evals"):
         raise WidthError(
-            "search: --evals is for bayes, random and evolve; greedy measures what its --steps ask for"
+            f"search: --evals is for bayes, random and evolve; {options.method} decides itself how much it measures"
         )
-    if options.within and options.method != "bayes":
+    if options.within and not takes(options.method, "limit"):
         raise WidthError(f"search: --within is for bayes; {options.method} takes one --budget")
+    if options.budget is not None and not takes(options.method, "budget"):
+        raise WidthError(f"search: {options.method} takes no --budget")

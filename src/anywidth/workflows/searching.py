@@ -16,6 +16,7 @@ from anywidth import search as methods
 from anywidth.cost.budget import Kind
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
+from anywidth.search.methods import needs_budget
 from anywidth.space.width import Width
 from anywidth.train import distributed
 from anywidth.workflows.classifier_network import saved_classifier
@@ -28,7 +29,7 @@ from anywidth.workflows.search_options import SearchOptions, check_search_option
 from anywidth.workflows.tables import si
 
 LOG, LATENCIES = "search.jsonl", "latencies.jsonl"
-_EVALS, _LIMITS = 1000, 9
+_LIMITS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +149,7 @@ def _budget(
     """The limits that were asked for; for searchers that need some, else evenly spaced ones; None for the whole curve."""
     if options.budget is not None:
         limits = methods.parse(options.budget, lambda cost_kind: costs([net.space.full])[0])
-    elif options.method in ("bayes", "random"):
+    elif not needs_budget(options.method):
         return None
     else:
         # With costs from 10 to 110 and nine limits: 100, 90, ... 20, named by their share of 110.
@@ -195,40 +196,13 @@ def _searcher(
     costs: methods.Costs,
     options: SearchOptions,
 ) -> methods.Searcher:
-    evals, low = options.evals or _EVALS, options.low
-    assert low is not None
-    if options.method == "bayes":
-        return methods.Bayes(
-            net, kind=cost_kind, costs=costs, evals=evals, batch=options.batch, low=low, high=options.high,
-            acquisition=options.acquisition, beta=options.beta, prior_points=options.prior_points, ard=options.ard,
-            history=200, budget=limits, limit=bounds, seed=options.seed, together=joined_processes(),
-        )  # pyright: ignore[reportArgumentType]  # fmt: skip
-    if options.method == "random":
-        return methods.Random(
-            net, kind=cost_kind, evals=evals, low=low, high=options.high, budget=limits, seed=options.seed
-        )
-    assert limits is not None
-    if options.method == "greedy":
-        return methods.Greedy(net, limits, steps=options.steps, criterion=options.criterion)
-    population, generations = _evolution(options, len(limits.limits))
-    return methods.Evolve(
-        net, limits, population=population, generations=generations, parents=min(8, population), seed=options.seed
-    )  # fmt: skip
-
-
-def _evolution(options: SearchOptions, limits: int) -> tuple[int, int]:
-    """Population and generations for each limit, at most as many widths in all as `evals` says."""
-    if options.evals is None:
-        return options.population, options.generations
-    # 100 widths for 5 limits are 20 each: a population of 6 lasts for its first generation and two more.
-    per_limit = options.evals // limits
-    if per_limit < 2:
-        raise WidthError(
-            f"search: --evals {options.evals} is less than two widths for each of {limits} limits; measure more, or "
-            "name fewer limits with --budget"
-        )
-    population = max(2, min(options.population, per_limit))
-    return population, max(0, per_limit // population - 1)
+    offered = {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(options)
+        if field.name != "options"
+    }
+    offered |= {"net": net, "budget": limits, "limit": bounds, "kind": cost_kind, "costs": costs}
+    return methods.make_searcher(options.method, offered | {"together": joined_processes()}, options.options)
 
 
 def _say(done: methods.Round, reporter: Reporter) -> None:

@@ -40,11 +40,17 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What is exported: `width`, a ratio or label; or `front`, a file of a Pareto front: all of it, or its label `width`."""
+    """What is exported.
+
+    Attributes:
+        width: a ratio or label.
+        front: file of a Pareto front: all of it, or its label `width`.
+        targets: what is written besides the weights, a program and the description.
+    """
 
     width: str | float | None = None
     front: Path | None = None
-    onnx: bool = False
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,9 +71,9 @@ def test_the_narrow_end_falls_while_the_training_goes_on():
 
 
 def test_a_recipe_names_a_policy_and_listed_widths_come_widest_first(net):
-    draw = policies.make("listed", net, low=0.25, high=1.0, random=2)
+    draw = policies.make_draw("listed", net, low=0.25, high=1.0, random=2)
     assert draw(torch.Generator()) == ("big", "middle", "small")
-    own = policies.make("user_code:only", net, low=0.5, high=1.0, random=2, options={"ratio": 0.7})
+    own = policies.make_draw("user_code:only", net, low=0.5, high=1.0, random=2, options={"ratio": 0.7})
     assert own(torch.Generator()) == (0.7,)
 
 
@@ -132,7 +132,7 @@ def test_a_users_policy_that_draws_needs_a_grid_to_compile():
 )
 def test_policies_that_cannot_be(net, name, options, message):
     with pytest.raises(RecipeError, match=message):
-        policies.make(name, net, low=0.25, high=1.0, random=2, options=options)
+        policies.make_draw(name, net, low=0.25, high=1.0, random=2, options=options)
 
 
 @pytest.mark.parametrize("make", [sandwich, random_only, progressive])
@@ -153,7 +153,7 @@ def test_a_label_that_hides_a_ratio_is_refused():
     model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
     net = Elastic(model, torch.randn(1, 4), widths={0.25: 0.5, 1.0: 1.0})
     with pytest.raises(WidthError, match=r"the label 0\.25 of the listed widths is not the ratio 0\.25"):
-        policies.make("sandwich", net, low=0.25, high=1.0, random=2)
+        policies.make_draw("sandwich", net, low=0.25, high=1.0, random=2)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def many(net) -> Elastic:
 
 
 def test_a_sandwich_of_listed_widths(many):
-    draw = policies.make("listed_sandwich", many, low=0.25, high=1.0, random=2)
+    draw = policies.make_draw("listed_sandwich", many, low=0.25, high=1.0, random=2)
     found = drawn(draw, 900)
     assert {w[0] for w in found} == {"largest"}
     assert {many.width(w[-1]) for w in found} == {many.width(0)}
@@ -177,7 +177,7 @@ def test_a_sandwich_of_listed_widths(many):
 
 def test_the_ends_of_a_sandwich_of_listed_widths_are_chosen(many):
     options = {"widest": 3, "narrowest": "smallest"}
-    draw = policies.make("listed_sandwich", many, low=0.25, high=1.0, random=1, options=options)
+    draw = policies.make_draw("listed_sandwich", many, low=0.25, high=1.0, random=1, options=options)
     assert {(w[0], w[2]) for w in drawn(draw)} == {(3, "smallest")}
     assert {w[1] for w in drawn(draw)} == {1, 2, "largest"}
     assert drawn(listed_sandwich(named=many.widths, random=0, widest=3, narrowest=0), 3) == [(3, 0)] * 3

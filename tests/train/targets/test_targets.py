@@ -103,31 +103,33 @@ def test_mixed_labels_are_taken_as_they_are():
 
 
 def test_a_recipe_names_a_target_of_ours_or_of_the_user():
-    made = targets.make("user_code:weighted", smoothing=0.1, over="all", options={"weight": 2.0})
+    made = targets.make_target("user_code:weighted", smoothing=0.1, over="all", options={"weight": 2.0})
     torch.testing.assert_close(
         made(STUDENT, LABELS, Context()), 2 * label_loss(STUDENT, LABELS, smoothing=0.1)
     )
     with pytest.raises(RecipeError, match="unknown target 'wides'; did you mean 'widest'"):
-        targets.make("wides", smoothing=0.0, over="all", options={})
+        targets.make_target("wides", smoothing=0.0, over="all", options={})
     with pytest.raises(RecipeError, match="unknown option of the target 'alpha'"):
-        targets.make("alpha", smoothing=0.0, over="all", options={"clips": 3})
+        targets.make_target("alpha", smoothing=0.0, over="all", options={"clips": 3})
 
 
 def test_an_option_that_is_no_number_is_refused():
     with pytest.raises(RecipeError, match=r"'clip'.*is a number, like 5.0; got 'a'"):
-        targets.make("alpha", smoothing=0.0, over="all", options={"clip": "a"})
+        targets.make_target("alpha", smoothing=0.0, over="all", options={"clip": "a"})
 
 
 def test_a_target_declares_what_it_needs():
-    needs = {name: targets.make(name, smoothing=0.0, over="all", options={}) for name in targets.TARGETS}
+    needs = {
+        name: targets.make_target(name, smoothing=0.0, over="all", options={}) for name in targets.TARGETS
+    }
     assert [n for n, t in needs.items() if t.descending] == ["next_wider"]
     assert [n for n, t in needs.items() if t.needs_teacher] == ["ema", "ema_ensemble"]
     assert [n for n, t in needs.items() if t.redraws] == ["ema_ensemble"]
-    assert targets.make("user_code:taught", smoothing=0.0, over="all", options={}).needs_teacher
+    assert targets.make_target("user_code:taught", smoothing=0.0, over="all", options={}).needs_teacher
 
 
 def test_properties_as_attributes_of_a_function_are_refused():
     with pytest.raises(
         TypeError, match=r"attribute 'teacher'; declare it .*Target\(loss=..., needs_teacher=True\)"
     ):
-        targets.make("user_code:marked", smoothing=0.0, over="all", options={})
+        targets.make_target("user_code:marked", smoothing=0.0, over="all", options={})

@@ -5,7 +5,7 @@ from typing import Any
 
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError, WidthError
-from anywidth.train.import_path import call, find
+from anywidth.import_path import call_with, find
 from anywidth.train.policies.draw import Adaptive, Draw, WidthPolicy, Widths, as_policy, width_policy
 from anywidth.train.policies.joslim import Drawn, Joslim, Proposer
 from anywidth.train.policies.listed import listed
@@ -35,7 +35,7 @@ def policy_of(name: str) -> WidthPolicy:
     return as_policy(find("width policy", name, POLICIES))
 
 
-def make(
+def make_draw(
     name: str,
     net: Elastic,
     *,
@@ -59,7 +59,7 @@ def make(
     offered |= {"named": {label: net.widths[label] for label in widest_first}}
     if policy.draws_unlisted:
         check_ratios(net, (low, high))
-    return call("width policy", name, policy, offered, options or {})
+    return call_with("width policy", name, policy, offered, options or {})
 
 
 def check_ratios(net: Elastic, ratios: tuple[float, ...]) -> None:
@@ -99,7 +99,7 @@ __all__ = [
     "declared",
     "listed",
     "listed_sandwich",
-    "make",
+    "make_draw",
     "min_max",
     "policy_of",
     "progressive",

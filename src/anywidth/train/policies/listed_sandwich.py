@@ -4,8 +4,8 @@ from collections.abc import Hashable, Mapping
 
 import torch
 
-from anywidth.errors import WidthError
-from anywidth.space.width import Width, unknown_name
+from anywidth.errors import WidthError, unknown_name
+from anywidth.space.width import Width
 from anywidth.train.policies.draw import Draw, Widths, width_policy
 
 

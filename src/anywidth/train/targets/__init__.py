@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from anywidth.train.import_path import call, find
+from anywidth.import_path import call_with, find
 from anywidth.train.targets.alpha import alpha
 from anywidth.train.targets.context import Context, Target, as_target
 from anywidth.train.targets.ema import ema
@@ -18,14 +18,14 @@ TARGETS: dict[str, Callable[..., Target]] = {
 }
 
 
-def make(name: str, *, smoothing: float, over: Smoothing, options: Mapping[str, Any]) -> Target:
+def make_target(name: str, *, smoothing: float, over: Smoothing, options: Mapping[str, Any]) -> Target:
     """The target that a recipe names.
 
     Raises:
         RecipeError: unknown name or option.
     """
     function = find("target", name, TARGETS)
-    return as_target(call("target", name, function, {"smoothing": smoothing, "over": over}, options))
+    return as_target(call_with("target", name, function, {"smoothing": smoothing, "over": over}, options))
 
 
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
     "ema_ensemble",
     "label_loss",
     "labels",
-    "make",
+    "make_target",
     "next_wider",
     "soft_targets",
     "widest",

@@ -5,8 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from anywidth.errors import RecipeError
-from anywidth.space.width import unknown_name
+from anywidth.errors import RecipeError, unknown_name
 
 
 def find(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
@@ -31,7 +30,7 @@ def find(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Calla
     return user_function
 
 
-def call(
+def call_with(
     kind: str, name: str, function: Callable[..., Any], offered: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Any:
     """Call `function` with those of `offered` that it takes, and all of `options`.
