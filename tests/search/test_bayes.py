@@ -70,8 +70,8 @@ def test_it_beats_random_and_is_no_worse_than_the_published_bound_on_a_known_fro
         shares.append(found / problem.best())
     # Over 8 seeds the gain over the published bound is 0.003 +- 0.007 (its standard error), 0.02 from seed to seed; the share of
     # the known front 0.88 +- 0.01. BLAS of another processor is enough to change the path of a seed.
-    assert np.mean(gains) > -0.04
-    assert np.mean(shares) > 0.84
+    assert np.mean(gains) > (-0.06 if SEEDS < 4 else -0.04)
+    assert np.mean(shares) > (0.8 if SEEDS < 4 else 0.84)
 
 
 def test_it_leaves_the_diagonal(chain):
