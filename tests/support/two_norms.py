@@ -23,14 +23,8 @@ class Net(nn.Module):
 
 
 SIZES, X = (8, 6), rand(4, 3, 5, 5)
-
-
 BATCHES = [(rand(4, 3, 5, 5, seed=s), torch.zeros(4)) for s in range(5)]
-
-
 HALF = [0, 1, 2, 3, 8, 9, 10]  # channels of n2 when both groups are halved
-
-
 WHERE = {f"n2.{t}": {0: HALF} for t in ("weight", "bias", "running_mean", "running_var")} | {
     "head.weight": {1: HALF}
 }

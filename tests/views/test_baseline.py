@@ -1,0 +1,48 @@
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from anywidth import Elastic
+from live_views import X
+from oracles import TIGHT, randomized
+
+
+class Caches(nn.Module):
+    """Keeps what it made, in every way."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.o = nn.Linear(6, 8), nn.Linear(8, 2)
+        self.table, self.last = {}, None
+        self.register_buffer("lazy", None)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        if "mean" not in self.table:
+            self.table["mean"] = h.detach().mean(0)
+        if self.last is None:
+            self.last = h.detach().abs().mean(0)
+        if self.lazy is None:
+            self.lazy = h.detach().square().mean(0)
+        if not hasattr(self, "mask"):
+            self.mask = (h.detach().mean(0) > 0).to(h)
+        self.calls += 1
+        return self.o(h * self.table["mean"] * self.last * self.lazy * self.mask)
+
+
+def test_caches_never_cross_widths():
+    net = Elastic(randomized(Caches()), X).eval()
+    assert net.space.groups
+    assert not hasattr(net.model, "mask")
+    for order in ((1.0, 0.5, 0.25), (0.25, 1.0, 0.5)):
+        net = Elastic(randomized(Caches()), X).eval()
+        views = {w: net.at(w) for w in order}
+        net.model(X)
+        for w in order:
+            assert_close(views[w](X), net.extract(w)(X), **TIGHT)
+            assert views[w] is net.at(w)  # what its own forward assigns does not make it another view
+            assert views[w].calls == 1 + net.model.calls
+        net.model(X)
+        assert [views[w].mask.numel() for w in order] == [int(8 * w) for w in order]
+        assert net.model.mask.numel() == 8
+        assert net.model.last.numel() == 8
