@@ -171,3 +171,10 @@ def test_a_space_goes_through_json():
     assert str(again) == str(space)
     assert pickle.loads(pickle.dumps(space)) == space
     assert again.uniform(0.5) == space.uniform(0.5)
+
+
+@pytest.mark.xfail(strict=True, reason="numbers of units are checked, the chosen units are not")
+def test_a_width_with_units_that_a_group_lacks_is_an_error():
+    width = Width(names=SPACE.names, kept=(2, 16, 4), indices=((1, 8), None, None))
+    with pytest.raises(errors.WidthError, match="'stem'"):
+        SPACE.check(width)
