@@ -31,7 +31,7 @@ def test_without_a_budget_the_front_is_what_none_dominates(net, trials):
 
 
 def test_members_of_one_share_have_labels_of_their_own(net):
-    """(8, 2, 8) and (8, 2, 6) of a large network may agree in three digits: here two costs of one width."""
+    """As widths of a large network may that agree in three digits; here one width with two costs."""
     first = trial(net, (4, 4, 4), 0.3)
     second = Trial(width=first.width, cost=first.cost + 1, error=0.2)
     labels = [member.label for member in front_of_trials(net, [first, second], "latency", None, {}).members]

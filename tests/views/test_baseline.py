@@ -1,7 +1,9 @@
+import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from anywidth import Elastic
+from anywidth.views.baseline import assigned_names, attributes_now, baseline
 from live_views import X
 from oracles import TIGHT, randomized
 
@@ -46,3 +48,46 @@ def test_caches_never_cross_widths():
         assert [views[w].mask.numel() for w in order] == [int(8 * w) for w in order]
         assert net.model.mask.numel() == 8
         assert net.model.last.numel() == 8
+
+
+def test_names_are_those_that_methods_assign_after_construction():
+    assert assigned_names(Caches) == {"last", "lazy", "mask", "calls"}
+    assert assigned_names(nn.Linear) == set()
+
+    class Inheriting(Caches):
+        @property
+        def size(self):
+            return self._size
+
+        @size.setter
+        def size(self, value):
+            self._size = value
+
+        def resize(self):
+            self.size = 3
+
+    assert assigned_names(Inheriting) == {"last", "lazy", "mask", "calls"}  # a property is no attribute
+
+
+def test_attributes_are_kept_as_they_were():
+    model = Caches()
+    kept = baseline(model)
+    assert list(kept) == ["", "a", "o"]
+    kind, attributes = kept[""]
+    assert kind is Caches
+    assert attributes["table"].value == {}
+    model.table["later"] = 1
+    assert attributes["table"].value == {}
+    assert attributes["last"].runtime
+    assert not attributes["table"].runtime  # its items are assigned, it is not
+    assert "mask" in attributes
+    assert kept["a"][1] == {}  # what a layer of torch has leads nowhere
+
+
+def test_tensors_in_attributes_are_noticed():
+    model = nn.Linear(2, 2)
+    model.scales = [torch.ones(2)]
+    model.size = 3
+    attributes = attributes_now(model)
+    assert attributes["scales"].holds_tensors
+    assert "size" not in attributes

@@ -1,8 +1,10 @@
 import timm
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from anywidth import Elastic
+from live_views import X, mlp
 
 
 def vit() -> timm.models.VisionTransformer:
@@ -24,3 +26,29 @@ def test_every_entry_reads_the_weights_as_they_are():
         assert_close(
             v.blocks[0](v.patch_embed(x)), net.extract(0.5).blocks[0](net.extract(0.5).patch_embed(x))
         )
+
+
+def test_hooks_of_all_modules_run_in_views_too():
+    view, seen = mlp().eval().at(0.5), []
+    expected = view(X)
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, args, out: seen.append(type(module).__name__)
+    )
+    try:
+        assert_close(view(X), expected)
+    finally:
+        handle.remove()
+    assert seen == ["Linear", "Dropout", "ReLU", "Linear", "ReLU", "Linear", "Sequential"]
+    view(X)
+    assert len(seen) == 7
+
+
+def test_a_class_that_calls_in_its_own_way_does_so_in_views():
+    class Doubled(nn.Linear):
+        def __call__(self, x):
+            return 2 * super().__call__(x)
+
+    model = nn.Sequential(Doubled(6, 8), nn.Linear(8, 2)).double()
+    net = Elastic(model, X)
+    assert_close(net.at(0.5)(X), net.extract(0.5)(X))
+    assert_close(net.at(0.5)[0](X), 2 * nn.functional.linear(X, model[0].weight[:4], model[0].bias[:4]))

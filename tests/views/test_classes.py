@@ -42,8 +42,8 @@ def test_widths_of_a_network_share_their_classes():
 def test_modules_of_a_views_class_are_ordinary_ones():
     sliced = mlp().at(0.5)[:2]
     assert type(sliced) is nn.Sequential
-    made = type(mlp().at(0.5)[0])(3, 2)
-    assert type(made) is nn.Linear
+    layer = type(mlp().at(0.5)[0])(3, 2)
+    assert type(layer) is nn.Linear
 
 
 def test_norms_that_stay_still_do_not_go_into_training():

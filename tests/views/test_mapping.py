@@ -1,5 +1,6 @@
 import copy
 import types
+from collections import namedtuple
 from functools import partial
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from anywidth import Elastic
+from anywidth.views.mapping import holds_function, mapped, reaches
 from live_views import X
 from oracles import TIGHT, assert_narrow, rand, randomized
 
@@ -126,3 +128,53 @@ def test_references_are_mapped_at_the_time_of_use(what, before):
                 tuple(slice(n // 2 if n == 8 else 0, None) for n in p.shape) if 8 in p.shape else slice(0, 0)
             ] = torch.nan
     assert_close(net.at(0.5)(X), out, **TIGHT)
+
+
+A, B = nn.Linear(2, 2), nn.Linear(2, 2)
+
+
+def lookup(value):
+    return B if value is A else None
+
+
+def test_what_holds_no_part_is_the_same_object():
+    for value in (
+        [1, 2],
+        {"a": (3,)},
+        (lambda x: x + 1),
+        partial(F.linear, weight=torch.ones(2)),
+        {4, 5},
+        nn.ReLU(),
+    ):
+        assert mapped(value, lookup) is value
+
+
+def test_parts_are_replaced_wherever_they_are():
+    assert mapped([A, 1, A], lookup) == [B, 1, B]
+    assert mapped({"part": (A, [A])}, lookup) == {"part": (B, [B])}
+    assert mapped(A.forward, lookup).__self__ is B
+    assert mapped(partial(F.linear, A), lookup).args == (B,)
+    assert mapped(lambda layer=A: layer, lookup)() is B
+    assert mapped((lambda layer: lambda: layer)(A), lookup)() is B
+    pair = namedtuple("Pair", "part, size")(A, 3)
+    assert mapped(pair, lookup) == (B, 3)
+    assert mapped(pair, lookup).part is B
+
+
+def test_a_list_that_holds_itself_ends():
+    cycle = [1]
+    cycle.append(cycle)
+    assert mapped(cycle, lookup) is cycle
+
+
+def test_what_may_lead_to_parts():
+    assert all(
+        map(reaches, (A, [A], {"a": (A,)}, A.forward, torch.ones(1), partial(print), lambda layer=1: layer))
+    )
+    assert not any(map(reaches, (3, "a", [1, "b"], {"a": None}, lambda x: x)))
+
+
+def test_functions_with_a_closure_are_not_copied_by_deepcopy():
+    assert holds_function([lambda layer=A: layer])
+    assert holds_function({"a": partial(lambda layer=A: layer)})
+    assert not holds_function([A, print, lambda x: x])

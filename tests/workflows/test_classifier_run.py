@@ -14,9 +14,9 @@ def opened(run):
 
 
 def test_the_batches_of_an_epoch_are_those_of_its_seed_and_go_on_after_steps(opened):
-    whole, rest, other = (list(opened.train_batches(*at)) for at in ((0, 0), (0, 2), (1, 0)))
-    assert len(rest) == len(whole) - 2
-    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(whole[2:], rest, strict=True))
+    whole, later, other = (list(opened.train_batches(*at)) for at in ((0, 0), (0, 2), (1, 0)))
+    assert len(later) == len(whole) - 2
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(whole[2:], later, strict=True))
     assert not torch.equal(whole[0][0], other[0][0])
 
 

@@ -29,10 +29,10 @@ def opened(tmp_path) -> DetectorRun:
 
 
 def test_the_batches_of_an_epoch_go_on_after_steps(opened):
-    whole, rest = (list(opened.train_batches(0, skipped)) for skipped in (0, 1))
+    whole, later = (list(opened.train_batches(0, skipped)) for skipped in (0, 1))
     assert len(whole) == 2
-    assert len(rest) == 1
-    assert all(torch.equal(a, b) for a, b in zip(whole[1][0], rest[0][0], strict=True))
+    assert len(later) == 1
+    assert all(torch.equal(a, b) for a, b in zip(whole[1][0], later[0][0], strict=True))
 
 
 def test_calibration_is_of_the_first_batches_of_training(opened):

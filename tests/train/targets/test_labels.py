@@ -11,10 +11,10 @@ def test_every_width_learns_from_the_labels_whatever_ran_before():
         torch.testing.assert_close(labels()(STUDENT, LABELS, context), expected)
 
 
-@pytest.mark.parametrize(("over", "own", "others"), [("all", 0.85, 0.05), ("others", 0.8, 0.2 / 3)])
-def test_smoothing_takes_from_the_label(over, own, others):
+@pytest.mark.parametrize(("over", "of_label", "others"), [("all", 0.85, 0.05), ("others", 0.8, 0.2 / 3)])
+def test_smoothing_takes_from_the_label(over, of_label, others):
     weights = torch.full((5, 4), others, dtype=torch.float64)
-    weights[range(5), LABELS] = own
+    weights[range(5), LABELS] = of_label
     expected = -(weights * STUDENT.log_softmax(1)).sum(1).mean()
     target = labels(smoothing=0.2, over=over)
     torch.testing.assert_close(target(STUDENT, LABELS, Context()), expected)
