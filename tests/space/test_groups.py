@@ -1,3 +1,4 @@
+from anywidth.space.groups import policy_of_group
 from small_space import group
 
 
@@ -14,3 +15,10 @@ def test_divisor_and_minimum_are_in_channels():
 
 def test_a_minimum_above_the_size_is_the_size():
     assert group("c", 4, minimum=100).round(0.1) == 4
+
+
+def test_later_patterns_win_and_one_is_what_no_pattern_says():
+    policy = {"layer*": 8, "*.conv2": 4}
+    names = ("layer1.conv1", "layer1.conv2", "stem")
+    assert [policy_of_group(policy, name) for name in names] == [8, 4, 1]
+    assert policy_of_group(16, "stem") == 16
