@@ -1,16 +1,19 @@
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import lmdb
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from anywidth.cli import app
+from anywidth.data import Folder
 
 RECIPE = """\
 model:
@@ -108,3 +111,22 @@ def without_anywidth(tmp_path_factory) -> Callable[[str], str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+def image2lmdb(images, tmp_path) -> Path:
+    """The images as train.lmdb and val.lmdb in the layout of Image2LMDB."""
+    root = tmp_path / "image2lmdb"
+    root.mkdir()
+    for split in ("train", "val"):
+        folder = Folder(images / split)
+        pairs = [(Path(p).read_bytes(), y) for p, y in zip(folder.paths, folder.labels.tolist(), strict=True)]
+        records = {str(i): pair for i, pair in enumerate(pairs)}
+        records |= {"__keys__": [key.encode() for key in records], "__len__": len(pairs)}
+        with (
+            lmdb.open(str(root / f"{split}.lmdb"), subdir=False, map_size=2**24, lock=False) as env,
+            env.begin(write=True) as transaction,
+        ):
+            for key, value in records.items():
+                transaction.put(key.encode(), pickle.dumps(value))
+    return root

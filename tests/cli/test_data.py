@@ -2,15 +2,12 @@
 
 import json
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
 
-import lmdb
 import pytest
 
-from anywidth.data import Folder
 from processes import free_port, together
 
 RECIPE = """\
@@ -57,25 +54,6 @@ def test_a_packed_folder_gives_the_same_network(recipe, images, run_command, tmp
     assert a == b
 
 
-@pytest.fixture
-def image2lmdb(images, tmp_path) -> Path:
-    """The images as train.lmdb and val.lmdb in the layout of Image2LMDB."""
-    root = tmp_path / "image2lmdb"
-    root.mkdir()
-    for split in ("train", "val"):
-        folder = Folder(images / split)
-        pairs = [(Path(p).read_bytes(), y) for p, y in zip(folder.paths, folder.labels.tolist(), strict=True)]
-        records = {str(i): pair for i, pair in enumerate(pairs)}
-        records |= {"__keys__": [key.encode() for key in records], "__len__": len(pairs)}
-        with (
-            lmdb.open(str(root / f"{split}.lmdb"), subdir=False, map_size=2**24, lock=False) as env,
-            env.begin(write=True) as transaction,
-        ):
-            for key, value in records.items():
-                transaction.put(key.encode(), pickle.dumps(value))
-    return root
-
-
 def test_image2lmdb_files_give_the_same_network_packed_or_not(recipe, image2lmdb, run_command, tmp_path):
     code, _, err = run_command("pack", image2lmdb, tmp_path / "packed", "--classes", 3)
     assert code == 0, err
@@ -89,16 +67,6 @@ def test_image2lmdb_files_give_the_same_network_packed_or_not(recipe, image2lmdb
         assert code == 0, err
     a, b, c = (json.loads((tmp_path / name / "results.json").read_text())["rows"] for name in "abc")
     assert a == b == c
-
-
-def test_mistakes_in_packing(images, image2lmdb, refused, tmp_path):
-    out = tmp_path / "out"
-    assert "expected train/CLASS/FILE and val/CLASS/FILE, or train.lmdb" in refused("pack", tmp_path, out)
-    assert "does not say how many classes there are; give --classes" in refused("pack", image2lmdb, out)
-    assert "expected 0 to 1; set the number of classes" in refused("pack", image2lmdb, out, "--classes", 2)
-    assert "give another folder" in refused("pack", image2lmdb, image2lmdb, "--classes", 3)
-    assert "are the classes; leave it out" in refused("pack", images, out, "--classes", 3)
-    assert not out.exists()
 
 
 @pytest.mark.slow

@@ -4,21 +4,15 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from anywidth import data
-from anywidth.data import DataConfig
 from anywidth.interop.joslim import read_pareto
 from anywidth.models import SmallResNet
 from anywidth.search import read_front
 from anywidth.store import load
 from anywidth.train.log import read
-from anywidth.workflows.joint_search import held_out_batches
 
 CHANGES = (
     "widths.policy=joslim", "widths.min=0.25", "data.held_out=200",
@@ -222,21 +216,6 @@ def test_a_damaged_history_is_refused(joint, refused, run_command, tmp_path):
     text = log.read_text()
     log.write_text(text.replace('"errors": [', '"errors": ["x", ', 1))
     assert "damaged" in refused(*arguments)
-
-
-def test_widths_are_measured_on_images_of_all_classes(tmp_path):
-    """Folders have one class after the other."""
-    for part in ("train", "test"):
-        for name in "abcdefgh":
-            (tmp_path / part / name).mkdir(parents=True)
-            for number in range(20):
-                Image.new("RGB", (8, 8)).save(tmp_path / part / name / f"{number}.png")
-    config = DataConfig(name="folder", root=str(tmp_path), batch_size=16, held_out=120)
-    run = SimpleNamespace(splits=data.load(config), recipe=SimpleNamespace(data=config))
-    batches = held_out_batches(run, 100, 48)
-    assert [len(set(labels.tolist())) for _, labels in batches] == [8, 8]
-    again = held_out_batches(run, 100, 48)
-    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(batches, again, strict=True))
 
 
 @pytest.mark.parametrize("mode", ["slim", "pool"])

@@ -1,17 +1,13 @@
 """Reading of data in COCO's format."""
 
-import json
-import logging
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from anywidth.data import coco_set, load_coco
+from coco_entries import MASKS, POINTS, drawn, entries_of, overlap
 from coco_images import CROWD, EMPTY, KEYPOINTS, config_of, edit, make_coco
-
-MASKS, POINTS = ("boxes", "masks"), ("boxes", "masks", "keypoints")
 
 
 @pytest.fixture
@@ -26,21 +22,6 @@ def instances(root):
 
 def train(root, need=("boxes",), **values):
     return coco_set(config_of(root, **values), "train", need)
-
-
-def entries_of(path, image_id):
-    return [e for e in json.loads(path.read_text())["annotations"] if e["image_id"] == image_id]
-
-
-def drawn(entry, size) -> np.ndarray:
-    """A polygon by another library than pycocotools."""
-    canvas = Image.new("L", size)
-    ImageDraw.Draw(canvas).polygon(entry["segmentation"][0], fill=1)
-    return np.array(canvas)
-
-
-def overlap(a, b) -> float:
-    return float((a & b).sum() / (a | b).sum())
 
 
 def test_an_item_is_what_the_files_say(root, instances):
@@ -96,48 +77,6 @@ def test_a_crowd_goes_together_with_its_mask(root, instances):
     assert tested["masks"][0].sum() == tested["masks"][0, :, :10].numel()
 
 
-def test_small_images_are_left_out_of_training(root):
-    assert train(root, min_side=65).ids == (3,)
-
-
-def test_boxes_are_clipped_and_useless_ones_left_out_with_one_warning(root, instances, caplog):
-    def change(document):
-        boxes = [[-5, -5, 20, 20], [90, 60, 50, 50], [10, 10, 0.5, 20], [200, 10, 20, 20]]
-        first = document["annotations"][0]
-        document["annotations"] = [
-            {**first, "id": k + 1, "bbox": box, "area": 10} for k, box in enumerate(boxes)
-        ]
-        document["annotations"].append({**first, "id": 9, "area": 0})
-        document["annotations"].append({**first, "id": 10, "image_id": 2, "bbox": [300, 0, 9, 9]})
-
-    edit(instances, change)
-    with caplog.at_level(logging.WARNING):
-        images = train(root)
-    assert images.ids == (1,)
-    assert images[0][1]["boxes"].tolist() == [[0, 0, 15, 15], [90, 60, 96, 64]]
-    small, outside = (record.getMessage() for record in caplog.records)
-    assert small == (
-        f"{instances}: 2 annotations are left out because they have no area, or a side below 1 pixel; image id 1 "
-        "(000000000001.png)"
-    )
-    assert outside.endswith(
-        "they lie outside their image; image id 1 (000000000001.png), 2 (000000000002.png)"
-    )
-
-
-def test_polygons_without_an_inside_are_left_out(root, instances, caplog):
-    def change(document):
-        document["annotations"][0]["segmentation"] = [[1, 1, 5, 5]]
-        document["annotations"][1]["segmentation"].append([1, 1, 5, 5])
-
-    edit(instances, change)
-    with caplog.at_level(logging.WARNING):
-        images = train(root, MASKS)
-    assert "1 annotations are left out because they have a mask of fewer than three corners" in caplog.text
-    before, after = entries_of(instances, 1)[1], images[0][1]["masks"][0].numpy()
-    assert overlap(after, drawn(before, (96, 64))) > 0.85
-
-
 def test_what_other_makers_leave_out_is_filled_in(root, instances):
     def change(document):
         for k, entry in enumerate(document["annotations"]):
@@ -159,14 +98,6 @@ def test_keypoints_come_from_their_own_file(root):
     entry = entries_of(root / "annotations" / "person_keypoints_train2017.json", 1)[0]
     _, target = splits.train[0]
     assert target["keypoints"].reshape(-1).tolist() == entry["keypoints"]
-
-
-def test_images_without_a_labelled_keypoint_are_left_out_for_keypoints(root):
-    def change(document):
-        document["annotations"][0]["keypoints"] = [0] * 51
-
-    edit(root / "annotations" / "person_keypoints_train2017.json", change)
-    assert train(root, POINTS).ids == (2, 3, 5, 6)
 
 
 def test_nothing_is_printed(root, capsys):

@@ -1,73 +1,14 @@
-import os
 import pickle
-import random
-import zipfile
 from pathlib import Path
 
-import lmdb
 import numpy as np
 import pytest
 import torch
 
-from anywidth.data import (
-    DataConfig,
-    Image2LMDB,
-    eval_batches,
-    load,
-    repack,
-    train_batches,
-)
+from anywidth.data import Image2LMDB, eval_batches, load, repack, train_batches
 from anywidth.data.packed import Packed
-from anywidth.data.python_values import decoder
 from anywidth.errors import DataError
-
-FIXTURES = sorted((Path(__file__).parent / "image2lmdb").glob("pyarrow-*.zip"))
-LABELS = [0, 0, 1, 1, 2, 2]
-
-
-def image(number: int, label: int) -> bytes:
-    return b"P6 8 8 255\n" + bytes([80 * label, number, 7]) * 64
-
-
-def values() -> dict[str, object]:
-    """What the fixtures hold."""
-    pairs = {str(i): (image(i, label), label) for i, label in enumerate(LABELS)}
-    return {**pairs, "__keys__": [b"%d" % i for i in range(len(LABELS))], "__len__": len(LABELS)}
-
-
-def pickled(protocol: int = 4, **changes) -> dict[str, bytes]:
-    return {name: pickle.dumps(value, protocol) for name, value in {**values(), **changes}.items()}
-
-
-def msgpacked(**options) -> dict[str, bytes]:
-    msgpack = pytest.importorskip("msgpack", reason="is in the extra dev")
-    return {name: msgpack.packb(value, **options) for name, value in values().items()}
-
-
-def of_pyarrow(fixture: Path) -> dict[str, bytes]:
-    pytest.importorskip("pyarrow", reason="is in the extra dev")
-    with zipfile.ZipFile(fixture) as file:
-        return {name: file.read(name) for name in file.namelist()}
-
-
-WRITERS = {
-    "pickle3": lambda: pickled(3),
-    "pickle4": lambda: pickled(4),
-    "pickle5": lambda: pickled(5),
-    "msgpack": msgpacked,
-    "old_msgpack": lambda: msgpacked(use_bin_type=False),
-    **{path.stem: (lambda path=path: of_pyarrow(path)) for path in FIXTURES},
-}
-
-
-def write(path: Path, records: dict[str, bytes], *, folder: bool = False) -> Path:
-    env = lmdb.open(str(path), subdir=folder, map_size=2**24, lock=False)
-    with env.begin(write=True) as transaction:
-        for name, value in records.items():
-            if "/" not in name:
-                transaction.put(name.encode(), value)
-    env.close()
-    return path
+from image2lmdb_files import FIXTURES, LABELS, WRITERS, Harmful, config, of_pyarrow, pickled, write
 
 
 def without(*names: str) -> dict[str, bytes]:
@@ -81,11 +22,6 @@ def root(tmp_path) -> Path:
     return tmp_path
 
 
-def config(root: Path, **changes) -> DataConfig:
-    settings = {"batch_size": 2, "image_size": 8, "classes": 3, **changes}
-    return DataConfig(name="lmdb", root=str(root), **settings)
-
-
 @pytest.mark.parametrize("folder", [False, True])
 @pytest.mark.parametrize("writer", WRITERS)
 def test_every_writer_is_read(tmp_path, writer, folder):
@@ -95,15 +31,6 @@ def test_every_writer_is_read(tmp_path, writer, folder):
         picture, got = found.read(i)
         assert got == label
         assert (np.array(picture) == [80 * label, i, 7]).all()
-
-
-@pytest.mark.parametrize("pack", [*(lambda v, p=p: pickle.dumps(v, p) for p in (3, 4, 5)), None])
-def test_large_images_are_read(pack):
-    if pack is None:
-        pack = pytest.importorskip("msgpack", reason="is in the extra dev").packb
-    pair = (random.Random(0).randbytes(200_000), 999)
-    assert decoder(pack(1_300_000))(pack(1_300_000)) == 1_300_000
-    assert tuple(decoder(pack(1_300_000))(pack(pair))) == pair
 
 
 def test_the_fixtures_span_the_formats_of_pyarrow():
@@ -132,58 +59,12 @@ def test_a_set_that_is_open_can_be_loaded_again(root):
     assert torch.equal(load(config(root)).train[1][0], first.train[1][0])
 
 
-class Harmful:
-    """A pickle that makes a folder when it is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize("index", [0, 3])
-def test_a_harmful_pickle_runs_nothing_and_ends_the_reading(tmp_path, protocol, index):
-    made = tmp_path / "made"
-    write(tmp_path / "val.lmdb", pickled())
-    path = write(
-        tmp_path / "train.lmdb",
-        {**pickled(), str(index): pickle.dumps((b"image", Harmful(made)), protocol)},
-    )
-    with pytest.raises(
-        DataError,
-        match=rf"{path}, record {index}: the pickle has the operation (GLOBAL|SHORT_BINUNICODE), .*not unpickled",
-    ):
-        list(eval_batches(load(config(tmp_path)).train, config(tmp_path)))
-    assert not made.exists()
-    pickle.loads(pickle.dumps(Harmful(made), protocol))
-    assert made.exists()  # it would have
-
-
 def test_harmful_descriptions_run_nothing(tmp_path):
     made = tmp_path / "made"
     with pytest.raises(DataError, match="record __len__: the pickle has the operation"):
         Image2LMDB(write(tmp_path / "a.lmdb", pickled(__len__=Harmful(made))), 3)
     Image2LMDB(write(tmp_path / "b.lmdb", pickled(__keys__=Harmful(made))), 3)  # not needed, not read
     assert not made.exists()
-
-
-@pytest.mark.parametrize("writer", ["pickle4", "msgpack", "pyarrow-0.14.1", "pyarrow-11.0.0"])
-def test_damaged_values_end_in_no_other_error(writer):
-    records, chance = WRITERS[writer](), random.Random(0)
-    decode, refused = decoder(records["__len__"]), 0
-    for _ in range(3000):
-        spoilt = bytearray(records["3"])
-        for _ in range(chance.choice([1, 3])):
-            spoilt[chance.randrange(len(spoilt))] = chance.randrange(256)
-        if chance.random() < 0.5:
-            del spoilt[chance.randrange(len(spoilt)) :]
-        try:
-            decode(bytes(spoilt))
-        except (ValueError, DataError):
-            refused += 1
-    assert refused > 1000
 
 
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.stem)
@@ -195,30 +76,6 @@ def test_other_values_of_pyarrow(tmp_path, fixture, name):
         DataError, match=rf"{path}, record 0: cannot be read .*pickle\.dumps\(pyarrow\.deserialize"
     ):
         Image2LMDB(path, 3)
-
-
-def test_arrays_beside_the_values_are_refused():
-    pytest.importorskip("pyarrow", reason="is in the extra dev")
-    with pytest.raises(ValueError, match="arrays or objects of pyarrow"):
-        decoder(bytes(16))(bytes(12) + b"\1" + bytes(40))
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (("image", 1), "operation SHORT_BINUNICODE"),
-        ((b"image", 1.0), "operation BINFLOAT"),
-        ((b"image", True), "operation NEWTRUE"),
-        ((b"image", 1, 2), "operation TUPLE3"),
-        ((1, b"image"), r"type list, expected the pair \(bytes of an image, class\)"),
-        (b"image", "type bytes, expected the pair"),
-        ((b"image", 3), r"is of class 3, expected 0 to 2; set the number of classes \(data\.classes"),
-        ((b"image", -1), "is of class -1"),
-    ],
-)
-def test_other_values(tmp_path, value, message):
-    with pytest.raises(DataError, match=rf"a\.lmdb, record 5: .*{message}"):
-        Image2LMDB(write(tmp_path / "a.lmdb", pickled(**{"5": value})), 3)
 
 
 @pytest.mark.parametrize(
@@ -244,21 +101,6 @@ def test_incomplete_files(root, tmp_path, records, message):
         load(config(root))
 
 
-def test_damaged_files(root):
-    path = root / "train.lmdb"
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"train\.lmdb: is cut short \(\d+ of \d+ bytes\); fetch it again"):
-        load(config(root))
-    path.write_bytes(random.Random(0).randbytes(len(content)))
-    with pytest.raises(DataError, match="cannot be read as LMDB"):
-        load(config(root))
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(DataError, match="cannot be read as LMDB"):
-        load(config(root))
-
-
 def test_the_number_of_classes_has_to_be_given(root):
     with pytest.raises(DataError, match=r"does not say how many classes there are; set data\.classes"):
         load(config(root, classes=None))
@@ -273,22 +115,6 @@ def test_unreadable_records_are_counted(root):
     assert labels.tolist() == [0, 0, 2, 2, 2, 2]  # the next readable one takes the place
     with pytest.raises(DataError, match=r"record 3: cannot be read \(ValueError: .*and 1 before it"):
         list(eval_batches(load(config(root, corrupt_limit=1)).train, config(root)))
-
-
-def test_a_missing_package_is_named(root, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "msgpack", None)
-    with pytest.raises(DataError, match=r"needs the package msgpack: pip install 'anywidth\[image2lmdb\]'"):
-        decoder(b"\x05")(b"\x05")
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match="needs the package pyarrow"):
-        decoder(bytes(20))(bytes(20))
-    monkeypatch.setitem(sys.modules, "lmdb", None)
-    with pytest.raises(
-        DataError, match=r"train\.lmdb: needs the package lmdb: pip install 'anywidth\[data\]'"
-    ):
-        load(config(root))
 
 
 def test_repacked_images_are_the_same(root, tmp_path):

@@ -6,21 +6,7 @@ import torch
 
 from anywidth.data import Augment, DataConfig, calibration_batches, eval_batches, load, train_batches
 from anywidth.errors import DataError
-
-NOISE = Augment(area=0.3, flip=0.5, jitter=0.4)
-
-
-def config_of(folder, **values) -> DataConfig:
-    return DataConfig(
-        **{
-            "name": "folder",
-            "root": str(folder),
-            "batch_size": 8,
-            "image_size": 8,
-            "augment": NOISE,
-            **values,
-        }
-    )
+from image_folders import config_of
 
 
 def read(root, *, seed=0, epoch=0, config=None, **share):
@@ -96,48 +82,6 @@ def test_test_images_come_once_each_over_all_processes(folder):
     assert sorted(torch.cat(labels).tolist()) == [0] * 5 + [1] * 5 + [2] * 5
 
 
-def test_held_out_images_are_apart_and_fixed_by_the_data_seed(folder):
-    root = folder()
-    splits, again, other = (load(config_of(root, held_out=6, seed=s)) for s in (1, 1, 2))
-    assert (len(splits.train), len(splits.held_out)) == (18, 6)
-    assert not set(splits.train.indices.tolist()) & set(splits.held_out.indices.tolist())
-    assert torch.equal(splits.held_out.indices, again.held_out.indices)
-    assert not torch.equal(splits.held_out.indices, other.held_out.indices)
-    plain = [splits.held_out[i][0] for i in range(6)]
-    assert all(torch.equal(a, splits.held_out[i][0]) for i, a in enumerate(plain))  # no noise
-    assert load(config_of(root)).held_out is None
-
-
-def spoil(root, *names) -> None:
-    for name in names:
-        (root / name).write_bytes(b"not an image")
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_unreadable_images_are_passed_over_up_to_the_limit_and_counted_once(folder, workers):
-    root = folder()
-    spoil(root, "train/ant/000.png", "train/cat/003.png", "val/bee/001.png")
-    config = config_of(root, corrupt_limit=2, workers=workers)
-    splits = load(config)
-    for epoch in range(2):
-        batches = list(train_batches(splits, config, seed=0, epoch=epoch))
-        assert [len(y) for _, y in batches] == [8, 8, 8]  # others stand in
-    assert splits.corrupt() == 2
-    assert sum(len(y) for _, y in eval_batches(splits.test, config, batch_size=4)) == 8  # left out
-    assert splits.corrupt() == 3
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_one_unreadable_image_too_many(folder, workers):
-    root = folder()
-    spoil(root, *(f"train/ant/00{i}.png" for i in range(3)))
-    config = config_of(root, corrupt_limit=2, workers=workers)
-    with pytest.raises(
-        DataError, match=r"train/ant/00\d.png: cannot be read .*and 2 before it; .*corrupt_limit \(now 2\)"
-    ):
-        list(train_batches(load(config), config, seed=0, epoch=0))
-
-
 class _Deadly:
     """Kills the process that reads it."""
 
@@ -175,49 +119,6 @@ def test_batches_that_cannot_be(folder, values, share, message):
     config = config_of(folder(), **values)
     with pytest.raises(DataError, match=message):
         train_batches(load(config), config, seed=0, epoch=0, **share)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"root": "/nowhere/at/all"}, "no such folder; set data.root"),
-        ({"held_out": 24}, "held_out = 24: leaves none of the 24 training images"),
-        ({"classes": 4}, r"3 classes \(ant, bee, cat, ...\), expected 4"),
-        ({"name": "imagenet"}, "expected 1000"),
-        ({"name": "lmdb"}, "train.lmdb: no such file"),
-        ({"name": "webdataset"}, r"no shards train\*.tar here"),
-    ],
-)
-def test_data_that_cannot_be(folder, values, message):
-    with pytest.raises(DataError, match=message):
-        load(config_of(folder(), **values))
-
-
-def test_test_images_of_other_classes_are_refused(folder):
-    root = folder()
-    (root / "val" / "cat").rename(root / "val" / "cow")
-    with pytest.raises(
-        DataError, match=r"3 classes for training and 3 for testing are not the same \(cat, cow\)"
-    ):
-        load(config_of(root))
-
-
-def test_the_folder_of_test_images_may_be_called_test(folder):
-    assert len(load(config_of(folder(test="test"))).test) == 9
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"batch_size": 0}, "batch_size = 0: expected at least 1"),
-        ({"root": None}, "root = None: expected the folder of the data set"),
-        ({"name": "digits"}, "expected no root"),
-        ({"crop_share": 2.0}, "crop_share = 2.0"),
-    ],
-)
-def test_settings_that_cannot_be(values, message):
-    with pytest.raises(ValueError, match=message):
-        config_of("x", **values)
 
 
 def test_digits_may_be_moved_but_not_recoloured():

@@ -2,6 +2,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor
 
 from anywidth.elastic import Elastic
@@ -20,7 +21,7 @@ class Case(NamedTuple):
     labels: Tensor
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def case() -> Case:
     """A small DS-MBNet in float64 with four widths that share their trunk."""
     torch.manual_seed(0)
@@ -37,3 +38,17 @@ def case() -> Case:
     net.eval()
     labels = torch.randint(0, 5, (24,))
     return Case(net, Routes(net, [CUT], [0, 1, 2, 3]), images, labels)
+
+
+@pytest.fixture(scope="session")
+def two_gates():
+    torch.manual_seed(0)
+    net = Elastic(torchvision.models.resnet18(num_classes=5), torch.zeros(1, 3, 32, 32)).double()
+    narrow = {"layer3*": 0.25, "layer4*": 0.5}
+    widths = [net.space.width(narrow), net.space.width({"layer3*": 0.5, "layer4*": 0.75}), net.space.full]
+    images = torch.randn(20, 3, 32, 32, dtype=torch.float64)
+    cuts = [Cut(at="layer2"), Cut(at="layer3")]
+    routes = Routes(net, cuts, widths)
+    every = [routes.width(route) for route in routes.all()]
+    net.calibrate([images], widths=every, batches=1)
+    return net.eval(), Routes(net, cuts, widths), images

@@ -1,10 +1,7 @@
 """Files of DS-Net's reference code: widths, statistics, the slimming head; outputs against an independent program."""
 
 import logging
-import os
-from argparse import Namespace
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,71 +11,16 @@ import anywidth as aw
 from anywidth.errors import CheckpointError, WidthError
 from anywidth.gating import Cut, DynamicNet, Routes, gate_of
 from anywidth.interop import dsnet
-from deterministic_fill import filled
+from dsnet_files import X, assert_computes, doubled, load, relative, save, stored
 from dsnet_reference import HEAD, LARGEST, ROWS, TABLES, channels, forward, shapes
 
 LABELS = (*range(14), "smallest", "largest")
-GAIN = 3.0
-X = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-
-
-@cache
-def stored(classes: int = 7) -> dict[str, Tensor]:
-    """Weights under which the signal of an image reaches the logits."""
-    found = filled({n: torch.empty(s) for n, s in shapes(classes).items()})
-    found = {n: GAIN * t if n.endswith("conv_pw.weight") else t for n, t in found.items()}
-    return {n: torch.zeros((), dtype=torch.int64) if t.ndim == 0 else t for n, t in found.items()}
-
-
-def contents(state: dict[str, Tensor], prefix: str = "", **more: object) -> dict[str, object]:
-    """What a training saves."""
-    weight = torch.nn.Parameter(torch.ones(3))
-    return {
-        "epoch": 3,
-        "arch": "slimmable_mbnet_v1_bn_uniform",
-        "state_dict": {prefix + n: t for n, t in state.items()},
-        "optimizer": torch.optim.SGD([weight], 0.1, momentum=0.9, nesterov=True).state_dict(),
-        "args": Namespace(lr=0.08, mean=[0.5, 0.5], config="a.yml", amp=False, none=None),
-        "version": 2,
-        "metric": 70.1,
-        **more,
-    }
-
-
-def save(path: Path, state: dict[str, Tensor] | None = None, **options) -> Path:
-    torch.save(contents(stored() if state is None else state, **options), path)
-    return path
-
-
-def load(path: Path, **options) -> aw.Elastic:
-    return aw.interop.load(path, source="dsnet", model="ds_mbnet", image_size=64, **options)
-
-
-def relative(got: Tensor, expected: Tensor) -> float:
-    return float((got - expected).norm() / expected.norm())
-
-
-def doubled(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {n: t.double() if t.is_floating_point() else t for n, t in state.items()}
-
-
-def assert_computes(net: aw.Elastic, state: dict[str, Tensor], labels=(0, "largest")) -> None:
-    net, state = net.double().eval(), doubled(state)
-    with torch.no_grad():
-        for label in labels:
-            assert relative(net.at(label)(X), forward(state, X, channels(label))) < 1e-10, label
-
-
-# --- the oracle is what the description says
 
 
 def test_the_reference_has_the_published_layout():
     tensors = shapes()
     sizes = [torch.Size(s).numel() for n, s in tensors.items() if not n.endswith(("mean", "var", "tracked"))]
     assert (len(tensors), sum(sizes)) == (838, 7_676_204)
-
-
-# --- widths
 
 
 @cache
@@ -165,9 +107,6 @@ def test_candidates_that_cannot_be(tables, message):
         dsnet.new(candidates=tables)
 
 
-# --- outputs and statistics
-
-
 def test_a_loaded_network_computes_what_the_reference_computes(tmp_path):
     net = load(save(tmp_path / "a.pth.tar"))
     assert tuple(net.widths) == LABELS
@@ -249,9 +188,6 @@ def test_saved_and_loaded_again(tmp_path):
     assert_computes(again, stored(), (0, 9, "largest"))
 
 
-# --- files
-
-
 def test_the_moving_average_comes_first(tmp_path):
     average = {n: t + 0.01 if t.ndim else t for n, t in stored().items()}
     path = save(tmp_path / "a.pth.tar", state_dict_ema=average)
@@ -263,24 +199,6 @@ def test_the_moving_average_comes_first(tmp_path):
     plain = save(tmp_path / "b.pth.tar")
     with pytest.raises(CheckpointError, match=r"holds no moving average \('state_dict_ema'\); .*ema=False"):
         load(plain, ema=True)
-
-
-@pytest.mark.parametrize("kind", ["prefixed", "bare", "without head", "before 2020", "safetensors"])
-def test_kinds_of_files(kind, tmp_path):
-    path = tmp_path / ("a.safetensors" if kind == "safetensors" else "a.pth.tar")
-    if kind == "safetensors":
-        from safetensors.torch import save_file
-
-        save_file(stored(), path)
-    elif kind == "prefixed":
-        save(path, prefix="module.", state_dict_ema={"module." + n: t for n, t in stored().items()})
-    elif kind == "bare":
-        torch.save(stored(), path)
-    elif kind == "before 2020":
-        torch.save(contents(stored()), path, _use_new_zipfile_serialization=False)
-    else:
-        save(path, {n: t for n, t in stored().items() if n != HEAD})
-    assert_computes(load(path), stored(), (3,))
 
 
 def test_classes(tmp_path):
@@ -306,58 +224,6 @@ def test_heads(tmp_path):
             CheckpointError, match=r"the slimming head .* is \[.*\], expected \[choices, 66, 1, 1\]"
         ):
             dsnet.head(path)
-
-
-class Evil:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
-
-
-class Called:
-    """Pickled as arguments that are made by a call, with any state."""
-
-    def __init__(self, state: object = None) -> None:
-        self.state = {"lr": 1} if state is None else state
-
-    def __reduce__(self):
-        return Namespace, (), self.state
-
-
-@pytest.mark.parametrize("place", ["value", "in the arguments", "deep in the arguments"])
-def test_files_that_would_run_code_are_refused(place, tmp_path):
-    path, marker = tmp_path / "a.pth.tar", tmp_path / "ran"
-    evil = Evil(marker)
-    more = {
-        "value": {"metric": evil},
-        "in the arguments": {"args": Namespace(lr=evil)},
-        "deep in the arguments": {"args": Namespace(a={"b": [evil]})},
-    }[place]
-    save(path, **more)
-    for read in (load, dsnet.head):
-        with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
-            read(path)
-    assert not marker.exists()
-    torch.load(path, weights_only=False)
-    assert marker.exists()  # it would have run
-
-
-def test_arguments_in_files(tmp_path):
-    from anywidth.interop.arguments import NAMES
-    from anywidth.interop.checkpoint_files import read_whole
-
-    for args in (Namespace(a=1), Called(), Called({"__class__": 1, "__setstate__": 2})):
-        torch.save({"args": args}, tmp_path / "a.pt")
-        found = read_whole(tmp_path / "a.pt", NAMES)["args"]
-        assert type(found).__name__ == "Arguments"
-        assert isinstance(found.values, dict)
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        read_whole(tmp_path / "a.pt")  # not admitted elsewhere
-    torch.save({"args": Called("text")}, tmp_path / "b.pt")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        read_whole(tmp_path / "b.pt", NAMES)
 
 
 def test_damaged_and_foreign_files(tmp_path):

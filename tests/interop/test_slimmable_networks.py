@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 import anywidth as aw
 from anywidth.errors import CheckpointError, WidthError
-from anywidth.interop.slimmable_networks import LISTS, MODELS, channels_to_width, new
+from anywidth.interop.slimmable_networks import LISTS, MODELS, new
 from reference import WIDTHS, Reference
 
 # Entries of the state dict, conv and linear parameters, all parameters, elements of buffers, as published.
@@ -25,6 +25,8 @@ STORED = {
     "autoslim_mnasnet": (834, 8_286_768, 8_411_232, 124_620),
     "autoslim_resnet50": (1115, 23_134_584, 23_301_816, 167_444),
 }
+
+
 X = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
 
 
@@ -201,22 +203,6 @@ def test_an_imported_network_is_saved_and_trained_like_any(tmp_path):
     assert again.model.features[0][0].weight.grad[:16].abs().sum() > 0
 
 
-def test_lists_become_widths():
-    net = new("autoslim_mobilenet_v2", image_size=64)
-    for label, flat in zip((1, 2, 3), LISTS["autoslim_mobilenet_v2"], strict=True):
-        view = net.at(label)
-        assert view.features[0][0].out_channels == flat[0]
-        assert view.features[17].body[0].out_channels == flat[32]
-        assert view.features[18][0].out_channels == flat[34]
-        assert net.width(label) == channels_to_width(net, "autoslim_mobilenet_v2", flat)
-
-
-def test_own_lists(tmp_path):
-    small = [c // 2 for c in LISTS["autoslim_mobilenet_v1"][0][:-1]]
-    net = new("autoslim_mobilenet_v1", [small, LISTS["autoslim_mobilenet_v1"][0]], image_size=64)
-    assert list(net.space.channels(net.width(1)).values()) == small
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -324,14 +310,6 @@ def test_widths_are_a_list(tmp_path, widths):
 def test_widths_that_cannot_be(model, widths, message):
     with pytest.raises(WidthError, match=message):
         new(model, widths, image_size=64)
-
-
-def test_lists_that_an_addition_contradicts():
-    flat = list(LISTS["autoslim_mobilenet_v2"][0])
-    net = new("autoslim_mobilenet_v2", image_size=64)
-    flat[5] += 8  # the output of block 3, which is added to that of block 2
-    with pytest.raises(WidthError, match=r"features\.3\.body\.6 and features\.2\.body\.6 are added"):
-        channels_to_width(net, "autoslim_mobilenet_v2", flat)
 
 
 def test_the_table_of_models_is_that_of_the_oracle():

@@ -1,19 +1,16 @@
 """Joslim's networks: sizes at every published vector, views and copies, and what the published code counts."""
 
 import math
-from functools import cache, partial
 
 import pytest
 import torch
 from torch import nn
 
 from anywidth import Elastic
-from anywidth.export.formats import export_onnx, export_program
-from anywidth.interop.joslim import MODELS, decode, new, reference_macs, search_dim
+from anywidth.interop.joslim import MODELS, decode, reference_macs, search_dim
 from anywidth.models import JoslimCifarResNet, JoslimMobileNetV2, JoslimMobileNetV3, JoslimResNet
-from anywidth.models.joslim_resnet import FillUp
+from joslim_nets import assert_one_function, images, published
 from joslim_tables import COUNTS, KINDS, vector
-from oracles import masked, randomized
 
 SMALL = {
     "slim_resnet20": (JoslimCifarResNet, 16),
@@ -23,18 +20,6 @@ SMALL = {
     "slim_mobilenetv3_small": (lambda: JoslimMobileNetV3("small"), 64),
     "slim_mobilenetv3_large": (JoslimMobileNetV3, 64),
 }
-
-
-@cache
-def published(name: str) -> Elastic:
-    return new(name)
-
-
-def images(count: int, *shape: int) -> torch.Tensor:
-    return torch.rand(count, 3, *shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-
-
-# --- sizes
 
 
 def test_there_are_thirteen():
@@ -70,42 +55,6 @@ def test_groups_are_the_entries(name):
     assert len(published(name).space.groups) == COUNTS[name]["search_dim"]
 
 
-def test_parts_that_no_vector_narrows_stay():
-    net = published("slim_mobilenetv3_small")
-    small = net.extract(decode(net, [0.5] * 16))
-    assert small.features[8].out_channels == 1280
-    assert small.features[6].conv.out_channels == 576
-    assert small.features[3].head.conv[5].fc[0].out_channels == 96 // 4
-    assert small.features[3].head.conv[5].fc[0].in_channels == 48
-
-
-# --- one function at every width
-
-
-def assert_one_function(net: Elastic, width, x: torch.Tensor, cut: tuple[int, ...] = ()) -> None:
-    """View, copy and masked wide network compute the same, with the statistics of the batch.
-
-    Args:
-        cut: channels of stages whose outputs are masked too, for streams with fewer than the stage before.
-    """
-    for m in net.train().modules():
-        if isinstance(m, nn.Dropout):
-            m.eval()
-    wide = masked(net, width)
-    for stage, channels in zip(wide.features[1:], cut, strict=False):
-        for block in (stage.head, *stage.tail):
-            block.register_forward_hook(partial(first, channels))
-    with torch.no_grad():
-        expected = wide(x)
-        for network in (net.at(width), net.extract(width)):
-            assert float((network(x) - expected).norm() / expected.norm()) < 1e-11
-
-
-def first(channels: int, module: nn.Module, args: object, out: torch.Tensor) -> torch.Tensor:
-    out[:, channels:] = 0
-    return out
-
-
 @pytest.mark.parametrize("name", SMALL)
 def test_views_copies_and_masked_networks_agree(name):
     build, pixels = SMALL[name]
@@ -124,42 +73,6 @@ def scattered(model: nn.Module) -> nn.Module:
             m.weight.copy_(torch.rand(m.weight.shape, generator=random) + 0.5)
             m.bias.copy_(torch.randn(m.bias.shape, generator=random) * 0.3)
     return model
-
-
-@pytest.mark.parametrize("channels", [(5, 9, 20), (16, 16, 16), (13, 6, 40), (9, 30, 7)])
-def test_streams_of_a_cifar_network_take_any_channels(channels):
-    """Also fewer than the stage before has: the last ones are left out, as in the masked network."""
-    net = Elastic(randomized(JoslimCifarResNet()), torch.zeros(1, 3, 16, 16, dtype=torch.float64))
-    streams = ("features.0", "features.2.head.conv.3", "features.3.head.conv.3")
-    assert {g.name for g in net.space.groups if g.stream} == set(streams)
-    width = net.space.width(dict(zip(streams, channels, strict=True)), default=0.6)
-    assert_one_function(net, width, images(3, 18, 17), cut=channels)
-
-
-def test_filling_up():
-    x, like = torch.arange(2 * 3 * 5 * 4.0).reshape(2, 3, 5, 4), torch.zeros(2, 5, 3, 2)
-    filled = FillUp(2)(x, like)
-    assert filled.shape == like.shape
-    torch.testing.assert_close(filled[:, :3], nn.functional.avg_pool2d(x, 1, 2))
-    assert not filled[:, 3:].any()
-    torch.testing.assert_close(FillUp(1)(x, like[:, :2]), x[:, :2])
-
-
-def test_narrow_copies_can_be_exported(tmp_path):
-    net = Elastic(JoslimCifarResNet(), torch.zeros(1, 3, 16, 16)).eval()
-    small = net.extract(decode(net, vector("ramp", 12))).eval()
-    x = images(3, 16, 16).float()
-    export_program(small, (x,), tmp_path / "a.pt2")
-    got = torch.export.load(tmp_path / "a.pt2").module()(x)
-    torch.testing.assert_close(got, small(x))
-    onnxruntime = pytest.importorskip("onnxruntime")
-    export_onnx(small, (x,), tmp_path / "a.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
-    (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    torch.testing.assert_close(torch.from_numpy(got), small(x), rtol=1e-4, atol=1e-5)
-
-
-# --- the networks themselves
 
 
 @pytest.mark.parametrize("name", MODELS)

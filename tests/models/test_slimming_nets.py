@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from anywidth.channel_select import handed_on, selects
+from anywidth.channel_select import handed_on
 from anywidth.models import VGGA, CifarDenseNet, CifarVGG, PreActResNet
 from slimming_counts import macs, norms, params, sizes
-from slimming_tables import PRUNED, SIZES, TABLE_5, VGG_A
+from slimming_tables import PRUNED, SIZES, TABLE_5
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -23,15 +23,6 @@ def test_sizes(name):
         assert norms(build(num_classes=10, **kwargs)) == batch_norms
 
 
-def test_sizes_of_vgg_a():
-    assert sizes(VGGA, image_size=224) == VGG_A
-
-
-def test_the_compact_network_of_the_papers_table_5():
-    assert sizes(CifarVGG, channels=TABLE_5) == (885_934, 90_662_204)
-    assert sizes(CifarVGG, channels=[c for c in TABLE_5 if c != "M"]) == (885_934, 90_662_204)
-
-
 @pytest.mark.parametrize(("name", "share"), PRUNED)
 def test_pruned_networks(name, share):
     build, _, (full, _), _, (_, channels) = SIZES[name]
@@ -43,21 +34,6 @@ def test_pruned_networks(name, share):
     kept = [handed_on(m) for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     assert kept == [c for c in cfg if c != "M"]
     assert sum(kept) == channels - (position + 1)
-
-
-def test_the_counter_sees_what_is_wrong():
-    table = SIZES["resnet20"][2]
-    wrong = PreActResNet(20)
-    wrong.features.stage2[0].conv2.stride = (1, 1)
-    wrong.features.stage2[0].shortcut.stride = (1, 1)
-    assert (params(wrong), macs(wrong)) == (table[0], pytest.approx(table[1], rel=2))
-    assert macs(wrong) != table[1]
-    wrong = PreActResNet(20)
-    wrong.features.stage1[0].conv1 = nn.Conv2d(16, 16, 1)
-    assert params(wrong) == table[0] + 16
-    wrong = nn.Sequential(nn.Conv1d(3, 3, 1))
-    with pytest.raises(AssertionError):
-        macs(nn.Sequential(nn.Flatten(2), *wrong))
 
 
 # Tensors of the original's state dict without its selection vectors.
@@ -127,20 +103,6 @@ def test_any_image_size(net, size):
     assert net.eval()(torch.rand(1, 3, *size)).shape == (1, 5)
 
 
-@pytest.mark.parametrize("size", [32, 64, 75])
-def test_vgg_a_is_made_for_a_size(size):
-    channels = [4, 5, "M", 6, 7, "M", 8, 9, "M", 3, 4, "M", 11, 12]
-    with pytest.raises(ValueError, match=r"VGGA: the pools of .* are not at the places"):
-        VGGA(5, size, channels)
-    net = VGGA(5, size, [c for c in channels if c != "M"]).eval()
-    assert net(torch.rand(2, 3, size, size)).shape == (2, 5)
-    assert [m.out_features for m in net.classifier if isinstance(m, nn.Linear)] == [11, 12, 5]
-    with pytest.raises(RuntimeError):
-        net(torch.rand(2, 3, size + 32, size + 32))
-    with pytest.raises(ValueError, match="VGGA: image_size 31: five pools need at least 32 pixels"):
-        VGGA(image_size=31)
-
-
 def test_at_32_pixels_the_pools_are_those_of_the_paper():
     """2x2 of VGG, 8x8 of the others, before the linear layer."""
     x = torch.rand(2, 3, 32, 32)
@@ -148,18 +110,6 @@ def test_at_32_pixels_the_pools_are_those_of_the_paper():
         pooled = nn.functional.avg_pool2d(net.eval().features(x), kernel)
         assert pooled.shape[2:] == (1, 1)
         torch.testing.assert_close(net(x), net.classifier(pooled.flatten(1)))
-
-
-def test_where_fewer_channels_are_read_than_there_are():
-    channels = [16, 3, 4, 20, 16, 16, *PreActChannels[:-1], 100]
-    net = PreActResNet(20, channels=channels)
-    found = {n: m for n, m in net.named_modules() if selects(m)}
-    assert {n: (m.num_features, m.index.tolist()) for n, m in found.items()} == {
-        "features.stage1.1.bn1": (64, list(range(20))),
-        "features.norm": (256, list(range(100))),
-    }
-    made = [m.out_channels for m in net.features.stage1[0].modules() if isinstance(m, nn.Conv2d)]
-    assert made == [3, 4, 64, 64]
 
 
 @pytest.mark.parametrize(

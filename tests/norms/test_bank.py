@@ -1,178 +1,14 @@
-"""Batch norms per width: shared, switchable, frozen; calibration against statistics computed by hand."""
+"""Batch norms per width: shared, switchable, frozen."""
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.testing import assert_close
 
 from anywidth import Elastic, errors
 from anywidth.norms.bank import NormBank, batch_norms, width_key
-from anywidth.norms.calibration import inputs_of
-from oracles import TIGHT, assert_same_grads, expected_grads, fill_, rand, randomized, scalar
-
-
-class Net(nn.Module):
-    """Two batch norms; the second one reads a concatenation, so its channels are no prefix."""
-
-    def __init__(self, a: int, b: int, momentum: float | None = 0.1):
-        super().__init__()
-        self.a, self.n1 = nn.Conv2d(3, a, 3, padding=1), nn.BatchNorm2d(a, momentum=momentum)
-        self.b, self.n2 = nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(a + b, momentum=momentum)
-        self.head = nn.Linear(a + b, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.n1(self.a(x)).relu()
-        return self.head(self.n2(torch.cat([x, self.b(x)], 1)).relu().mean((2, 3)))
-
-
-SIZES, X = (8, 6), rand(4, 3, 5, 5)
-BATCHES = [(rand(4, 3, 5, 5, seed=s), torch.zeros(4)) for s in range(5)]
-HALF = [0, 1, 2, 3, 8, 9, 10]  # channels of n2 when both groups are halved
-WHERE = {f"n2.{t}": {0: HALF} for t in ("weight", "bias", "running_mean", "running_var")} | {
-    "head.weight": {1: HALF}
-}
-
-
-def elastic(**options) -> Elastic:
-    return Elastic(randomized(Net(*SIZES, momentum=options.pop("momentum", 0.1))), X, **options)
-
-
-def half(net: Elastic) -> nn.Module:
-    return fill_(Net(4, 3), net.model, WHERE)
-
-
-def statistics(net: Elastic, w) -> dict[str, Tensor]:
-    key = width_key(net.width(w))
-    return {n.split("/", 1)[1]: t for n, t in net.norm_state().items() if n.startswith(key)}
-
-
-def by_hand(model: nn.Module, batches: list[Tensor]) -> dict[str, Tensor]:
-    """Mean over batches of batch means and unbiased batch variances, each batch normalised by its own."""
-    seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    handles = []
-    for name, m in model.named_modules():
-        if isinstance(m, nn.BatchNorm2d):
-
-            def note(m: nn.Module, args: tuple[Tensor], out: Tensor, name: str = name) -> None:
-                x = args[0].transpose(0, 1).flatten(1)
-                seen.setdefault(name, []).append(
-                    (x.mean(1), ((x - x.mean(1, keepdim=True)) ** 2).sum(1) / (x.shape[1] - 1))
-                )
-
-            handles.append(m.register_forward_hook(note))
-    model.train()
-    with torch.no_grad():
-        for x in batches:
-            model(x)
-    for h in handles:
-        h.remove()
-    return {
-        f"{n}.{k}": torch.stack([pair[i] for pair in pairs]).mean(0)
-        for n, pairs in seen.items()
-        for i, k in enumerate(("running_mean", "running_var"))
-    }
-
-
-# --- calibration ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_calibration_is_the_average_of_batch_statistics(count):
-    net = elastic()
-    net.calibrate(iter(BATCHES), widths=[0.5], batches=count)
-    expected = by_hand(half(net), [x for x, _ in BATCHES[:count]])
-    got = statistics(net, 0.5)
-    for name, value in expected.items():
-        assert_close(got[name], value, rtol=1e-12, atol=1e-12)
-    assert {int(t) for n, t in got.items() if n.endswith("num_batches_tracked")} == {count}
-
-
-def test_calibration_starts_anew_each_time():
-    net = elastic()
-    net.calibrate(BATCHES[3:], widths=[0.5])
-    net.calibrate(BATCHES[:2], widths=[0.5])
-    assert_close(
-        statistics(net, 0.5)["n1.running_mean"],
-        by_hand(half(net), [x for x, _ in BATCHES[:2]])["n1.running_mean"],
-    )
-
-
-def test_calibration_of_the_full_width_fills_the_models_own_statistics():
-    net = elastic()
-    net.calibrate(BATCHES, widths=[1.0], batches=2)
-    expected = by_hand(fill_(Net(*SIZES), net.model, {}), [x for x, _ in BATCHES[:2]])
-    for name, value in expected.items():
-        assert_close(net.model.state_dict()[name], value, rtol=1e-12, atol=1e-12)
-    assert net.norm_state() == {}
-
-
-def test_calibration_then_evaluation_is_a_compact_network():
-    net = elastic(widths=[0.5, 1.0])
-    net.calibrate(BATCHES, batches=2)
-    net.eval()
-    other = half(net).eval()
-    other.load_state_dict(by_hand(half(net), [x for x, _ in BATCHES[:2]]), strict=False)
-    other.eval()
-    assert_close(net.at(0.5)(X), other(X), **TIGHT)
-    assert_close(net.extract(0.5)(X), other(X), **TIGHT)
-
-
-def test_calibration_changes_nothing_else():
-    net = elastic(widths=[0.25, 0.5, 1.0])
-    net.calibrate(BATCHES, widths=[0.25])
-    net.eval()
-    net.model.n1.train()
-    before = {n: t.clone() for n, t in net.state_dict().items()} | statistics(net, 0.25)
-    modes = [m.training for m in net.modules()]
-    net.calibrate(BATCHES, widths=[0.5])
-    after = net.state_dict() | statistics(net, 0.25)
-    assert all(torch.equal(t, after[n]) for n, t in before.items() if "statistics/0.5/" not in n)
-    assert [m.training for m in net.modules()] == modes
-    assert [m.momentum for m in net.at(0.5).modules() if isinstance(m, nn.BatchNorm2d)] == [0.1, 0.1]
-    assert all(p.grad is None for p in net.parameters())
-
-
-def test_calibration_switches_dropout_off():
-    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout(0.9), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1)).double()
-    net = Elastic(model, X).train()
-    net.calibrate([X], widths=[0.5])
-    first = statistics(net, 0.5)
-    net.calibrate([X], widths=[0.5])
-    assert all(torch.equal(t, first[n]) for n, t in statistics(net, 0.5).items())
-
-
-def test_calibrating_an_unlisted_width_lists_it():
-    net = elastic()
-    net.calibrate(BATCHES, widths=[0.4])
-    assert 0.4 in net.widths
-    assert net.has_statistics(0.4)
-    assert not net.has_statistics(0.3)
-    w = net.space.sample(torch.Generator().manual_seed(3))
-    net.calibrate(BATCHES, widths=[w])
-    assert net.widths[w] == w
-    net.eval()
-    assert net.at(w)(X).isfinite().all()
-
-
-def test_calibration_without_data_is_an_error():
-    with pytest.raises(
-        errors.StatisticsError, match=r"the loader is empty. Give a loader over training images"
-    ):
-        elastic().calibrate([], widths=[0.5])
-
-
-def test_calibration_of_frozen_norms_is_an_error():
-    with pytest.raises(
-        errors.StatisticsError, match=r"norm='frozen' keeps the wide network's statistics.*norm='shared'"
-    ):
-        elastic(norm="frozen").calibrate(BATCHES)
-
-
-def test_inputs_of_a_batch():
-    assert inputs_of((1, 2)) == inputs_of([1]) == inputs_of(1) == 1
-
-
-# --- shared --------------------------------------------------------------------------------------------------------------
+from oracles import TIGHT, assert_same_grads, expected_grads, fill_, randomized, scalar
+from two_norms import BATCHES, HALF, SIZES, WHERE, Net, X, by_hand, elastic, half, statistics
 
 
 def test_evaluation_without_statistics_names_the_call():
@@ -258,9 +94,6 @@ def test_a_partly_frozen_view_needs_no_statistics_in_training():
         view(X)
 
 
-# --- switchable -------------------------------------------------------------------------------------------------------------
-
-
 def test_switchable_norms_are_independent_per_width():
     net = elastic(norm="switchable", widths=[0.5, 1.0])
     view = net.train().at(0.5)
@@ -336,9 +169,6 @@ def test_switchable_state_is_in_the_state_dict():
     assert_close(other.train().at(0.5)(X), net.train().at(0.5)(X), **TIGHT)
 
 
-# --- frozen -----------------------------------------------------------------------------------------------------------------
-
-
 def test_frozen_norms_use_slices_of_the_wide_statistics_and_never_learn():
     net = elastic(norm="frozen")
     other = half(net)
@@ -359,9 +189,6 @@ def test_frozen_norms_use_slices_of_the_wide_statistics_and_never_learn():
     assert all(torch.equal(before[n], b) for n, b in net.model.named_buffers())
     assert net.norm_state() == {}
     assert net.has_statistics(0.123)
-
-
-# --- state ------------------------------------------------------------------------------------------------------------------
 
 
 def test_adding_a_width_never_breaks_loading():

@@ -5,17 +5,13 @@ import torch
 from torch import nn
 
 from anywidth.elastic import Elastic
+from enumerated_searches import three_groups
+from known_fronts import GROUPS, UNITS
 
 
 @pytest.fixture
 def net() -> Elastic:
-    """Three groups of eight channels that cost differently."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
-    )  # fmt: skip
-    return Elastic(model, torch.randn(1, 3, 16, 16), divisor=2, minimum=2)
+    return three_groups()
 
 
 @pytest.fixture
@@ -23,3 +19,12 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def chain() -> Elastic:
+    """Eight groups of 64 channels."""
+    layers: list[nn.Module] = []
+    for i in range(GROUPS):
+        layers += [nn.Linear(UNITS if i else 3, UNITS), nn.ReLU()]
+    return Elastic(nn.Sequential(*layers, nn.Linear(UNITS, 2)), torch.zeros(1, 3))

@@ -1,51 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from anywidth.cost.budget import Budget, ClosedForm, closed_form
+from anywidth.cost.budget import Budget, closed_form
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, WidthError
 from anywidth.models import SmallResNet
-from anywidth.search import Bayes, Random, area_under, hypervolume, run_search
-from anywidth.search.candidates import Box, at_cost, mutated, spread, within
-from anywidth.search.history import front_of, representatives, target_weights
+from anywidth.search import Bayes, Random, hypervolume, run_search
 from effort import SEEDS
-
-GROUPS, UNITS = 8, 64
-
-
-@pytest.fixture(scope="module")
-def chain() -> Elastic:
-    """Eight groups of 64 channels."""
-    layers: list[nn.Module] = []
-    for i in range(GROUPS):
-        layers += [nn.Linear(UNITS if i else 3, UNITS), nn.ReLU()]
-    return Elastic(nn.Sequential(*layers, nn.Linear(UNITS, 2)), torch.zeros(1, 3))
-
-
-class Problem:
-    """error = 0.1 + sum a_i (1 / s_i - 1), cost = sum p_i s_i, for shares s: the front is s_i ~ sqrt(a_i / p_i), clipped."""
-
-    def __init__(self, seed: int) -> None:
-        random = np.random.default_rng(seed)
-        self.weights, self.prices = (
-            0.3 * random.dirichlet(np.ones(GROUPS)),
-            random.dirichlet(3 * np.ones(GROUPS)),
-        )
-        self.costs = ClosedForm(lambda rows: np.asarray(rows) / UNITS @ self.prices)
-
-    def errors(self, widths):
-        shares = np.array([w.kept for w in widths]) / UNITS
-        return ((1 / shares - 1) @ self.weights + 0.1).tolist()
-
-    def best(self) -> float:
-        """Hypervolume of the known front."""
-        points = []
-        for price in np.exp(np.linspace(-7, 7, 2000)):
-            shares = np.clip(np.sqrt(self.weights / (price * self.prices)), 0.25, 1)
-            points.append((shares @ self.prices, float((1 / shares - 1) @ self.weights + 0.1)))
-        return hypervolume(*zip(*points, strict=True), reference=(1.01, 1.0))
+from known_fronts import UNITS, Problem
 
 
 def found_by(searcher, problem):
@@ -210,78 +173,6 @@ def test_settings_that_cannot_be(chain, options, message):
     with pytest.raises(WidthError) as caught:
         Bayes(chain, **options)
     assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(("divisor", "minimum"), [(1, 1), (8, 4), (8, 12), (3, 50)])
-def test_the_box_rounds_as_uniform_widths_do(divisor, minimum):
-    layers = nn.Sequential(nn.Linear(3, 40), nn.ReLU(), nn.Linear(40, 7), nn.ReLU(), nn.Linear(7, 100), nn.Linear(100, 2))  # fmt: skip
-    net = Elastic(layers, torch.zeros(1, 3), divisor=divisor, minimum=minimum)
-    box = Box(net.space, 0.1)
-    shares = np.append(np.random.default_rng(0).random(300), [0, 0.5, 1])
-    units = box.units(np.repeat(shares[:, None], 3, axis=1))
-    wanted = [net.space.uniform(0.1 + (1 - 0.1) * float(share)).kept for share in shares]
-    np.testing.assert_array_equal(units, wanted)
-
-
-def test_candidates_are_moved_to_a_cost(chain):
-    box, random = Box(chain.space, 0.25), np.random.default_rng(0)
-    cost = ClosedForm(chain.macs).rows
-    rows = np.concatenate([spread(random, 64, GROUPS), mutated(random, spread(random, 4, GROUPS), 64)])
-    targets = random.uniform(0.2, 0.8, 128) * chain.macs(1.0)
-    assert rows.min() >= 0
-    assert rows.max() <= 1
-    moved = cost(box.units(at_cost(box, cost, rows, targets)))
-    assert np.abs(moved / targets - 1).max() < 0.05
-    limit = 0.4 * chain.macs(1.0)
-    narrowed = within(box, cost, rows, limit)
-    assert (cost(box.units(narrowed)) <= limit).all()
-    already = cost(box.units(rows)) <= limit
-    assert already.any()
-    np.testing.assert_array_equal(narrowed[already], rows[already])
-
-
-def test_representatives_are_the_front_the_latest_and_some_others():
-    random = np.random.default_rng(0)
-    costs, errors = random.random(50), random.random(50)
-    front = front_of(costs, errors)
-    kept = representatives(costs, errors, at_most=len(front) + 10, random=random)
-    assert set(front) <= set(kept)
-    assert len(kept) == len(front) + 10
-    assert {49, 48} <= set(kept) | set(front)
-    np.testing.assert_array_equal(representatives(costs, errors, at_most=50, random=random), range(50))
-    few = representatives(np.arange(9.0), -np.arange(9.0), at_most=3, random=random)
-    np.testing.assert_array_equal(few, [0, 4, 8])
-
-
-def test_a_front_leaves_out_what_is_dominated():
-    assert front_of(np.array([1, 1, 2, 3, 2.0]), np.array([5, 4, 4, 1, 3.0])).tolist() == [1, 4, 3]
-
-
-def test_pareto_aware_targets_are_drawn_by_area():
-    bins = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
-    weights = target_weights(bins, [0.2, 0.6, 1.0], [1.0, 0.5, 0.4])
-    # 0.2..0.6: 0.4 x 0.5 over two bins; 0.6..1: 0.4 x 0.1 over two bins
-    np.testing.assert_allclose(weights, np.array([0, 0.1, 0.1, 0.02, 0.02]) / 0.24)
-    np.testing.assert_allclose(target_weights(bins, [1.0], [0.4]), 0.2)
-
-
-def test_hypervolume_and_area_by_hand():
-    assert hypervolume([0.2, 0.5], [0.5, 0.25], reference=(1.0, 1.0)) == pytest.approx(0.8 * 0.5 + 0.5 * 0.25)
-    assert hypervolume([0.5, 0.2, 0.6, 2], [0.25, 0.5, 0.3, 0], reference=(1.0, 1.0)) == pytest.approx(0.525)
-    assert area_under([0, 1, 2], [1, 0, 1]) == pytest.approx(0.5)
-    assert area_under([2, 0, 1], [1, 1, 0], between=(0.5, 1.0)) == pytest.approx(0.25)
-    with pytest.raises(WidthError, match="needs two costs"):
-        area_under([1], [1])
-    with pytest.raises(WidthError, match=r"within 0\.\.2"):
-        area_under([0, 2], [1, 1], between=(1, 3))
-
-
-def test_random_search_asks_what_it_was_told(chain):
-    random = Random(chain, evals=30, batch=7, low=0.4, seed=2)
-    front = run_search(random, Problem(0).errors, closed_form(chain, "macs"))
-    assert len({t.width.kept for t in random.trials}) == 30
-    assert min(min(t.width.kept) for t in random.trials) >= chain.space.uniform(0.4).kept[0]
-    assert [m.error for m in front.members] == sorted((m.error for m in front.members), reverse=True)
 
 
 def test_a_log_is_recalled_without_thinking_again(chain, tmp_path, monkeypatch):

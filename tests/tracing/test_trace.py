@@ -1,17 +1,13 @@
 """Tracing runs real Python: inputs and outputs of any form, hooks, control flow; and what it cannot follow it reports."""
 
-import re
-
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anywidth import Elastic, errors
-from anywidth.tracing.groups import channel_space
-from anywidth.tracing.trace import trace
 from oracles import assert_narrow, groups, rand, randomized
+from traced_operations import Through
 
 
 class TwoInputs(nn.Module):
@@ -87,21 +83,6 @@ def test_control_flow_is_followed(batch):
     assert_narrow(net, 0.5, Branching(4), rand(batch, 3))
 
 
-class Einsum(nn.Module):
-    def __init__(self, width: int):
-        super().__init__()
-        self.a, self.w = nn.Linear(3, width), nn.Parameter(torch.zeros(width, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.einsum("bc,co->bo", self.a(x), self.w)
-
-
-def test_einsum():
-    net = Elastic(randomized(Einsum(8)), rand(4, 3))
-    assert groups(net) == {"a": (8, 1)}
-    assert_narrow(net, {"a": 3}, Einsum(3), rand(4, 3))
-
-
 class Auxiliary(nn.Module):
     """A head that runs in training only."""
 
@@ -160,9 +141,6 @@ def test_parametrised_weights_are_followed_or_reported():
     assert all(p.grad is not None for p in net.parameters())
 
 
-# --- what cannot be followed ------------------------------------------------------------------------------------------
-
-
 @torch.library.custom_op("anywidth_tests::mystery", mutates_args=())
 def mystery(x: Tensor) -> Tensor:
     return x.flip(-1) * 2
@@ -216,20 +194,6 @@ def test_an_unknown_operation_without_channels_is_no_matter():
     assert_narrow(net, {"a": 3}, Batch(3), rand(4, 3))
 
 
-def test_a_literal_size_in_the_code_freezes_what_it_counts():
-    class Literal(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b, self.head = nn.Linear(3, 8), nn.Linear(8, 6), nn.Linear(6, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.b(self.a(x).reshape(-1, 8)))
-
-    net = Elastic(randomized(Literal()), rand(4, 3))
-    assert groups(net) == {"b": (6, 1)}
-    assert any(f.tensor == "a.weight" and "8 is written in the code" in f.reason for f in net.space.frozen)
-
-
 def test_a_size_hidden_in_a_closure_is_found_by_trying_the_narrow_network():
     class Closed(nn.Module):
         def __init__(self, width: int = 8):
@@ -253,40 +217,6 @@ def test_a_size_hidden_in_a_closure_is_found_by_trying_the_narrow_network():
     net = Elastic(randomized(Closed()), rand(4, 3))
     assert all(net.at(net.space.uniform(s))(rand(4, 3)).shape == (4, 2) for s in (0.2, 0.5, 0.9))
     assert any("the narrow forward fails (RuntimeError: got" in f.reason for f in net.space.frozen)
-
-
-# --- freezing by name ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("pattern", ["up", "up.weight", "u*", "layer*.up"])
-def test_freeze_by_module_parameter_or_pattern(pattern):
-    class Two(nn.Module):
-        def __init__(self, prefix: str = ""):
-            super().__init__()
-            self.layer1 = nn.ModuleDict({"up": nn.Linear(3, 8), "down": nn.Linear(8, 3)})
-            self.up, self.down = nn.Linear(3, 6), nn.Linear(6, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.down(self.up(self.layer1["down"](self.layer1["up"](x)).sin()))
-
-    net = Elastic(randomized(Two()), rand(4, 3), freeze=[pattern])
-    left = {"layer1.up": (8, 1), "layer1.down": (3, 1), "up": (6, 1)}
-    del left[
-        "layer1.up" if pattern.startswith("layer") else "up"
-    ]  # what a layer makes stays, not what it reads
-    assert groups(net) == left
-    assert any(f.reason == f"frozen by name ({pattern})" for f in net.space.frozen)
-
-
-def test_a_freeze_pattern_that_matches_nothing_is_an_error():
-    with pytest.raises(
-        errors.WidthError,
-        match=r"unknown module or parameter '0.wieght'; did you mean '0\.weight'.*glob patterns",
-    ):
-        Elastic(mlp(), torch.randn(4, 3), freeze=["0.wieght"])
-
-
-# --- models that fail -----------------------------------------------------------------------------------------------------
 
 
 def test_a_model_that_fails_on_its_example_is_an_error_with_the_place():
@@ -318,9 +248,6 @@ def test_a_failed_trace_leaves_the_model_as_it_was():
     assert type(model[3].in_features) is int
 
 
-# --- a trace changes nothing -------------------------------------------------------------------------------------------------
-
-
 def test_tracing_leaves_no_trace():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(), nn.Flatten(), nn.Linear(72, 2))
     model[1].eval()
@@ -337,97 +264,6 @@ def test_tracing_leaves_no_trace():
     ]
     assert [m.training for m in model.modules()] == [True, True, False, True, True, True]
     assert all(p.grad is None for p in model.parameters())
-
-
-def test_inputs_and_outputs_are_fixed():
-    net = Elastic(mlp(), torch.randn(4, 3))
-    axes = net.space.axes
-    assert axes["0.weight"][1] is None
-    assert axes["2.weight"][0] is None
-    assert "2.bias" not in axes
-
-
-def test_parameters_that_are_not_used_are_frozen():
-    class Unused(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b, self.spare = nn.Linear(3, 8), nn.Linear(8, 2), nn.Linear(7, 9)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.b(self.a(x))
-
-    net = Elastic(randomized(Unused()), rand(4, 3))
-    assert groups(net) == {"a": (8, 1)}
-    assert net.at(0.5).spare.weight.shape == (9, 7)
-    assert any(f.tensor == "spare.weight" and f.reason.startswith("not used") for f in net.space.frozen)
-
-
-def test_a_model_without_channels_has_an_empty_space():
-    net = Elastic(nn.Linear(3, 2), torch.randn(4, 3))
-    assert net.space.groups == ()
-    assert net.at(0.5)(torch.ones(1, 3)).shape == (1, 2)
-    assert net.macs(0.5) == net.macs(1.0) == 4 * 6
-
-
-def test_groups_partition_the_channels_of_every_axis():
-    """Every unit of a group stands on an axis equally often, and the runs of an axis add up to its size."""
-
-    class Mixed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 3, groups=2, padding=1)
-            self.c, self.norm = nn.Conv2d(20, 6, 1), nn.BatchNorm2d(20)
-            self.head = nn.Linear(6 * 4, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.a(x)
-            x = self.norm(torch.cat([x, self.b(x)], 1))
-            return self.head(F.adaptive_avg_pool2d(self.c(x), 2).flatten(1))
-
-    model = Mixed()
-    space = Elastic(model, torch.randn(2, 3, 4, 4)).space
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    for name, axes in space.axes.items():
-        for axis, size in zip(axes, tensors[name].shape, strict=False):
-            if axis is None:
-                continue
-            assert sum(r.positions for r in axis) == size
-            counts = {i: np.zeros(g.size, int) for i, g in enumerate(space.groups)}
-            for r in axis:
-                if r.group >= 0:
-                    counts[r.group][r.first : r.first + r.count] += r.each
-            assert all(np.unique(c).size == 1 for c in counts.values())
-
-
-def test_channel_space_without_a_trial_of_the_narrow_network():
-    space = channel_space(mlp(), torch.randn(4, 3), divisor=4, minimum=2)
-    assert [(g.name, g.size, g.divisor, g.minimum) for g in space.groups] == [("0", 8, 4, 2)]
-
-
-def test_the_walk_remembers_contractions():
-    walk = trace(mlp(), torch.randn(4, 3))
-    assert [c.module for c in walk.contractions] == ["0", "2"]
-
-
-def test_the_text_of_a_space_says_groups_and_reasons():
-    text = str(Elastic(mlp(), torch.randn(4, 3)).space)
-    assert re.search(r"^group +units +x channels +divisor +written by +read by$", text, re.MULTILINE)
-    assert re.search(r"^0 +8 +1 +1 +0 +2$", text, re.MULTILINE)
-    assert "frozen:" in text
-
-
-# --- operations on the channel dimension ------------------------------------------------------------------------------------
-
-
-class Through(nn.Module):
-    """One operation between two linear layers."""
-
-    def __init__(self, operation, width: int = 8):
-        super().__init__()
-        self.a, self.b, self.operation = nn.Linear(3, width), nn.Linear(width, 2), operation
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.b(self.operation(self.a(x)))
 
 
 RIGHT_AT_ANY_SIZE = {
@@ -460,36 +296,6 @@ def test_operation_that_works_at_any_size(name):
     assert_narrow(net, {"a": 3}, Through(operation, 3), rand(4, 5, 3))
 
 
-def test_a_section_of_one_channel_freezes_what_it_splits_and_nothing_else():
-    """A single channel has no axis to carry a label, yet the sections must add up."""
-
-    class Uneven(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.sections = [1, 1, 6]
-            self.before, self.a, self.b, self.head = (
-                nn.Linear(3, 5),
-                nn.Linear(5, 8),
-                nn.Linear(6, 7),
-                nn.Linear(7, 2),
-            )
-
-        def forward(self, x: Tensor) -> Tensor:
-            p, q, r = self.a(self.before(x)).split(self.sections, -1)
-            return self.head(self.b(r * p + q))
-
-    net = Elastic(randomized(Uneven()), rand(4, 3))
-    assert not any("narrow forward" in f.reason for f in net.space.frozen)
-    assert {"before", "b"} <= set(groups(net))
-    assert net.at(0.5)(rand(4, 3)).shape == (4, 2)
-
-
-def test_a_flip_keeps_the_end_of_what_reads_it():
-    net = Elastic(randomized(Through(lambda y: y.flip(-1))), rand(4, 5, 3))
-    compact = Through(lambda y: y.flip(-1), 3)
-    assert_narrow(net, {"a": 3}, compact, rand(4, 5, 3), {"b.weight": {1: [5, 6, 7]}})
-
-
 ROUTED_BY_NUMBER = {
     "roll": (lambda y: y.roll(1, -1), "rolled"),
     "every second": (lambda y: torch.cat([y[..., ::2], y[..., 1::2]], -1), "every n-th"),
@@ -517,37 +323,3 @@ def test_a_transform_that_changes_the_number_of_channels_is_not_lost_silently():
     net = Elastic(randomized(Through(lambda y: torch.fft.irfft(torch.fft.rfft(y), n=8))), rand(4, 5, 3))
     assert groups(net) == {}
     assert any("mixed along the channels" in f.reason for f in net.space.frozen if f.tensor == "a.weight")
-
-
-@pytest.mark.parametrize("rows", [[1], [0, 2], [0]])
-def test_rows_written_by_number_keep_their_channels(rows):
-    """Assigning one row takes its leading size of 1 away before it arrives."""
-
-    def scattered(y: Tensor) -> Tensor:
-        out = torch.zeros((len(y), *y.shape[1:]), dtype=y.dtype)
-        index = torch.tensor(rows)
-        out[index] = y[index]
-        return out
-
-    net = Elastic(randomized(Through(scattered)), rand(4, 5, 3))
-    assert groups(net)["a"] == (8, 1)
-    full = torch.zeros(4, 5, 8, dtype=torch.float64)
-    x = rand(4, 5, 3)
-    full[rows] = net.model.a(x)[rows]
-    torch.testing.assert_close(
-        net.extract(0.5)(x), F.linear(full[..., :4], net.model.b.weight[:, :4], net.model.b.bias)
-    )
-
-
-def test_many_picks_from_one_table_are_noted_once():
-    class Picked(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 12, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            table = self.conv(x).view(len(x), 4, 3, -1).permute(0, 3, 1, 2).reshape(len(x), -1, 3)
-            return sum((table[..., k] for k in range(3)), torch.zeros(()))
-
-    walk = trace(Picked(), torch.zeros(1, 3, 16, 16))
-    assert sum(a.size for a, _ in walk.ledger.pairs) < 2 * 3 * 1024 + 200

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from anywidth.errors import CheckpointError
-from anywidth.seeds import generator
 from anywidth.train import DivergenceError, FitConfig, fit_, listed, log, sandwich
 from interrupted import StopError, stop_after, weights
 
@@ -144,11 +143,3 @@ def test_other_listed_widths_do_not_go_on_from_a_checkpoint(fit, batches, new_ne
     net.list_width_("more", 0.75)
     with pytest.raises(CheckpointError, match=r"listed=.*now listed=.*'more'"):
         fit_(net, batches, DRAW, CONFIG, seed=0, run=tmp_path / "run")
-
-
-def test_streams_of_a_seed_differ_and_repeat():
-    def draw(*stream):
-        return torch.rand(4, generator=generator(*stream)).tolist()
-
-    assert draw(0, 1, 2) == draw(0, 1, 2)
-    assert len({tuple(draw(*stream)) for stream in [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]}) == 4

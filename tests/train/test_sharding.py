@@ -4,32 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from anywidth.elastic import Elastic
-from anywidth.errors import CheckpointError, RecipeError
-from anywidth.models import SmallResNet
-from anywidth.train import FitConfig, Progress, checkpoint, fit_, policies
+from anywidth.errors import RecipeError
+from anywidth.train import FitConfig, fit_
 from anywidth.train.engine import new_engine
 from anywidth.train.sharding import clip_, modules_to_shard, separate_
 from anywidth.train.sparsity import SparsityConfig
-
-
-def new_net() -> Elastic:
-    torch.manual_seed(0)
-    return Elastic(SmallResNet(num_classes=3, channels=(4, 8)), torch.zeros(2, 1, 8, 8), widths=[0.5, 1.0])
-
-
-def batches(epoch: int, first: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(epoch)
-    images = torch.randn(3, 8, 1, 8, 8, generator=generator)
-    return [(x, torch.arange(8) % 3) for x in images[first:]]
-
-
-def settings(**changes) -> FitConfig:
-    return FitConfig(epochs=2, lr=0.05, sharding="fully_shard", save_every=1, **changes)
-
-
-def fit(net, run, config, report=lambda progress: None):
-    fit_(net, batches, policies.listed(list(net.widths)), config, seed=0, run=run, report=report)
+from sharded_trainings import batches, fit, new_net, settings
 
 
 @pytest.mark.parametrize(
@@ -91,57 +71,6 @@ def test_one_process_trains_as_without_shares(tmp_path):
         fit(net, run, config)
     for p, q in zip(*(net.parameters() for net in nets), strict=True):
         assert torch.equal(p, q)
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("killed_at", [2, 4])
-def test_a_kill_before_the_checkpoint_names_its_shares_costs_one_step(
-    tmp_path, monkeypatch, killed_at, optimizer
-):
-    config = settings(optimizer=optimizer)
-    expected = new_net()
-    (tmp_path / "whole").mkdir()
-    fit(expected, tmp_path / "whole", config)
-    run = tmp_path / "killed"
-    run.mkdir()
-    real = checkpoint.save
-
-    def save(path, parts, progress):
-        if progress["step"] == killed_at:
-            raise KeyboardInterrupt
-        real(path, parts, progress)
-
-    monkeypatch.setattr(checkpoint, "save", save)
-    with pytest.raises(KeyboardInterrupt):
-        fit(new_net(), run, config)
-    assert {p.name for p in run.glob("shards-*")} == {f"shards-{killed_at - 1}", f"shards-{killed_at}"}
-    monkeypatch.undo()
-    net, steps = new_net(), []
-    fit(net, run, config, lambda progress: steps.append(progress.step))
-    assert steps[0] == killed_at
-    assert {p.name for p in run.glob("shards-*")} == {"shards-6"}
-    for (name, t), other in zip(net.state_dict().items(), expected.state_dict().values(), strict=True):
-        assert torch.equal(t, other), name
-
-
-def test_shares_that_cannot_be_read(tmp_path):
-    def stop(progress: Progress) -> None:
-        if progress.step == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(new_net(), tmp_path, settings(), stop)
-    for file in (tmp_path / "shards-2").glob("*.distcp"):
-        file.write_bytes(b"")
-    with pytest.raises(
-        CheckpointError, match="shards-2: the shares of weights and optimiser state cannot be read"
-    ):
-        fit(new_net(), tmp_path, settings())
-    (tmp_path / "shards-2").rename(tmp_path / "elsewhere")
-    with pytest.raises(CheckpointError, match="shards-2: the shares of weights"):
-        fit(new_net(), tmp_path, settings())
-    with pytest.raises(CheckpointError, match="sharding='fully_shard', now sharding=None"):
-        fit(new_net(), tmp_path, FitConfig(epochs=2, lr=0.05, save_every=1))
 
 
 def test_clipping_is_torchs_own_where_nothing_is_sharded():

@@ -4,7 +4,6 @@ from anywidth import workflows
 from anywidth.errors import RecipeError, WidthError
 from anywidth.search import read_front
 from anywidth.workflows import SearchOptions
-from anywidth.workflows.search_options import parse_objective
 
 
 def test_a_front_beside_uniform_widths(run):
@@ -27,21 +26,3 @@ def test_options_of_another_method_are_refused(run):
         workflows.search(run, SearchOptions(evals=10))
     with pytest.raises(RecipeError, match="unknown method of search 'luck'"):
         workflows.search(run, SearchOptions(method="luck"))
-
-
-@pytest.mark.parametrize(
-    ("objective", "budget", "expected"),
-    [
-        (None, None, ("macs", "error")),
-        (None, "params=2M", ("params", "error")),
-        ("latency,loss", None, ("latency", "loss")),
-        ("macs,loss", "macs=50%", ("macs", "loss")),
-    ],
-)
-def test_the_objective_follows_the_budget(objective, budget, expected):
-    assert parse_objective(objective, budget) == expected
-
-
-def test_an_objective_of_another_cost_than_the_budget():
-    with pytest.raises(WidthError, match="limits another cost"):
-        parse_objective("params,error", "macs=50%")

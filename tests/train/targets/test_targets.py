@@ -2,17 +2,9 @@ import pytest
 import torch
 
 from anywidth.errors import RecipeError
-from anywidth.train import alpha, ema, ema_ensemble, labels, next_wider, targets, widest
+from anywidth.train import labels, next_wider, targets, widest
 from anywidth.train.targets import Context, label_loss
-from anywidth.train.targets.alpha import adaptive_divergence
-
-GENERATOR = torch.Generator().manual_seed(0)
-TEACHER, STUDENT, OTHER = torch.randn(3, 5, 4, dtype=torch.float64, generator=GENERATOR)
-LABELS = torch.tensor([0, 1, 2, 3, 0])
-
-
-def soft(student, teacher):
-    return -(teacher.softmax(1) * student.log_softmax(1)).sum(1).mean()
+from taught_logits import LABELS, OTHER, STUDENT, TEACHER, soft
 
 
 @pytest.mark.parametrize(
@@ -27,66 +19,6 @@ def test_who_teaches(target, expected):
     context = Context(seen=[TEACHER, OTHER])
     torch.testing.assert_close(target(STUDENT, LABELS, context), expected)
     torch.testing.assert_close(target(STUDENT, LABELS, Context()), label_loss(STUDENT, LABELS))
-
-
-def test_the_moving_average_teaches():
-    context = Context(seen=[OTHER], teacher=lambda: TEACHER)
-    torch.testing.assert_close(ema()(STUDENT, LABELS, context), soft(STUDENT, TEACHER))
-
-
-def test_an_ensemble_of_the_moving_average_teaches_the_narrowest():
-    logits = {None: TEACHER, 3: OTHER, "b": STUDENT.flip(0)}
-    context = Context(seen=[OTHER], teacher=lambda width=None: logits[width], redrawn=(3, "b"))
-    torch.testing.assert_close(ema_ensemble()(STUDENT, LABELS, context), soft(STUDENT, TEACHER))
-    context.narrowest = True
-    mean = sum(t.softmax(1) for t in logits.values()) / 3
-    expected = -(mean * STUDENT.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(ema_ensemble()(STUDENT, LABELS, context), expected)
-    torch.testing.assert_close(
-        ema_ensemble(smoothing=0.2)(STUDENT, LABELS, Context(narrowest=True)),
-        label_loss(STUDENT, LABELS, smoothing=0.2),
-    )
-
-
-def divergence(p, q, a):
-    """D_alpha(p || q) of arXiv 2102.07954, equation 4."""
-    if a == 1:
-        return (p * (p / q).log()).sum(1)
-    if a == 0:
-        return (q * (q / p).log()).sum(1)
-    return ((q * (p / q) ** a).sum(1) - 1) / (a * (a - 1))
-
-
-@pytest.mark.parametrize("pair", [(-1.0, 1.0), (-0.5, 2.0), (0.0, 0.5)])
-def test_without_clipping_it_is_the_larger_divergence_and_its_gradient(pair):
-    low, high = pair
-    expected_logits = STUDENT.clone().requires_grad_()
-    p, q = TEACHER.softmax(1), expected_logits.softmax(1)
-    expected = torch.maximum(divergence(p, q, low), divergence(p, q, high)).mean()
-    expected.backward()
-    logits = STUDENT.clone().requires_grad_()
-    got = adaptive_divergence(logits, TEACHER, minimum=low, maximum=high, clip=1e9)
-    got.backward()
-    torch.testing.assert_close(got, expected)
-    torch.testing.assert_close(logits.grad, expected_logits.grad)
-
-
-def test_clipping_bounds_the_gradient_where_the_student_is_sure():
-    sure = torch.tensor([[30.0, 0.0, 0.0]], dtype=torch.float64)
-    teacher = torch.tensor([[0.0, 30.0, 0.0]], dtype=torch.float64)
-    sizes = []
-    for clip in (5.0, 1e9):
-        logits = sure.clone().requires_grad_()
-        adaptive_divergence(logits, teacher, minimum=-1.0, maximum=1.0, clip=clip).backward()
-        assert logits.grad.isfinite().all()
-        sizes.append(logits.grad.abs().max().item())
-    assert sizes[0] <= 5 < sizes[1] or sizes[0] < sizes[1]
-
-
-def test_the_widest_learns_from_labels_under_alpha():
-    torch.testing.assert_close(
-        alpha(smoothing=0.1)(STUDENT, LABELS, Context()), label_loss(STUDENT, LABELS, smoothing=0.1)
-    )
 
 
 def test_label_smoothing_over_the_others():
@@ -126,10 +58,3 @@ def test_a_target_declares_what_it_needs():
     assert [n for n, t in needs.items() if t.needs_teacher] == ["ema", "ema_ensemble"]
     assert [n for n, t in needs.items() if t.redraws] == ["ema_ensemble"]
     assert targets.make_target("user_code:taught", smoothing=0.0, over="all", options={}).needs_teacher
-
-
-def test_properties_as_attributes_of_a_function_are_refused():
-    with pytest.raises(
-        TypeError, match=r"attribute 'teacher'; declare it .*Target\(loss=..., needs_teacher=True\)"
-    ):
-        targets.make_target("user_code:marked", smoothing=0.0, over="all", options={})

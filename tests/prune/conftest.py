@@ -1,0 +1,19 @@
+import pytest
+import torch
+from torch import nn
+
+import anywidth as aw
+from anywidth.models import CifarVGG
+from scattered_norms import X, scattered
+
+
+@pytest.fixture(scope="module")
+def vgg():
+    channels = [8, 16, 16, 16, 24, 24, 32, 32]
+    return aw.Elastic(scattered(CifarVGG(11, channels=channels)).double(), X[:1]).eval()
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    return aw.Elastic(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 3))
