@@ -9,7 +9,7 @@ import torch
 
 
 def generator(seed: int, *stream: int) -> torch.Generator:
-    """A CPU generator for one purpose; different streams of a seed are independent."""
+    """A CPU generator for one purpose; different streams of a seed are independent. Zeros at their end do not count."""
     # `SeedSequence` mixes seed and stream, so that generator(0, 1) and generator(1, 0) have nothing in common; seed + stream would
     # not do.
     (state,) = np.random.SeedSequence([seed, *stream]).generate_state(1, dtype=np.uint64)

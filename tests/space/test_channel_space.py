@@ -173,8 +173,8 @@ def test_a_space_goes_through_json():
     assert again.uniform(0.5) == space.uniform(0.5)
 
 
-@pytest.mark.xfail(strict=True, reason="numbers of units are checked, the chosen units are not")
-def test_a_width_with_units_that_a_group_lacks_is_an_error():
-    width = Width(names=SPACE.names, kept=(2, 16, 4), indices=((1, 8), None, None))
+@pytest.mark.parametrize("units", [(1, 8), (-1, 3), (3, 1), (1, 1), (1, 2, 3)])
+def test_a_width_with_units_that_a_group_lacks_is_an_error(units):
+    width = Width(names=SPACE.names, kept=(2, 16, 4), indices=(units, None, None))
     with pytest.raises(errors.WidthError, match="'stem'"):
         SPACE.check(width)

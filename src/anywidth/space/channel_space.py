@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -178,7 +179,24 @@ class ChannelSpace:
         for g, k in zip(self.groups, width.kept, strict=True):
             if not 0 <= k <= g.size:
                 raise WidthError(f"group '{g.name}' cannot keep {k} units: it takes 0 to {g.size}.")
+        if width.indices is not None:
+            self._check_indices(width)
         return width
+
+    def _check_indices(self, width: Width) -> None:
+        assert width.indices is not None
+        if len(width.indices) != len(self.groups):
+            raise WidthError(
+                f"this width chooses units of {len(width.indices)} groups; the network has {len(self.groups)}."
+            )
+        for g, k, units in zip(self.groups, width.kept, width.indices, strict=True):
+            if units is None:
+                continue
+            rising = all(a < b for a, b in pairwise(units))
+            if len(units) != k or not rising or (units and (units[0] < 0 or units[-1] >= g.size)):
+                raise WidthError(
+                    f"group '{g.name}' cannot keep the {k} units {list(units[:8])}: they are rising numbers from 0 to {g.size - 1}."
+                )
 
     def sample(
         self, generator: torch.Generator, *, low: float = 0.0, high: float = 1.0, uniform: bool = False
