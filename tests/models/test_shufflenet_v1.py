@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from anywidth import Elastic
 from anywidth.interop.slimmable_networks import new
 from anywidth.models import ShuffleNetV1
-from anywidth.models.shufflenet_v1 import shuffle
+from anywidth.models.shufflenet_v1 import shuffle_channels
 from models_twins import scattered
 
 X = torch.rand(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -51,8 +51,8 @@ def test_it_is_a_network_of_group_convolutions(channels):
 
 def test_shuffle_is_that_of_torch():
     x = torch.arange(24.0).reshape(1, 12, 1, 2)
-    assert torch.equal(shuffle(x, 3), F.channel_shuffle(x, 3))
-    assert shuffle(x, 3)[0, :, 0, 0].tolist() == [0, 8, 16, 2, 10, 18, 4, 12, 20, 6, 14, 22]
+    assert torch.equal(shuffle_channels(x, 3), F.channel_shuffle(x, 3))
+    assert shuffle_channels(x, 3)[0, :, 0, 0].tolist() == [0, 8, 16, 2, 10, 18, 4, 12, 20, 6, 14, 22]
 
 
 @pytest.mark.parametrize("size", [(224, 7), (64, 2), (80, 3)])

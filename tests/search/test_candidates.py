@@ -5,7 +5,7 @@ from torch import nn
 
 from anywidth.cost.budget import ClosedForm
 from anywidth.elastic import Elastic
-from anywidth.search.candidates import Box, at_cost, mutated, spread, within
+from anywidth.search.candidates import Box, at_cost, mutated, quasi_random, within
 from known_fronts import GROUPS
 
 
@@ -23,7 +23,9 @@ def test_the_box_rounds_as_uniform_widths_do(divisor, minimum):
 def test_candidates_are_moved_to_a_cost(chain):
     box, random = Box(chain.space, 0.25), np.random.default_rng(0)
     cost = ClosedForm(chain.macs).rows
-    rows = np.concatenate([spread(random, 64, GROUPS), mutated(random, spread(random, 4, GROUPS), 64)])
+    rows = np.concatenate(
+        [quasi_random(random, 64, GROUPS), mutated(random, quasi_random(random, 4, GROUPS), 64)]
+    )
     targets = random.uniform(0.2, 0.8, 128) * chain.macs(1.0)
     assert rows.min() >= 0
     assert rows.max() <= 1

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anywidth.tracing.labels import FIXED, Ledger, Partition, compact, varying
+from anywidth.tracing.labels import FIXED, Ledger, Partition, as_shadow, varying
 
 
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30), st.integers(1, 5))
@@ -33,7 +33,7 @@ def test_compact_keeps_what_varies(dims, seed):
     small = [1 if f else n for f, n in zip(flat, shape, strict=True)]
     labels = torch.arange(1, 1 + int(np.prod(small))).reshape(small)
     for full in (labels.expand(shape), labels.expand(shape).contiguous()):
-        got = compact(full)
+        got = as_shadow(full)
         if all(flat):
             assert got is None
         else:
@@ -42,7 +42,7 @@ def test_compact_keeps_what_varies(dims, seed):
 
 
 def test_compact_of_nothing():
-    assert compact(torch.zeros(2, 0, dtype=torch.int64)) is None
+    assert as_shadow(torch.zeros(2, 0, dtype=torch.int64)) is None
 
 
 def test_fresh_labels_never_repeat():

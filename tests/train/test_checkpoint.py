@@ -31,7 +31,7 @@ def saved(new_net, images, tmp_path):
     parts = make(new_net)
     step_(parts, images)
     path = tmp_path / "checkpoint.pt"
-    checkpoint.save(path, parts, PROGRESS)
+    checkpoint.save_checkpoint(path, parts, PROGRESS)
     return path, parts
 
 

@@ -16,7 +16,7 @@ def group(tmp_path):
 def test_one_process_exchanges_nothing():
     value = torch.tensor([1.0, 2.0])
     assert (distributed.rank(), distributed.world()) == (0, 1)
-    assert distributed.mean(value) is value
+    assert distributed.mean_over_processes(value) is value
     assert distributed.total(value) is value
     assert distributed.gathered("a") == ["a"]
     assert distributed.from_first(lambda: 3) == 3
@@ -30,7 +30,7 @@ def test_sums_of_several_processes_leave_the_callers_tensor(group, monkeypatch):
     monkeypatch.setattr(dist, "all_reduce", lambda t: t.mul_(3))  # the other one has twice as much
     value = torch.tensor([1.0, 2.0])
     assert distributed.total(value).tolist() == [3, 6]
-    assert distributed.mean(value).tolist() == [1.5, 3]
+    assert distributed.mean_over_processes(value).tolist() == [1.5, 3]
     assert value.tolist() == [1, 2]
 
 

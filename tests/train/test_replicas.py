@@ -9,10 +9,10 @@ import torch.distributed as dist
 from anywidth.elastic import Elastic
 from anywidth.models import SmallResNet
 from anywidth.train.replicas import Replicas
-from anywidth.train.sharding import Shards
+from anywidth.train.sharding import ShardedNet
 from anywidth.train.step import Pass, accumulate_
 
-KINDS = {"replicas": Replicas, "shards": lambda net: Shards(net, ["stages.*"])}
+KINDS = {"replicas": Replicas, "shards": lambda net: ShardedNet(net, ["stages.*"])}
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ def test_a_kill_before_the_checkpoint_names_its_shares_costs_one_step(
     fit(expected, tmp_path / "whole", config)
     run = tmp_path / "killed"
     run.mkdir()
-    real = checkpoint.save
+    real = checkpoint.save_checkpoint
 
     def save(path, parts, progress):
         if progress["step"] == killed_at:

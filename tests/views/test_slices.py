@@ -7,7 +7,7 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 from anywidth import Elastic
-from anywidth.views import AxisPlan, Cut, cut
+from anywidth.views import AxisPlan, TensorCut, cut
 from anywidth.views.slices import Slice
 from narrow_views import IMAGE, KINDS, NARROW, elastic, where, width
 from oracles import TIGHT, assert_narrow, fill_, hand_slice, positions, rand, randomized, scalar
@@ -116,7 +116,7 @@ def test_a_cut_takes_and_writes_like_fancy_indexing():
             for p, n in zip(parts, wide.shape, strict=True)
         ]
         mesh = torch.meshgrid(*index, indexing="ij")
-        piece = Cut(parts)
+        piece = TensorCut(parts)
         assert torch.equal(piece.of(wide), wide[mesh])
         assert piece.aliases == (not any(isinstance(p, Tensor) for p in parts))
         assert torch.equal(Slice(piece, wide.shape).take(wide), wide[mesh])

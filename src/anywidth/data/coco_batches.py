@@ -20,7 +20,7 @@ from anywidth.seeds import generator
 _ORDER, _NOISE = 14, 15
 
 
-def collate(items: list[Item | Failure]) -> tuple[list[Tensor], list[Target]] | Failure:
+def collate_targets(items: list[Item | Failure]) -> tuple[list[Tensor], list[Target]] | Failure:
     """Images and targets as lists, as torchvision's detectors take them."""
     images, targets = [], []
     for item in items:
@@ -91,14 +91,14 @@ def coco_train_batches(
     # order (steps, batch) -> (steps, world, micro, share of a micro-batch) -> [first:, rank] -> (steps * micro, share).
     share = order.view(len(order), world, micro, -1)[first:, rank].flatten(0, 1)
     keys = [list(zip(row, noise[row].tolist(), strict=True)) for row in share.tolist()]
-    return Batches(images, keys, workers=config.workers, collate=collate)
+    return Batches(images, keys, workers=config.workers, collate=collate_targets)
 
 
 def coco_eval_batches(images: CocoSet, config: CocoConfig, *, rank: int = 0, world: int = 1) -> Batches:
     """One process's share of the images, each once, in order: (images, targets), two lists."""
     positions, size = range(rank, len(images), world), config.eval_batch_size
     keys = [list(positions[start : start + size]) for start in range(0, len(positions), size)]
-    return Batches(images, keys, workers=config.workers, collate=collate)
+    return Batches(images, keys, workers=config.workers, collate=collate_targets)
 
 
 def _check(images: int, batch: int, world: int, micro: int) -> None:

@@ -92,16 +92,16 @@ def opened(folder: Path, path: Path, need: Collection[Need]) -> CocoImages:
     except ValueError as error:  # of JSON, or of its encoding
         raise DataError(f"{path}: is not JSON ({error}); fetch it again") from None
     except (KeyError, TypeError, AssertionError):  # the index cannot be made: say which entry it is
-        check(json.loads(path.read_text(encoding="utf-8")), path)
+        check_document(json.loads(path.read_text(encoding="utf-8")), path)
         raise
-    check(images.coco.dataset, path)
+    check_document(images.coco.dataset, path)
     for entry in images.coco.dataset["annotations"]:
         _check_need(entry, images.coco.imgs[entry["image_id"]], need, path)
     _check_there(images.coco.imgs.values(), folder, path)
     return images
 
 
-def check(document: Any, path: Path) -> None:
+def check_document(document: Any, path: Path) -> None:
     """Whether the document has the entries that COCO's format asks for, and they fit together.
 
     Raises:

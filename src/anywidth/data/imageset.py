@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from anywidth.data.sources import Source, Tensors
+from anywidth.data.sources import ImageSource, Tensors
 from anywidth.data.transforms import Transform
 from anywidth.errors import DataError
 from anywidth.seeds import seeded
@@ -36,7 +36,7 @@ class Unreadable:
         self.flags = torch.zeros(size, dtype=torch.uint8).share_memory_()
         self.limit = limit
 
-    def add_(self, index: int, source: Source, error: Exception) -> None:
+    def add_(self, index: int, source: ImageSource, error: Exception) -> None:
         """Count an image, once.
 
         Raises:
@@ -69,7 +69,7 @@ class ImageSet(Dataset[Any]):
 
     def __init__(
         self,
-        source: Source,
+        source: ImageSource,
         indices: Tensor,
         transform: Transform | None,
         unreadable: Unreadable,

@@ -15,7 +15,7 @@ from torchvision import datasets
 from anywidth.errors import DataError
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """A numbered set of images.
 
     Attributes:

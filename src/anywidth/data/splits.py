@@ -14,7 +14,7 @@ from anywidth.data.image2lmdb import Image2LMDB, is_image2lmdb
 from anywidth.data.imageset import ImageSet, Unreadable
 from anywidth.data.packed import Packed
 from anywidth.data.shards import Shards
-from anywidth.data.sources import Folder, Source, cifar, digits, svhn
+from anywidth.data.sources import Folder, ImageSource, cifar, digits, svhn
 from anywidth.data.transforms import CIFAR, IMAGENET, SVHN, Transform, eval_transform, train_transform
 from anywidth.errors import DataError
 from anywidth.seeds import generator
@@ -89,7 +89,7 @@ def _cut(size: int, config: DataConfig) -> tuple[torch.Tensor, torch.Tensor]:
     return order[config.held_out :].sort().values, order[: config.held_out].sort().values
 
 
-def _sources(config: DataConfig) -> tuple[Source, Source]:
+def _sources(config: DataConfig) -> tuple[ImageSource, ImageSource]:
     """For training, and for testing."""
     if config.name == "digits":
         return digits(test_fraction=config.test_fraction, seed=config.seed)
@@ -109,7 +109,7 @@ def _sources(config: DataConfig) -> tuple[Source, Source]:
     return Folder(root / "train"), Folder(_test(root, "{}"))
 
 
-def _lmdb(path: Path, config: DataConfig) -> Source:
+def _lmdb(path: Path, config: DataConfig) -> ImageSource:
     if not is_image2lmdb(path):
         return Packed(path)
     if config.classes is None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anywidth.data.coco_files import check
+from anywidth.data.coco_files import check_document
 from anywidth.data.records import library
 from anywidth.detect.results import FIELD, Kind, Result, check_kinds, of_kind, to_coco
 from anywidth.errors import DataError
@@ -94,7 +94,7 @@ def _read(annotations: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str
             raise DataError(f"{source}: no such file of annotations") from None
         except ValueError as error:
             raise DataError(f"{source}: is not JSON ({error}); fetch it again") from None
-    check(document, Path(source))
+    check_document(document, Path(source))
     return document, source
 
 

@@ -17,7 +17,7 @@ from anywidth.errors import WidthError
 from anywidth.gating.config import GateConfig
 from anywidth.gating.losses import sparsification_loss, wanted
 from anywidth.gating.routes import Routes
-from anywidth.gating.target import Costs
+from anywidth.gating.target import RouteCosts
 from anywidth.gating.tree import Leaf, Node
 
 
@@ -144,7 +144,7 @@ def published_losses(
     images: Tensor,
     labels: Tensor,
     config: GateConfig,
-    costs: Costs,
+    costs: RouteCosts,
     *,
     noise: torch.Generator | None,
 ) -> tuple[Tensor, float]:

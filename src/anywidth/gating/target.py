@@ -17,7 +17,7 @@ _HALVINGS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Costs:
+class RouteCosts:
     """Multiply-adds of all routes, gates included.
 
     Attributes:
@@ -37,7 +37,7 @@ class Costs:
         return self.routes[tuple(routes.to(self.routes.device).T)]
 
 
-def costs_of(routes: Routes, gate_macs: int = 0, convention: Convention = "anywidth") -> Costs:
+def costs_of(routes: Routes, gate_macs: int = 0, convention: Convention = "anywidth") -> RouteCosts:
     """The costs of routes; `gate_macs` is added to each."""
     # One gate with routes of 100, 150 and 200 multiply-adds: shares (0, 0.5, 1). With more gates, a gate is
     # varied while the others choose the narrowest width.
@@ -49,10 +49,10 @@ def costs_of(routes: Routes, gate_macs: int = 0, convention: Convention = "anywi
     for gate in range(len(shape)):
         line = table[tuple(slice(None) if g == gate else 0 for g in range(len(shape)))]
         shares.append((line - line.min()) / (line.max() - line.min()).clamp_min(1))
-    return Costs(routes=table, shares=tuple(shares))
+    return RouteCosts(routes=table, shares=tuple(shares))
 
 
-def check_target(target: float, costs: Costs) -> None:
+def check_target(target: float, costs: RouteCosts) -> None:
     """Refuse a mean cost that no routing has.
 
     Raises:
@@ -65,12 +65,12 @@ def check_target(target: float, costs: Costs) -> None:
         )
 
 
-def biases(costs: Costs, strength: float) -> list[Tensor]:
+def biases(costs: RouteCosts, strength: float) -> list[Tensor]:
     """For each gate (choices,) what is added to its logits: positive strengths favour narrow widths."""
     return [-strength * share for share in costs.shares]
 
 
-def bias_for(nodes: Sequence[Node], costs: Costs, target: float) -> float:
+def bias_for(nodes: Sequence[Node], costs: RouteCosts, target: float) -> float:
     """The strength of the bias at which the mean cost over the inputs is the target, as nearly as their number allows.
 
     Args:
@@ -105,7 +105,7 @@ def _like(nodes: Sequence[Node], values: Sequence[Tensor]) -> list[Tensor]:
     return [v.to(nodes[0].logits) for v in values]
 
 
-def set_bias_(gates: Sequence[torch.nn.Module], costs: Costs, strength: float) -> None:
+def set_bias_(gates: Sequence[torch.nn.Module], costs: RouteCosts, strength: float) -> None:
     """Give every gate its bias."""
     for gate, bias in zip(gates, biases(costs, strength), strict=True):
         gate.bias.copy_(bias)  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -16,7 +16,7 @@ from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, WidthError, unknown_name
 from anywidth.models.joslim_blocks import ConvNorm, Stage
 from anywidth.models.joslim_mobilenet import InvertedBlock, SqueezeExcite
-from anywidth.models.joslim_resnet import BasicBlock, Bottleneck
+from anywidth.models.joslim_resnet import JoslimBasicBlock, JoslimBottleneck
 from anywidth.space.width import Width
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
@@ -29,8 +29,8 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
 _MOBILE = models.JoslimMobileNetV2 | models.JoslimMobileNetV3
 _OURS = models.JoslimCifarResNet | models.JoslimResNet | _MOBILE
 _BLOCK_CONVS: Mapping[type[nn.Module], tuple[tuple[str, ...], str]] = {
-    BasicBlock: (("conv.0",), "conv.3"),
-    Bottleneck: (("conv1", "conv2"), "conv3"),
+    JoslimBasicBlock: (("conv.0",), "conv.3"),
+    JoslimBottleneck: (("conv1", "conv2"), "conv3"),
     InvertedBlock: (("conv.0",), "conv.7"),
 }
 """Kind of block -> its inner convolutions, and that which makes its output."""
@@ -81,7 +81,7 @@ def places(model: nn.Module) -> tuple[list[Place], int]:
     entries = []
     if isinstance(model, _MOBILE):
         entries = [Place(entry=0, convolutions=(path,)) for path in ("features.0.conv", "features.1.conv.3")]
-    elif isinstance(stages["features.1"].head, Bottleneck):
+    elif isinstance(stages["features.1"].head, JoslimBottleneck):
         entries = [Place(entry=0, convolutions=("features.0.conv",))]
     entry = 1 if entries else 0
     for path, stage in stages.items():

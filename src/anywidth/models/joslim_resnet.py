@@ -50,7 +50,7 @@ class Downsample(nn.Module):
         return self.bn(self.conv(x))
 
 
-class BasicBlock(nn.Module):
+class JoslimBasicBlock(nn.Module):
     """Two 3x3 convolutions with batch norm, the first with the stride; the shortcut is added before the last ReLU.
 
     Args:
@@ -74,7 +74,7 @@ class BasicBlock(nn.Module):
         return torch.relu(y + (x if self.downsample is None else self.downsample(x, y)))
 
 
-class Bottleneck(nn.Module):
+class JoslimBottleneck(nn.Module):
     """1x1, 3x3 (with the stride) and 1x1 convolutions with batch norm; arguments as of `BasicBlock`."""
 
     def __init__(
@@ -106,7 +106,7 @@ class Stem(nn.Module):
 
 
 def _stages(depth: int) -> Iterator[Stage]:
-    block, expansion = (Bottleneck, 4) if depth in _BOTTLENECK else (BasicBlock, 1)
+    block, expansion = (JoslimBottleneck, 4) if depth in _BOTTLENECK else (JoslimBasicBlock, 1)
     previous = _PLANES[0]
     for planes, count in zip(_PLANES, (_BASIC | _BOTTLENECK)[depth], strict=True):
         # Bottlenecks: the first stage has stride 1, but 64 channels come in and 256 go out, so it needs weights too.
@@ -159,8 +159,8 @@ class JoslimCifarResNet(_Residual):
         for planes in _CIFAR_PLANES:
             # Depth 20: three blocks in each stage of 16, 32 and 64 channels; the first of stages 2 and 3 has the stride.
             fill = None if planes == previous else FillUp(2)
-            head = BasicBlock(previous, planes, planes, 1 if fill is None else 2, fill)
-            tail = [BasicBlock(planes, planes, planes, 1, None) for _ in range(blocks - 1)]
+            head = JoslimBasicBlock(previous, planes, planes, 1 if fill is None else 2, fill)
+            tail = [JoslimBasicBlock(planes, planes, planes, 1, None) for _ in range(blocks - 1)]
             features.append(Stage([head, *tail]))
             previous = planes
         super().__init__(features, previous, num_classes)

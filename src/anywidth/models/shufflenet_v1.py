@@ -18,7 +18,7 @@ def _norm_conv(a: int, b: int, kernel: int = 1, stride: int = 1, *, relu: bool) 
     return nn.Sequential(conv, nn.BatchNorm2d(b), *([nn.ReLU(inplace=True)] if relu else []))
 
 
-def shuffle(x: Tensor, groups: int) -> Tensor:
+def shuffle_channels(x: Tensor, groups: int) -> Tensor:
     """Channel i of group j goes to place i x groups + j; x: (N, C, H, W)."""
     # Six channels in two groups: 0 1 2 | 3 4 5 -> 0 3 1 4 2 5.
     n, c, h, w = x.shape
@@ -59,7 +59,7 @@ class ShuffleUnit(nn.Module):
         # x (N, C_in, H, W) -> a: three of (N, m, H, W), joined -> shuffle -> b: (N, 3 m, H/s, W/s) -> c: (N, C_r, H/s, W/s),
         # where C_r is C_out with stride 1, else C_out - C_in.
         y = self._grouped("a", x.chunk(self.groups, 1) if self.split else [x] * self.groups)
-        y = self.get_submodule("b")(shuffle(y, self.groups))
+        y = self.get_submodule("b")(shuffle_channels(y, self.groups))
         y = self._grouped("c", y.chunk(self.groups, 1))
         if self.stride == 1:
             return nn.functional.relu(x + y)

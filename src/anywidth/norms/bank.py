@@ -356,12 +356,12 @@ class WidthNorms:
         self.bank, self.width, self.label = bank, width, label
         self.tensors, self.affine = tensors, affine
 
-    def __call__(self, path: str) -> NormAt:
+    def __call__(self, path: str) -> BankNorm:
         """The norm at a path, as its module in a view reads it."""
-        return NormAt(self, path)
+        return BankNorm(self, path)
 
 
-class NormAt:
+class BankNorm:
     """One batch norm at one width.
 
     Attributes:

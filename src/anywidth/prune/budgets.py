@@ -18,7 +18,7 @@ from anywidth.tracing.trace import call
 _LATENCY_STEPS = 8
 
 
-def within(net: Elastic, ranking: Ranking, budget: str, max_ratio: float) -> Plan:
+def within_budget(net: Elastic, ranking: Ranking, budget: str, max_ratio: float) -> Plan:
     """The plan that removes least and meets the budget: bisection over the number of channels that go."""
     strict = ranking.empty == "error"
     # With empty="error" the bisection would stop at the first ratio that empties a group, although smaller ratios may meet the

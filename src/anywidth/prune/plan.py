@@ -10,7 +10,7 @@ import numpy as np
 
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.prune.budgets import within
+from anywidth.prune.budgets import within_budget
 from anywidth.prune.importance import Criterion, Normalize, Reduce, Scores, Source, scores
 from anywidth.prune.ranking import Empty, Plan, Ranking, Rule, Scope
 from anywidth.space.channel_space import ChannelSpace
@@ -94,7 +94,7 @@ def planned(
         target.space, group_scores, scope, rule, max_per_layer, minimum, round_to, empty, positional
     )
     if budget is not None:
-        pruning = within(target, ranking, budget, 1.0 if ratio is None else ratio)
+        pruning = within_budget(target, ranking, budget, 1.0 if ratio is None else ratio)
     else:
         assert ratio is not None
         pruning = ranking.at(ratio)

@@ -13,7 +13,7 @@ from anywidth.cost.budget import Budget, ClosedForm, Costs, Kind, closed_form
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.search.acquisition import Acquisition
-from anywidth.search.candidates import Box, Rows, spread, within
+from anywidth.search.candidates import Box, Rows, quasi_random, within
 from anywidth.search.error_model import Model
 from anywidth.search.front import Front
 from anywidth.search.history import Trial, representatives
@@ -273,11 +273,11 @@ class Bayes:
             shares = np.full((1, dims), trial_index / max(1, prior))
         else:
             seeded = np.random.default_rng([self.settings["seed"], 1])
-            shares = spread(seeded, max(1, prior), dims)[trial_index : trial_index + 1]
+            shares = quasi_random(seeded, max(1, prior), dims)[trial_index : trial_index + 1]
         return self.box.units(self._allowed(shares))
 
     def _any(self, random: np.random.Generator) -> np.ndarray:
-        return self.box.units(self._allowed(spread(random, 256, self.box.dims)))
+        return self.box.units(self._allowed(quasi_random(random, 256, self.box.dims)))
 
     def _allowed(self, shares: np.ndarray) -> np.ndarray:
         """Narrowed until every limit holds."""

@@ -80,7 +80,7 @@ class Box:
         return Width(names=self.space.names, kept=tuple(int(u) for u in units))
 
 
-def spread(random: np.random.Generator, count: int, dims: int) -> np.ndarray:
+def quasi_random(random: np.random.Generator, count: int, dims: int) -> np.ndarray:
     """(count, dims) quasi-random points: each about a level of its own, between all groups alike and all different."""
     # Sobol points are balanced in powers of two only, hence the rounding up. Two extra dimensions per point: its level, and
     # how far its groups reach from it. In hundreds of independent dimensions every point would cost about the same.

@@ -9,7 +9,7 @@ import numpy as np
 
 from anywidth.cost.budget import Budget
 from anywidth.search.acquisition import Scalarised, SeenScales, hypervolume_gain
-from anywidth.search.candidates import Box, Rows, at_cost, mutated, spread
+from anywidth.search.candidates import Box, Rows, at_cost, mutated, quasi_random
 from anywidth.search.history import Trial, front_of, target_weights
 from anywidth.search.surrogate import Prior, Surrogate
 
@@ -98,7 +98,7 @@ class Model:
         """Candidates: some anywhere, the others children of the parents; and all of them moved to about the target."""
         slow = self.latency is not None or self.settings["acquisition"] == "ehvi"
         count = _POOL // 8 if slow else _POOL
-        anywhere = spread(random, count // 4, self.box.dims)
+        anywhere = quasi_random(random, count // 4, self.box.dims)
         shares = np.concatenate([anywhere, mutated(random, parents, count - len(anywhere))])
         near = at_cost(self.box, self.cost, shares, target * random.uniform(0.97, 1.03, count))
         return np.concatenate([shares, near])

@@ -169,7 +169,7 @@ def varying(shadow: Tensor) -> list[int]:
     return [d for d, size in enumerate(shadow.shape) if size > 1]
 
 
-def compact(full: Tensor) -> Tensor | None:
+def as_shadow(full: Tensor) -> Tensor | None:
     """A shadow from labels spelled out in full: size 1 wherever the label is constant; None if it is everywhere."""
     # [[3, 4], [3, 4]] -> [[3, 4]]: nothing changes along dimension 0.
     if 0 in full.shape:

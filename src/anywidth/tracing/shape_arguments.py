@@ -153,7 +153,7 @@ def pieces(walk: Walk, source: Tensor, chunks: Sequence[Tensor], dim: int) -> No
             walk.set(p, [*other_shadows, fresh.reshape(shape)])
 
 
-def split(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+def split_sizes(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     source = args[0]
     sections: Any = (
         args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_size"))
@@ -230,13 +230,13 @@ def narrow(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) ->
     counted(walk, out, dim, args[3], "the length of narrow")
 
 
-def layer_norm(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+def layer_norm_shape(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     shape = args[1] if len(args) > 1 else kwargs["normalized_shape"]
     for i, size in enumerate(shape):
         counted(walk, args[0], args[0].ndim - len(shape) + i, size, "the normalised shape")
 
 
-def group_norm(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+def group_norm_groups(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     groups = args[1] if len(args) > 1 else kwargs["num_groups"]
     x = args[0]
     for s in walk.shadows(x):
@@ -249,7 +249,7 @@ def group_norm(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any
             walk.ledger.equate(table, table[:1])
 
 
-def pad(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+def pad_amounts(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     """Zeros at the end of a channel axis, up to a size that the code computes: the result has that many channels.
 
     What is padded may be narrower, or wider (then it is cut), by any number: its channels are not those of the result.
@@ -347,14 +347,14 @@ _TABLE: dict[Handler, str] = {
     unflatten: "unflatten",
     expand: "expand broadcast_to",
     repeat: "repeat tile",
-    split: "split split_with_sizes",
+    split_sizes: "split split_with_sizes",
     chunk: "chunk tensor_split",
     getitem: "__getitem__",
     narrow: "narrow",
-    layer_norm: "layer_norm rms_norm",
-    group_norm: "group_norm",
+    layer_norm_shape: "layer_norm rms_norm",
+    group_norm_groups: "group_norm",
     convolve: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
-    pad: "pad",
+    pad_amounts: "pad",
     factory: "zeros ones empty full rand randn new_zeros new_ones new_empty new_full",
     counting: "arange",
     scalar: "mul __mul__ __rmul__ div __truediv__ __rtruediv__ true_divide add __add__ __radd__ sub __sub__ __rsub__ pow __pow__ "

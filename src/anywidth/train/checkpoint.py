@@ -56,7 +56,7 @@ class Parts:
             self.ema.net.load_state_dict(state["ema"])
 
 
-def save(path: Path, parts: Parts, progress: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, parts: Parts, progress: dict[str, Any]) -> None:
     """Write weights, statistics of every width, optimiser and `progress` to `path`, whole or not at all.
 
     Args:

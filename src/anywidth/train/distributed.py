@@ -52,7 +52,7 @@ def local_device(device: torch.device) -> torch.device:
     return device
 
 
-def mean(value: Tensor) -> Tensor:
+def mean_over_processes(value: Tensor) -> Tensor:
     """The mean over processes."""
     if world() > 1:
         # all_reduce works in place, and the value is the caller's.

@@ -23,7 +23,7 @@ from anywidth.train.optim import optimizer
 from anywidth.train.policies import Widths
 from anywidth.train.precision import autocast, scaler
 from anywidth.train.replicas import OneProcess, Replicas, Synchronisation
-from anywidth.train.sharding import Shards, check_sharding, clip_, modules_to_shard, separate_
+from anywidth.train.sharding import ShardedNet, check_sharding, clip_, modules_to_shard, separate_
 from anywidth.train.sparsity import Sparsity
 from anywidth.train.step import Pass, accumulate_, dropouts, narrowest
 from anywidth.train.targets import Target, make_target
@@ -82,7 +82,7 @@ class Engine:
 
     def gather_(self) -> Parts:
         """What was trained, with `net` in its present state, plain and in full in every process."""
-        if isinstance(self.synchronisation, Shards):
+        if isinstance(self.synchronisation, ShardedNet):
             self.synchronisation.gather_()
         return replace(self.parts, net=self.net)
 
@@ -138,7 +138,7 @@ class Engine:
             x, y = self._moved(batch[0]), batch[1].to(self.device, non_blocking=True)
             by_micro.append(accumulate_(net, x, y, widths, target=self.target, how=micro_pass))
         self.synchronisation.finish_()
-        losses = distributed.mean(torch.stack(by_micro).mean(0))
+        losses = distributed.mean_over_processes(torch.stack(by_micro).mean(0))
         # Reading the losses would make a GPU wait in every step.
         if self.device.type == "cpu" and not losses.isfinite().all():
             return losses
@@ -220,7 +220,7 @@ def new_engine(net: Elastic, config: FitConfig, task: Task | None = None) -> Eng
     # Before the sharded copy and the moving average are made from `net`.
     distributed.broadcast_([*net.parameters(), *net.buffers()])
     synchronisation = _synchronisation(net, config)
-    trained = synchronisation.net if isinstance(synchronisation, Shards) else net
+    trained = synchronisation.net if isinstance(synchronisation, ShardedNet) else net
     training_state = Parts(
         net=trained,
         optimizer=_optimizer(trained, config),
@@ -256,7 +256,7 @@ def _check(net: Elastic, config: FitConfig, target: Target) -> None:
 def _synchronisation(net: Elastic, config: FitConfig) -> Synchronisation:
     if distributed.world() == 1:
         return OneProcess()
-    return Replicas(net) if config.sharding is None else Shards(net, config.shard_modules)
+    return Replicas(net) if config.sharding is None else ShardedNet(net, config.shard_modules)
 
 
 def _optimizer(net: Elastic, config: FitConfig) -> torch.optim.Optimizer:

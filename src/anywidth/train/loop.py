@@ -35,7 +35,7 @@ class DivergenceError(AnywidthError, FloatingPointError):
     """Training produced a number that is not finite."""
 
 
-class Batches(Protocol):
+class TrainBatches(Protocol):
     """A loader that knows its length and yields (images, labels)."""
 
     def __len__(self) -> int: ...
@@ -163,7 +163,7 @@ def _step_(fit: _Fit, batches: Sequence[Sequence[Tensor]]) -> None:
     fit.report(progress)
 
 
-def _epoch_(fit: _Fit, batches: Batches) -> None:
+def _epoch_(fit: _Fit, batches: TrainBatches) -> None:
     net, start, earlier_seconds = fit.engine.parts.net, time.perf_counter(), fit.seconds
     net.train()
     items = iter(batches)
@@ -212,7 +212,7 @@ def _save(fit: _Fit) -> None:
             **({"policy_state": fit.draw.state()} if isinstance(fit.draw, Adaptive) else {}),
             **shards,
         }
-        checkpoint.save(fit.run / CHECKPOINT, training_state, {**fit.identity(), **progress})
+        checkpoint.save_checkpoint(fit.run / CHECKPOINT, training_state, {**fit.identity(), **progress})
         if shards:
             remove_other_shards(fit.run, shards["shards"])
     distributed.barrier()
@@ -220,7 +220,7 @@ def _save(fit: _Fit) -> None:
 
 def fit_(
     net: Elastic,
-    batches: Callable[[int, int], Batches],
+    batches: Callable[[int, int], TrainBatches],
     draw: Draw,
     config: FitConfig,
     *,

@@ -87,7 +87,7 @@ def modules_to_shard(model: nn.Module, patterns: Iterable[str]) -> list[nn.Modul
     return [paths[path] for path in reversed(paths) if path in matches]
 
 
-class Shards:
+class ShardedNet:
     """A network whose weights lie in shares, and the reduction of its gradients.
 
     Args:
@@ -133,7 +133,7 @@ class Shards:
         gradients = [p.grad for p in self.net.norms.affine.parameters() if p.grad is not None]
         if gradients:
             # One all-reduce for all: ravelled and joined, averaged, split again.
-            mean = distributed.mean(torch.cat([g.ravel() for g in gradients]))
+            mean = distributed.mean_over_processes(torch.cat([g.ravel() for g in gradients]))
             for g, chunk in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
                 g.copy_(chunk.view_as(g))
 

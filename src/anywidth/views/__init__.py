@@ -12,17 +12,17 @@ from anywidth.views.changes import hold_, holding, instead, standing_for_tensors
 from anywidth.views.classes import NormKind
 from anywidth.views.compiling import compile_, eagerly, is_compiled
 from anywidth.views.packed_copies import PackStore
-from anywidth.views.slices import AxisPlan, Cut, cut
+from anywidth.views.slices import AxisPlan, TensorCut, cut
 from anywidth.views.standalone import standalone
 
 __all__ = [
     "AxisPlan",
     "Baseline",
     "Blueprint",
-    "Cut",
     "Live",
     "NormKind",
     "PackStore",
+    "TensorCut",
     "baseline",
     "compile_",
     "cut",

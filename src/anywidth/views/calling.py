@@ -19,7 +19,7 @@ from anywidth.views.leaf_readers import reader_of
 _MODULE_CALL = nn.Module.__call__
 
 
-def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+def call_module(self: Any, *args: Any, **kwargs: Any) -> Any:
     """What calling a module does: without hooks, its forward. Looking for them costs more in `nn.Module`, where every module of
     the network pays for it.
     """
@@ -49,4 +49,4 @@ def call(self: Any, *args: Any, **kwargs: Any) -> Any:
     return super(Live, self).__call__(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-CALLS = (nn.Module._call_impl.__code__, call.__code__)
+CALLS = (nn.Module._call_impl.__code__, call_module.__code__)

@@ -15,7 +15,7 @@ from anywidth.errors import TraceError
 from anywidth.views.attributes import attribute_property
 from anywidth.views.base import STATISTICS
 from anywidth.views.baseline import assigned_names
-from anywidth.views.calling import call
+from anywidth.views.calling import call_module
 from anywidth.views.forward import ForwardProperty, forward_of
 from anywidth.views.hooks import hooks_property
 from anywidth.views.modules import ViewModule
@@ -99,7 +99,7 @@ def view_class(
             module_class.__call__ is nn.Module.__call__ and module_class._call_impl is nn.Module._call_impl
         )  # pyright: ignore[reportFunctionMemberAccess]
         if plain and isinstance(inspect.getattr_static(module_class, "forward"), types.FunctionType):
-            namespace["__call__"] = call
+            namespace["__call__"] = call_module
             buffers = {name for registry, name in tensors if registry == "_buffers"}
             namespace["_view_leaf"] = (
                 alone

@@ -92,7 +92,7 @@ def _runs(positions: Tensor, total: int) -> Runs | None:
 
 
 @dataclass(frozen=True)
-class Cut:
+class TensorCut:
     """Which part of a wide tensor is active: one entry per axis."""
 
     axis_parts: tuple[slice | Tensor | None, ...]
@@ -140,7 +140,7 @@ class Slice:
         aliases: whether `take` gives a view of its argument.
     """
 
-    def __init__(self, cut: Cut, wide_shape: torch.Size) -> None:
+    def __init__(self, cut: TensorCut, wide_shape: torch.Size) -> None:
         self.cut, self.wide_shape, self.aliases = cut, wide_shape, cut.aliases
         sizes = [
             n if p is None else p.stop if isinstance(p, slice) else len(p)
@@ -189,12 +189,12 @@ class Slice:
         return t
 
 
-def cut(space: ChannelSpace, name: str, width: Width) -> Cut | None:
+def cut(space: ChannelSpace, name: str, width: Width) -> TensorCut | None:
     """The active part of a tensor at a width; None if it is all of it."""
     axes = space.axes.get(name)
     return None if axes is None else cut_by([None if a is None else AxisPlan.of(a) for a in axes], width)
 
 
-def cut_by(plans: Sequence[AxisPlan | None], width: Width) -> Cut | None:
+def cut_by(plans: Sequence[AxisPlan | None], width: Width) -> TensorCut | None:
     axis_parts = tuple([None if p is None else p.part(width) for p in plans])
-    return Cut(axis_parts) if any(p is not None for p in axis_parts) else None
+    return TensorCut(axis_parts) if any(p is not None for p in axis_parts) else None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anywidth.tracing.labels import compact, varying
+from anywidth.tracing.labels import as_shadow, varying
 from anywidth.tracing.trace_state import Walk, outputs
 
 aten = torch.ops.aten
@@ -28,7 +28,7 @@ def move(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out
         full = spread(shadow, source)
         moved = full.reshape(out.shape) if func in _RESHAPES else func(full, *args[1:], **kwargs)
         for slot, t in zip(results, outputs(moved), strict=True):
-            label = compact(t)
+            label = as_shadow(t)
             if label is not None:
                 slot.append(label)
     for t, shadows in zip(outputs(out), results, strict=True):
@@ -40,7 +40,7 @@ def move_as_float(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, 
     shadows = []
     for shadow in walk.shadows(args[0]):
         moved = func(spread(shadow, args[0]).double(), *args[1:], **kwargs)
-        label = compact(moved.long())
+        label = as_shadow(moved.long())
         if label is not None:
             shadows.append(label)
     walk.set(out, shadows)

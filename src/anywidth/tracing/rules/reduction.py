@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anywidth.tracing.labels import compact, varying
+from anywidth.tracing.labels import as_shadow, varying
 from anywidth.tracing.trace_state import Walk, outputs
 
 Rule = Callable[[Walk, Any, Sequence[Any], dict[str, Any], Any], None]
@@ -91,7 +91,7 @@ def im2col(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], o
         for d in {0, 2, 3} & set(varying(shadow)):
             walk.ledger.rigid(shadow, d, "unfold mixes channels with space", walk.where)
         row = shadow[:1, :, :1, :1].reshape(1, -1, 1, 1).expand(1, source.shape[1], math.prod(kernel), 1)
-        label = compact(row.reshape(1, -1, 1))
+        label = as_shadow(row.reshape(1, -1, 1))
         shadows += [] if label is None else [label]
     walk.set(out, shadows)
 
@@ -104,6 +104,6 @@ def col2im(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], o
             walk.ledger.rigid(shadow, d, "fold mixes channels with space", walk.where)
         table = shadow[:1, :, :1].reshape(1, -1, 1).expand(1, source.shape[1], 1).reshape(-1, kernel)
         walk.ledger.equate(table, table[:, :1])
-        label = compact(table[:, 0].reshape(1, -1, 1, 1))
+        label = as_shadow(table[:, 0].reshape(1, -1, 1, 1))
         shadows += [] if label is None else [label]
     walk.set(out, shadows)
