@@ -53,6 +53,7 @@ def test_a_convolution_of_another_weight_is_padded_as_the_layer_says(mode, bias)
 def test_recurrent_layers_list_their_weights_twice():
     lstm = nn.LSTM(2, 3)
     assert all(name in vars(lstm) for name in FLAT_WEIGHTS)
-    lstm.weight_ih_l0 = weight = nn.Parameter(torch.rand(12, 2))
-    assert vars(lstm)[FLAT_WEIGHTS[0]][0] is weight
-    assert vars(lstm)[FLAT_WEIGHTS[1]][0]() is weight
+    weights, references = (vars(lstm)[name] for name in FLAT_WEIGHTS)
+    assert weights[0] is references[0]() is lstm.weight_ih_l0
+    lstm.weight_ih_l0 = nn.Parameter(torch.rand(12, 2))
+    assert weights[0] is lstm.weight_ih_l0

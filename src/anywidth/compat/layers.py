@@ -23,7 +23,7 @@ DropoutLayer = _DropoutNd
 """Dropout of elements and of channels, and of any number of dimensions."""
 
 FLAT_WEIGHTS = ("_flat_weights", "_flat_weight_refs")
-"""Attributes in which `nn.RNNBase` lists its parameters a second time, and sets again whenever a parameter is set."""
+"""Attributes in which `nn.RNNBase` lists its parameters a second time, and which it sets again where they changed."""
 
 
 def convolve(layer: _ConvNd, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
