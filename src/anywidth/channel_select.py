@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from anywidth.compat.layers import BatchNorm
+from anywidth.compat.module_state import forward_hooks_of, forward_pre_hooks_of
 
 INDEX = "index"
 
@@ -45,36 +47,36 @@ def select_first_(model: nn.Module) -> None:
     for norm in model.modules():
         if not selects(norm):
             continue
-        assert isinstance(norm, _BatchNorm)
+        assert isinstance(norm, BatchNorm)
         # Before: x (N, 64, H, W) -> norm of 64 channels -> index_select -> (N, 16, H, W).
         # After:  x (N, 64, H, W) -> index_select -> (N, 16, H, W) -> norm of 16 channels. A batch norm treats channels one by one, so
         # the two are equal.
         index = norm.get_buffer(INDEX)
-        for key in [k for k, hook in norm._forward_hooks.items() if hook is _selected]:
-            del norm._forward_hooks[key]
+        hooks = forward_hooks_of(norm)
+        for key in [k for k, hook in hooks.items() if hook is _selected]:
+            del hooks[key]
         if torch.equal(index, torch.arange(norm.num_features, device=index.device)):
-            del norm._buffers[INDEX]
+            delattr(norm, INDEX)
             continue
-        for name, p in norm._parameters.items():
-            if p is not None:
-                norm._parameters[name] = nn.Parameter(p.index_select(0, index), p.requires_grad)
-        for name, t in norm._buffers.items():
-            if t is not None and name != INDEX and t.ndim == 1:
-                norm._buffers[name] = t.index_select(0, index)
+        for name, p in list(norm.named_parameters(recurse=False)):
+            setattr(norm, name, nn.Parameter(p.index_select(0, index), p.requires_grad))
+        for name, t in list(norm.named_buffers(recurse=False)):
+            if name != INDEX and t.ndim == 1:
+                setattr(norm, name, t.index_select(0, index))
         norm.num_features = index.numel()
         norm.register_forward_pre_hook(_select)
 
 
 def selects(module: nn.Module) -> bool:
     """Whether a norm of all channels outputs a subset of them (and is not one of `select_first_`)."""
-    return _selected in module._forward_hooks.values()
+    return _selected in forward_hooks_of(module).values()
 
 
 def has_index(module: nn.Module) -> bool:
     """Whether a norm stores which channels it reads, before or after it."""
-    return selects(module) or _select in module._forward_pre_hooks.values()
+    return selects(module) or _select in forward_pre_hooks_of(module).values()
 
 
-def handed_on(norm: _BatchNorm) -> int:
+def handed_on(norm: BatchNorm) -> int:
     """How many channels come out of a norm."""
     return norm.get_buffer(INDEX).numel() if has_index(norm) else norm.num_features

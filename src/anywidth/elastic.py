@@ -8,7 +8,7 @@ import logging
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from anywidth.channel_select import has_index
+from anywidth.compat.moving import FollowsMoves
+from anywidth.compat.state_dicts import StateDictEntries
+from anywidth.compat.trees import map_only
 from anywidth.cost.cost_model import Convention, CostModel, TensorShapes, kept_rows, parameter_shapes
 from anywidth.errors import CheckpointError, StatisticsError, TraceError, WidthError, unknown_name
 from anywidth.graph.emptied_groups import check_empty, empty_groups, silence_, with_silent
@@ -40,7 +42,7 @@ _WIDTHS = "widths"  # in a state dict
 _log = logging.getLogger(__name__)
 
 
-class Elastic(nn.Module):
+class Elastic(FollowsMoves, StateDictEntries, nn.Module):
     """A network that runs at any width. `net.at(w)` is an ordinary module that aliases this one's tensors.
 
     Args:
@@ -339,7 +341,7 @@ class Elastic(nn.Module):
                 "net.set_example_(x)"
             )
         like = next(iter(self.model.parameters()), torch.zeros(0))
-        return tree_map_only(
+        return map_only(
             Tensor, lambda t: t.to(like) if t.is_floating_point() else t.to(like.device), self._example
         )
 
@@ -500,14 +502,12 @@ class Elastic(nn.Module):
             self._packs.clear()
             self._blueprint = None
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Elastic:
-        super()._apply(fn, recurse)
+    def moved_(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Views are of tensors where they were."""
         self._reset()
-        return self
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+    def save_entries_(self, destination: MutableMapping[str, Any], prefix: str, keep_vars: bool) -> None:
         """The definitions of the listed widths travel with the statistics, as JSON in one tensor of bytes."""
-        super()._save_to_state_dict(destination, prefix, keep_vars)
         listed = [
             {"label": None if isinstance(label, Width) else label, "width": w.to_json()}
             for label, w in self.widths.items()
@@ -517,12 +517,13 @@ class Elastic(nn.Module):
             bytearray(json.dumps(listed).encode()), dtype=torch.uint8
         )
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+    def load_entries_(
+        self, state_dict: Mapping[str, Any], prefix: str, unexpected: list[str], errors: list[str]
+    ) -> None:
+        """List the widths of the state dict, so that the norms, which are children, have room for their statistics."""
         key = f"{prefix}{_WIDTHS}"
         if key in state_dict:
             self._list_saved_(state_dict[key], key)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        unexpected = args[3]
         if key in unexpected:
             unexpected.remove(key)
 

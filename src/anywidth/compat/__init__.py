@@ -1,1 +1,1 @@
-"""Every private name of torch and torchvision that we use, one function each, with the reason."""
+"""Every private name of torch and torchvision that we use, each under a public name of ours, with the reason."""

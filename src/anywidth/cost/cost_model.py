@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 from torch import nn
 
+from anywidth.compat.module_state import MODULES, PARAMETERS
 from anywidth.errors import WidthError
 from anywidth.space.axes import Size
 from anywidth.space.channel_space import ChannelSpace
@@ -144,13 +145,13 @@ class TensorShapes:
     def __init__(self, model: nn.Module) -> None:
         self.shapes = parameter_shapes(model)
         modules = list(model.modules())
-        self._children = [m.__dict__["_modules"] for m in modules if m.__dict__["_modules"]]
-        self._parameters = [m.__dict__["_parameters"] for m in modules if m.__dict__["_parameters"]]
+        self._children = [m.__dict__[MODULES] for m in modules if m.__dict__[MODULES]]
+        self._tensors = [m.__dict__[PARAMETERS] for m in modules if m.__dict__[PARAMETERS]]
         self._snapshot = self._look()
 
     def _look(self) -> tuple[list, list]:
         children = chain.from_iterable(map(dict.values, self._children))
-        return list(children), list(map(id, chain.from_iterable(map(dict.values, self._parameters))))
+        return list(children), list(map(id, chain.from_iterable(map(dict.values, self._tensors))))
 
     @property
     def fresh(self) -> bool:

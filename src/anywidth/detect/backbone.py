@@ -169,7 +169,7 @@ def _norm_state(net: Elastic, width: Width) -> dict[str, Tensor]:
     # (C,) -> (K,).
     state = {}
     for path, m in batch_norms(net.model).items():
-        for name in (*m._parameters, *m._buffers):
+        for name, _ in (*m.named_parameters(recurse=False), *m.named_buffers(recurse=False)):
             tensor_name = f"{path}.{name}"
             slicing = cut(net.space, tensor_name, width)
             state[tensor_name] = (

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from anywidth.compat.layers import BatchNorm
 from anywidth.errors import WidthError
 from anywidth.gating.config import GateConfig
 from anywidth.gating.losses import sparsification_loss, wanted
@@ -105,7 +105,7 @@ class _Runner(fx.Interpreter):
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         layer = self.module.get_submodule(target)
         layers = [network.get_submodule(target) for network in self.parts]
-        if isinstance(layer, _BatchNorm):
+        if isinstance(layer, BatchNorm):
             return self._normalised(layer, layers, args[0])  # pyright: ignore[reportArgumentType]
         if isinstance(layer, nn.Conv2d | nn.Linear):
             sizes = [int(w.get_parameter("weight").shape[0]) for w in layers]
@@ -127,7 +127,7 @@ class _Runner(fx.Interpreter):
         table = torch.stack([F.pad(v, (0, channels - len(v))) for v in vectors])
         return self.choice @ table.to(self.choice)
 
-    def _normalised(self, layer: _BatchNorm, widths: Sequence[_BatchNorm], x: Tensor) -> Tensor:
+    def _normalised(self, layer: BatchNorm, widths: Sequence[BatchNorm], x: Tensor) -> Tensor:
         # F.batch_norm takes one mean per channel; here every input has its own, so the formula is written out.
         shape = (len(x), -1, *[1] * (x.ndim - 2))
         means = self._mixed([w.running_mean for w in widths], x.shape[1])  # pyright: ignore[reportArgumentType]

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 
 from anywidth.channel_select import INDEX, selects
+from anywidth.compat.layers import BatchNorm, Convolution
+from anywidth.compat.module_state import forward_hooks_of
 from anywidth.errors import WidthError
 from anywidth.space.axes import Axis
 from anywidth.space.channel_space import ChannelSpace
@@ -29,11 +29,11 @@ class Constant(nn.Module):
         channels: of the output.
     """
 
-    def __init__(self, layer: _ConvNd | nn.Linear, channels: int) -> None:
+    def __init__(self, layer: Convolution | nn.Linear, channels: int) -> None:
         super().__init__()
         self.channels = channels
         self.geometry = None
-        if isinstance(layer, _ConvNd):
+        if isinstance(layer, Convolution):
             assert not isinstance(layer.padding, str)
             self.geometry = tuple(
                 zip(layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=True)
@@ -107,9 +107,9 @@ def silence_(small: nn.Module, space: ChannelSpace, width: Width) -> None:
         for name, t in module.named_parameters(recurse=False):
             _zero_(t, space.axes.get(f"{path}.{name}"), width, empty)
         axes = space.axes.get(f"{path}.weight")
-        if isinstance(module, _BatchNorm) and _gone(axes, 0, empty):
+        if isinstance(module, BatchNorm) and _gone(axes, 0, empty):
             replaced[path] = nn.Identity()
-        elif isinstance(module, _ConvNd | nn.Linear) and _plain(module):
+        elif isinstance(module, Convolution | nn.Linear) and _plain(module):
             if _gone(axes, 0, empty):
                 # One channel, or several where the silent unit has several positions on the axis.
                 silent = Constant(module, module.weight.shape[0])
@@ -121,10 +121,10 @@ def silence_(small: nn.Module, space: ChannelSpace, width: Width) -> None:
         small.set_submodule(path, module)
 
 
-def _plain(module: _ConvNd | nn.Linear) -> bool:
+def _plain(module: Convolution | nn.Linear) -> bool:
     """Whether its output is known without running it."""
-    if isinstance(module, _ConvNd):
-        return not module.transposed and not isinstance(module.padding, str) and not module._forward_hooks
+    if isinstance(module, Convolution):
+        return not module.transposed and not isinstance(module.padding, str) and not forward_hooks_of(module)
     return type(module) is nn.Linear
 
 

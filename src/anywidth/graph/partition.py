@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
+from anywidth.compat.layers import BatchNorm, DropoutLayer
+from anywidth.compat.module_state import children_of
 from anywidth.errors import TraceError, unknown_name
 from anywidth.views import standing_for_tensors
 
@@ -62,7 +62,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # Batch norms of other packages (synchronised ones) decide in Python what they do.
-        return isinstance(m, _BatchNorm) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, BatchNorm) or super().is_leaf_module(m, module_qualified_name)
 
     def trace(self, root: Any, concrete_args: Any = None) -> fx.Graph:
         """The graph of a module. The tensors of a view are read when the graph runs, not now."""
@@ -223,7 +223,7 @@ def _in_place(module: nn.Module, node: fx.Node) -> bool:
 def _is_view(module: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_module":
         submodule = _target(module, node)
-        return isinstance(submodule, nn.Identity | nn.Flatten | nn.Unflatten | _DropoutNd)
+        return isinstance(submodule, nn.Identity | nn.Flatten | nn.Unflatten | DropoutLayer)
     return bool(node.args) and (_name(node) in _VIEWS or _in_place(module, node))
 
 
@@ -288,7 +288,7 @@ def _target(module: nn.Module, node: fx.Node) -> Any:
     """What a node calls or reads."""
     path, _, name = str(node.target).rpartition(".")
     owner = module.get_submodule(path)
-    if node.op == "call_module" and name not in owner._modules:
+    if node.op == "call_module" and name not in children_of(owner):
         return _Read(owner, name)
     return getattr(owner, name)
 

@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
+from anywidth.compat.layers import BatchNorm, DropoutLayer
+from anywidth.compat.module_state import buffers_of
 from anywidth.errors import WidthError
 from anywidth.graph.partition import Cut, Part, split
 from anywidth.norms.bank import NormPolicy, batch_norms
@@ -66,7 +66,7 @@ class Trunk:
         if view.training not in parts_by_mode:
             trunk_part, tail_part = split(view, [Cut(at=self.at)])
             for path, m in trunk_part.module.named_modules():
-                if isinstance(m, _DropoutNd) and m.p > 0:
+                if isinstance(m, DropoutLayer) and m.p > 0:
                     raise WidthError(
                         f"trunk '{self.at}': '{path}' in it drops other units at every pass; end the trunk before it"
                     )
@@ -168,7 +168,7 @@ def _moments(module: nn.Module) -> Iterator[Moments]:
     moments: Moments = {}
     with ExitStack() as stack:
         for p, m in norms.items():
-            mean, variance = (m._buffers[name] for name in ("running_mean", "running_var"))
+            mean, variance = (buffers_of(m)[name] for name in ("running_mean", "running_var"))
             assert mean is not None
             assert variance is not None
             moments[p] = (torch.zeros_like(mean), torch.zeros_like(variance))
@@ -186,7 +186,7 @@ def _update_(module: nn.Module, moments: Moments) -> None:
     """What a forward pass of the norms would have done to their statistics."""
     for path, (mean, variance) in moments.items():
         m = module.get_submodule(path)
-        assert isinstance(m, _BatchNorm)
+        assert isinstance(m, BatchNorm)
         assert m.running_mean is not None
         assert m.running_var is not None
         factor = m.momentum

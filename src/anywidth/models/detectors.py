@@ -13,6 +13,8 @@ from torchvision.models import detection
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from anywidth.compat.torchvision import proposal_settings
+
 _STAGES = ("layer4", "layer3", "layer2", "layer1", "conv1")
 _ROIS, _DETECTIONS = 24, 6
 _EVERY_SCORE, _NO_SCORE = -1.0, 2.0  # thresholds that all, and none, pass
@@ -143,7 +145,7 @@ def short_run(model: nn.Module, size: Sequence[int]) -> Iterator[None]:
     proposal_counts = {"training": _ROIS, "testing": _ROIS}
     settings: dict[str, dict[str, Any]] = {
         "transform": {"min_size": (min(size),), "max_size": max(size), "fixed_size": (size[1], size[0])},
-        "rpn": {"_pre_nms_top_n": proposal_counts, "_post_nms_top_n": proposal_counts},
+        "rpn": proposal_settings(proposal_counts),
         "roi_heads": {"score_thresh": _EVERY_SCORE, "detections_per_img": _DETECTIONS},
         "": {"score_thresh": _NO_SCORE, "topk_candidates": _DETECTIONS},
     }

@@ -11,16 +11,20 @@ their statistics in training too, and neither statistics nor affine pairs change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from anywidth.compat.compiled_constants import assume_constant_result
+from anywidth.compat.layers import BatchNorm
+from anywidth.compat.module_state import buffers_of, parameters_of
+from anywidth.compat.moving import FollowsMoves
+from anywidth.compat.state_dicts import StateDictEntries
+from anywidth.compat.tensors import version_of
 from anywidth.errors import StatisticsError, WidthError
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width, label_text, width_key
@@ -30,35 +34,35 @@ NormPolicy = Literal["shared", "switchable", "frozen"]
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
     """Path -> every batch norm that tracks statistics."""
     return {
         p: m
         for p, m in model.named_modules()
-        if isinstance(m, _BatchNorm) and m._buffers.get("running_mean") is not None
+        if isinstance(m, BatchNorm) and buffers_of(m).get("running_mean") is not None
     }
 
 
-def statistics_of(norm: _BatchNorm) -> dict[str, Tensor | None]:
+def statistics_of(norm: BatchNorm) -> dict[str, Tensor | None]:
     """The statistics that a norm updates in training, measured or not."""
     width_tensors = {
         name: own_of_width(norm, name, training=True) for name in _STATISTICS if isinstance(norm, Live)
     }
     return {
-        name: norm._buffers[name] if width_tensors.get(name) is None else width_tensors[name]
+        name: buffers_of(norm)[name] if width_tensors.get(name) is None else width_tensors[name]
         for name in _STATISTICS
     }
 
 
 @torch.no_grad()
-def reset_(norm: _BatchNorm) -> None:
+def reset_(norm: BatchNorm) -> None:
     """Statistics before any batch was seen."""
     for name, t in statistics_of(norm).items():
         if t is not None:
             t.fill_(1 if name == "running_var" else 0)
 
 
-class NormBank(nn.Module):
+class NormBank(FollowsMoves, StateDictEntries, nn.Module):
     """Per-width state of all batch norms. Its parameters are the switchable affine pairs.
 
     The full width's state is the model's own, so that a checkpoint of the wide network stays an ordinary one.
@@ -85,12 +89,11 @@ class NormBank(nn.Module):
     def model(self) -> nn.Module:
         return self._models[0]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NormBank:
-        super()._apply(fn, recurse)
+    def moved_(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Statistics of narrow widths move with the network."""
         with torch.no_grad():
             for tensors in self.statistics.values():
-                tensors.update({n: fn(t) for n, t in tensors.items()})
-        return self
+                tensors.update({n: function(t) for n, t in tensors.items()})
 
     def list_(self, width: Width, label: Hashable = None) -> None:
         """Make room for a width: statistics to train or calibrate, and an affine pair of its own if switchable."""
@@ -277,20 +280,18 @@ class NormBank(nn.Module):
                 for name, t in statistics.items():
                     t.copy_(snapshot["narrow"][w][name])
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+    def save_entries_(self, destination: MutableMapping[str, Any], prefix: str, keep_vars: bool) -> None:
         """Statistics of narrow widths belong to `state_dict` like any buffer, by the label of the width."""
-        super()._save_to_state_dict(destination, prefix, keep_vars)
         for w, tensors in self.statistics.items():
             text = label_text(self.labels[w])
             destination.update(
                 {f"{prefix}statistics/{text}/{n}": t if keep_vars else t.detach() for n, t in tensors.items()}
             )
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        # args: local_metadata, strict, missing_keys, unexpected_keys, error_msgs. Keys of widths that are listed here are expected;
-        # those of other widths stay in `unexpected`, and a strict load refuses them.
-        unexpected, errors = args[3:5]
+    def load_entries_(
+        self, state_dict: Mapping[str, Any], prefix: str, unexpected: list[str], errors: list[str]
+    ) -> None:
+        """Statistics of listed widths. Keys of other widths stay in `unexpected`, and a strict load refuses them."""
         for w, tensors in self.statistics.items():
             for name, t in tensors.items():
                 key = f"{prefix}statistics/{label_text(self.labels[w])}/{name}"
@@ -382,7 +383,7 @@ class BankNorm:
     def parameter(self, name: str) -> Tensor | None:
         """The scale ("weight") or shift ("bias") of this width, None if it is the wide network's."""
         slot = self._slots.get(name)
-        return None if slot is None else self.bank.affine._parameters[slot]
+        return None if slot is None else parameters_of(self.bank.affine)[slot]
 
     def statistic(self, name: str, training: bool) -> Tensor | None:
         """A statistic of this width, None if it is the wide network's.
@@ -412,14 +413,14 @@ class BankNorm:
     def ready(self) -> bool:
         """Whether the norm has statistics of this width. In a compiled graph: whether it had them when the graph was made."""
         count = self.tensors.get(self.names["num_batches_tracked"])
-        if count is None or self._measured == count._version:
+        if count is None or self._measured == version_of(count):
             return True
         bank = self.bank
         if self.norms.width in bank.statistics and (bank.constant or bank.lenient):
             return True
         if int(count) == 0:
             return False
-        self._measured = count._version
+        self._measured = version_of(count)
         return True
 
     def _error(self, norm: Any) -> StatisticsError:

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
+from anywidth.compat.trees import map_only
 from anywidth.norms.bank import batch_norms, reset_, statistics_of
 from anywidth.space.width import Width
 from anywidth.views import eagerly, holding
@@ -56,7 +56,7 @@ def collect_(
     batch_count = torch.zeros((), dtype=torch.float64, device=device)
     for batch in islice(loader, batches):
         x = inputs_of(batch)
-        x = tree_map_only(Tensor, lambda t: t.to(device), x)
+        x = map_only(Tensor, lambda t: t.to(device), x)
         shared_batch = None if shared_run is None else shared_run(x)
         for index, view in enumerate(views):
             _add_(view(), x if shared_batch is None else partial(shared_batch, width=widths[index]))

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from anywidth.channel_select import select_
+from anywidth.compat.layers import BatchNorm, Convolution
 from anywidth.errors import TraceError
 from anywidth.tracing.trace import call, untouched
 from anywidth.tracing.trace_state import tensors_in
@@ -53,7 +53,7 @@ def fed_by(model: nn.Module, example: Any) -> dict[str, str | None]:
     # conv -> bn: {"bn": "conv"}. conv -> (bn, skip connection): the output of conv is used twice, {"bn": None}. x + f(x) -> bn: no
     # layer produced the sum, {"bn": None}. A norm that runs twice in a forward reads no single layer either.
     paths = {m: p for p, m in model.named_modules()}
-    layers = (nn.Linear, nn.modules.conv._ConvNd)
+    layers = (nn.Linear, Convolution)
     read: dict[str, list[Tensor]] = {}
     producers: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
@@ -64,7 +64,7 @@ def fed_by(model: nn.Module, example: Any) -> dict[str, str | None]:
         producers[out] = paths[module]
 
     modes = {m: m.training for m in model.modules()}
-    hooks = [m.register_forward_pre_hook(enter) for m in paths if isinstance(m, _BatchNorm)]
+    hooks = [m.register_forward_pre_hook(enter) for m in paths if isinstance(m, BatchNorm)]
     hooks += [m.register_forward_hook(leave) for m in paths if isinstance(m, layers)]
     uses = _Uses()
     try:
@@ -94,6 +94,6 @@ def reading_subsets(model: nn.Module, norms: Iterable[str]) -> nn.Module:
     selecting = copy.deepcopy(model, shared)
     for path in norms:
         norm = selecting.get_submodule(path)
-        assert isinstance(norm, _BatchNorm)
+        assert isinstance(norm, BatchNorm)
         select_(norm, torch.arange(norm.num_features, device=next(iter(norm.buffers())).device))
     return selecting

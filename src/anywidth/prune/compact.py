@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_map_only
 
 from anywidth.channel_select import INDEX, handed_on, select_first_, selects
+from anywidth.compat.layers import BatchNorm, Convolution, convolve
+from anywidth.compat.trees import map_only
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.graph.emptied_groups import Constant, with_silent
@@ -69,7 +68,7 @@ def _masked(net: Elastic, width: Width, *, shifts: bool) -> nn.Module:
             full = f"{path}.{name}" if path else name
             dim = axes_of.get(full, 0)
             gone = _gone(net.space.axes.get(full), dim, width)
-            if gone is not None and (not shifts or (isinstance(module, _BatchNorm) and name == "weight")):
+            if gone is not None and (not shifts or (isinstance(module, BatchNorm) and name == "weight")):
                 t.index_fill_(dim, gone.to(t.device), 0)
     return masked_model
 
@@ -96,7 +95,7 @@ def kept_by_norm(net: Elastic, width: Width) -> dict[str, int]:
     of, width = owner(net, width)
     kept_channels = {}
     for path, m in of.model.named_modules():
-        if isinstance(m, _BatchNorm):
+        if isinstance(m, BatchNorm):
             gone = _gone(of.space.axes.get(f"{path}.{INDEX if selects(m) else 'running_mean'}"), 0, width)
             kept_channels[path] = handed_on(m) - (0 if gone is None else gone.numel())
     return kept_channels
@@ -159,7 +158,7 @@ def fold_(net: Elastic, width: Width, small: nn.Module, batches: Iterable[Any] |
         if isinstance(layer, Constant) and layer.channels != shift.numel():
             continue
         norm = small.get_submodule(norm_of[path]) if path in norm_of and not repeated else None
-        mean = norm.running_mean if isinstance(norm, _BatchNorm) else None
+        mean = norm.running_mean if isinstance(norm, BatchNorm) else None
         if mean is not None:
             mean -= shift.to(mean)
             continue
@@ -180,7 +179,7 @@ def _constants(net: Elastic, width: Width, batches: Iterable[Any] | None) -> dic
     # Without batches the removed channels are constants, or count as none: two different inputs show which ones they are.
     lost: dict[str, Tensor] = {}
     for path, m in net.model.named_modules():
-        if isinstance(m, nn.Linear) or (isinstance(m, _ConvNd) and m.groups == 1 and not m.transposed):
+        if isinstance(m, nn.Linear) or (isinstance(m, Convolution) and m.groups == 1 and not m.transposed):
             gone = _gone(net.space.axes.get(f"{path}.weight"), 1, width)
             if gone is not None:
                 lost[path] = gone
@@ -251,7 +250,7 @@ def _constant(layer: nn.Module, activations: Sequence[Tensor]) -> Tensor:
 
 def _two(example: Any) -> list[Any]:
     """The example inputs, and others of the same form."""
-    perturbed = tree_map_only(
+    perturbed = map_only(
         Tensor, lambda t: (t.flip(-1) * -0.7 + 0.3).to(t.dtype) if t.is_floating_point() else t, example
     )
     return [example, perturbed]
@@ -260,8 +259,8 @@ def _two(example: Any) -> list[Any]:
 def _mean_output(layer: nn.Module, inputs: Tensor, weight: Tensor, gone: Tensor) -> Tensor:
     """(outputs,) what the inputs `gone` add to a layer's output, the mean over positions and images."""
     kernel = weight.index_select(1, gone.to(weight.device))
-    if isinstance(layer, _ConvNd):
-        out = layer._conv_forward(inputs, kernel, None)
+    if isinstance(layer, Convolution):
+        out = convolve(layer, inputs, kernel, None)
     else:
         out = torch.nn.functional.linear(inputs, kernel)
     return out.double().mean([d for d in range(out.ndim) if d != _channels(layer, out)])

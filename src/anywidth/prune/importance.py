@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from anywidth.channel_select import INDEX, selects
+from anywidth.compat.layers import BatchNorm
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.import_path import find
@@ -144,7 +144,7 @@ def scores(
 def _scales(model: nn.Module, space: ChannelSpace) -> Iterator[tuple[Axis, np.ndarray]]:
     """|scale| of every batch norm, along the axis of its channels, or of those it selects."""
     for path, m in model.named_modules():
-        if not isinstance(m, _BatchNorm) or m.weight is None:
+        if not isinstance(m, BatchNorm) or m.weight is None:
             continue
         scale = m.weight.detach().abs().double().cpu()
         axes = space.axes.get(f"{path}.{INDEX if selects(m) else 'weight'}")

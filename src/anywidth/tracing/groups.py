@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from anywidth.compat.layers import Convolution, TransposedConvolution
 from anywidth.errors import WidthError, unknown_name
 from anywidth.space.axes import AttributeRule, Axis, Frozen, Run, Size, Term
 from anywidth.space.channel_space import ChannelSpace
@@ -75,9 +76,9 @@ def made_axes(model: nn.Module) -> dict[str, int]:
     output_axes = {}
     for path, m in model.named_modules():
         prefix = f"{path}." if path else ""
-        if isinstance(m, nn.modules.conv._ConvTransposeNd | nn.Embedding):
+        if isinstance(m, TransposedConvolution | nn.Embedding):
             output_axes[f"{prefix}weight"] = 1
-        elif isinstance(m, nn.modules.conv._ConvNd | nn.Linear | nn.Bilinear):
+        elif isinstance(m, Convolution | nn.Linear | nn.Bilinear):
             output_axes[f"{prefix}weight"] = 0
         elif isinstance(m, nn.MultiheadAttention):
             output_axes |= {

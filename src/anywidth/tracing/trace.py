@@ -1,6 +1,6 @@
 """Run the model once and write down what happens to its channels.
 
-Two interception levels run in lock-step: below, a `TorchDispatchMode` sees every ATen operation and moves labels;
+Two interception levels run in lock-step: below, a dispatch mode sees every ATen operation and moves labels;
 above, a `TorchFunctionMode` sees the calls in the model's own code and hands it integers that remember their origin.
 It is an ordinary run of real Python, so control flow, hooks and detectors are no obstacle.
 """
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from anywidth.compat.tracing import DispatchMode, without_modes
 from anywidth.errors import TraceError
 from anywidth.tracing.rules import rule_for
 from anywidth.tracing.shape_arguments import observe
@@ -36,11 +36,10 @@ _GEOMETRY = {
     "kernel_size",
     "output_padding",
     "output_size",
-    "_reversed_padding_repeated_twice",
 }
 
 
-class _Labels(TorchDispatchMode):
+class _Labels(DispatchMode):
     def __init__(self, walk: Walk, names: dict[int, str]) -> None:
         super().__init__()
         self.walk, self.names = walk, names
@@ -102,7 +101,7 @@ class _Sizes(TorchFunctionMode):
             return sizes[0] if name == "__len__" else math.prod(sizes)
         self.walk.operation = name
         # The handlers compute with labels, in torch; seen by the modes they would count as part of the model.
-        with _disable_current_modes():
+        with without_modes():
             self._observe(name, args, kwargs, out)
         return out
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from anywidth.compat.tensors import storage_address
 from anywidth.tracing.labels import Ledger, Table, varying
 from anywidth.tracing.symbolic_sizes import DimSize, Expression
 
@@ -219,7 +220,7 @@ class Walk:
 
 
 def _storage(t: Tensor) -> int:
-    return t.untyped_storage()._cdata if t.layout is torch.strided else id(t)
+    return storage_address(t) if t.layout is torch.strided else id(t)
 
 
 def tensors_in(value: object) -> list[Tensor]:

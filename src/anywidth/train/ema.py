@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
@@ -29,10 +30,10 @@ class Ema:
     def update_(self, net: Elastic) -> None:
         """Move towards `net`: average = decay x average + (1 - decay) x net."""
         averaged, current = _tensors(self.net), _tensors(net)
-        # lerp: a + (1 - decay) (b - a), for all tensors in one call. Counters are integers and are copied.
+        # In one call for all tensors. Counters are integers and are copied.
         average = [t for t in averaged.values() if t.is_floating_point()]
-        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-            average, [current[k] for k, t in averaged.items() if t.is_floating_point()], 1 - self.decay
+        get_ema_multi_avg_fn(self.decay)(
+            average, [current[k] for k, t in averaged.items() if t.is_floating_point()], None
         )
         for key, t in averaged.items():
             if not t.is_floating_point():

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
+from anywidth.compat.many_tensors import norms_of
+from anywidth.compat.trees import map_only
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
 from anywidth.graph.shared_prefix import Trunk
@@ -130,9 +131,7 @@ class Engine:
         for index, batch in enumerate(batches):
             micro_pass = self._micro_pass(last=index == len(batches) - 1, redrawn=between)
             if self.task is not None:
-                device_batch = tree_map_only(
-                    Tensor, lambda t: t.to(self.device, non_blocking=True), tuple(batch)
-                )
+                device_batch = map_only(Tensor, lambda t: t.to(self.device, non_blocking=True), tuple(batch))
                 by_micro.append(self.task(net, device_batch, widths, micro_pass))
                 continue
             x, y = self._moved(batch[0]), batch[1].to(self.device, non_blocking=True)
@@ -186,7 +185,7 @@ def drop_zero_gradients_(parameters: Iterable[nn.Parameter]) -> None:
     pairs = [(p, p.grad) for p in parameters if p.grad is not None]
     if not pairs:
         return
-    largest = torch._foreach_norm([g for _, g in pairs], ord=math.inf)  # pyright: ignore[reportPrivateImportUsage]
+    largest = norms_of([g for _, g in pairs], math.inf)
     nonzero = torch.stack([size != 0 for size in largest]).tolist()  # one look for all: it makes a GPU wait
     for (p, _), is_nonzero in zip(pairs, nonzero, strict=True):
         if not is_nonzero:

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 
+from anywidth.compat.layers import Convolution
 from anywidth.errors import RecipeError, unknown_name
 
 _UNFIT = {"LBFGS": "evaluates the loss several times in a step", "SparseAdam": "takes sparse gradients only"}
@@ -16,7 +16,7 @@ NoDecay = Literal["depthwise", "vectors", "nothing"]
 
 
 def _is_depthwise(module: nn.Module) -> bool:
-    return isinstance(module, _ConvNd) and 1 < module.groups == module.in_channels
+    return isinstance(module, Convolution) and 1 < module.groups == module.in_channels
 
 
 def _undecayed(net: nn.Module, spare: NoDecay) -> Iterator[nn.Parameter]:
@@ -80,7 +80,7 @@ def optimizer(
         if name == "adamw":
             return torch.optim.AdamW(groups, **arguments)
         if source == "timm":
-            from timm.optim._optim_factory import create_optimizer_v2
+            from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
 
             # timm would group the parameters itself; `filter_bias_and_bn=False` keeps our groups.
             return create_optimizer_v2(

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from anywidth.compat.layers import BatchNorm
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
 from anywidth.space.axes import spelled_out
@@ -77,7 +77,7 @@ def scales_of(net: Elastic, norms: str = "*") -> dict[str, nn.Parameter]:
     scales = {
         f"{path}.weight": m.weight
         for path, m in net.model.named_modules()
-        if isinstance(m, _BatchNorm) and m.weight is not None and fnmatch.fnmatchcase(path, norms)
+        if isinstance(m, BatchNorm) and m.weight is not None and fnmatch.fnmatchcase(path, norms)
     }
     for name, p in net.norms.affine.items():
         path = name.split("/")[1].replace(":", ".")

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
+from anywidth.compat.layers import DropoutLayer
 from anywidth.elastic import Elastic
 from anywidth.graph.shared_prefix import Once, Trunk
 from anywidth.space.width import Width
@@ -126,7 +126,7 @@ def narrowest(net: Elastic, widths: Widths) -> int:
 
 def dropouts(model: nn.Module) -> list[nn.Module]:
     """Dropout layers of torch."""
-    return [m for m in model.modules() if isinstance(m, _DropoutNd)]
+    return [m for m in model.modules() if isinstance(m, DropoutLayer)]
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.nn.modules._functions import SyncBatchNorm as _CudaBatchNorm
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from anywidth.compat.distributed import synchronised_batch_norm
+from anywidth.compat.layers import BatchNorm
 from anywidth.elastic import Elastic
 from anywidth.train.distributed import world
 
@@ -34,7 +34,7 @@ class _Sum(torch.autograd.Function):
         return gradient
 
 
-def _normalised(x: Tensor, norm: _BatchNorm, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def _normalised(x: Tensor, norm: BatchNorm, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """Two passes (mean, then variance around it), each summed over processes; updates running statistics.
 
     Processes may have different numbers of elements:
@@ -59,7 +59,7 @@ def _normalised(x: Tensor, norm: _BatchNorm, weight: Tensor | None, bias: Tensor
     return out.to(x.dtype)
 
 
-def _update_(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+def _update_(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
         return
     norm.num_batches_tracked.add_(1)
@@ -81,7 +81,7 @@ class _Synchronised(nn.Module):
             if self.momentum is None:
                 momentum = 1 / self.num_batches_tracked.item()
         group = dist.group.WORLD
-        return _CudaBatchNorm.apply(  # gathers the processes' numbers of elements
+        return synchronised_batch_norm(  # gathers the processes' numbers of elements
             x, self.weight, self.bias, self.running_mean, self.running_var, self.eps, momentum, group, world()
         )
 

@@ -12,12 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anywidth.compat.module_state import STANDARD_ATTRIBUTES
 from anywidth.views.base import MISSING, Live, written_attribute
 from anywidth.views.hooks import ViewHooks
 from anywidth.views.mapping import mapped, reaches
-
-STANDARD = frozenset(vars(nn.Module())) | {"forward", "_compiled_call_impl"}
-
 
 _SCALARS = (bool, int, float, str, bytes, complex, type(None), torch.dtype, torch.device)
 
@@ -167,7 +165,7 @@ def refreshed_(view: Any) -> None:
     new = {
         k
         for k, v in view.__dict__.items()
-        if k not in STANDARD
+        if k not in STANDARD_ATTRIBUTES
         and reaches(v)
         and not isinstance(inspect.getattr_static(type(view), k, None), property)
     }

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from anywidth.views.attributes import NOTHING, STANDARD, Kept
-from anywidth.views.mapping import MODULE_STATE, reaches
+from anywidth.compat.module_state import BUFFERS, REGISTRIES, STANDARD_ATTRIBUTES
+from anywidth.views.attributes import NOTHING, Kept
+from anywidth.views.mapping import reaches
 
 _NEVER_MAPPED = (bool, int, float, str, bytes, torch.dtype, torch.device)
 
@@ -34,18 +35,18 @@ def attributes_now(m: nn.Module) -> dict[str, Kept]:
     attributes = {
         k: Kept.of(v, runtime=k in assigned)
         for k, v in state.items()
-        if k not in STANDARD and ((foreign and not isinstance(v, _NEVER_MAPPED)) or reaches(v))
+        if k not in STANDARD_ATTRIBUTES and ((foreign and not isinstance(v, _NEVER_MAPPED)) or reaches(v))
     }
-    lazy = [k for k, t in state["_buffers"].items() if t is None and k in assigned]
+    lazy = [k for k, t in state[BUFFERS].items() if t is None and k in assigned]
     attributes.update({k: Kept.of(None, runtime=True) for k in lazy})
     for name in assigned:
-        if name not in STANDARD and name not in attributes and not _in_tree(m, name):
+        if name not in STANDARD_ATTRIBUTES and name not in attributes and not _in_tree(m, name):
             attributes[name] = Kept.of(state[name], runtime=True) if name in state else NOTHING
     return attributes
 
 
 def _in_tree(m: nn.Module, name: str) -> bool:
-    return any(name in m.__dict__[registry] for registry in MODULE_STATE)
+    return any(name in m.__dict__[registry] for registry in REGISTRIES)
 
 
 @functools.cache

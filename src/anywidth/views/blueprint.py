@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from anywidth.compat.layers import BatchNorm, Convolution, FeatureNorm
+from anywidth.compat.module_state import MODULES, PARAMETERS, STANDARD_ATTRIBUTES, TENSOR_REGISTRIES
 from anywidth.space.axes import AttributeRule
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
-from anywidth.views.attributes import STANDARD, Kept, prepare_
+from anywidth.views.attributes import Kept, prepare_
 from anywidth.views.base import Live, NormAt
 from anywidth.views.baseline import Baseline, assigned_names, attributes_now
 from anywidth.views.classes import NormKind, view_class
@@ -28,13 +29,13 @@ _Slices = dict[Any, Slice | None]
 
 def _stated_sizes(m: nn.Module) -> tuple[str, ...]:
     """Attributes in which standard modules state the sizes of their weight."""
-    if m.__dict__["_parameters"].get("weight") is None:
+    if m.__dict__[PARAMETERS].get("weight") is None:
         return ()
-    if isinstance(m, nn.modules.conv._ConvNd):
+    if isinstance(m, Convolution):
         return ("out_channels", "in_channels")
     if isinstance(m, nn.Linear):
         return ("out_features", "in_features")
-    if isinstance(m, nn.modules.batchnorm._NormBase):
+    if isinstance(m, FeatureNorm):
         return ("num_features",)
     if isinstance(m, nn.GroupNorm):
         return ("num_channels",)
@@ -43,7 +44,7 @@ def _stated_sizes(m: nn.Module) -> tuple[str, ...]:
 
 def _sizes_of(m: nn.Module, names: tuple[str, ...], shape: tuple[int, ...], groups: int) -> tuple[int, ...]:
     """The values of `_stated_sizes` for a weight of this shape."""
-    if isinstance(m, nn.modules.conv._ConvNd):
+    if isinstance(m, Convolution):
         rows, columns = shape[0], shape[1]
         return (columns * groups, rows) if m.transposed else (rows, columns * groups)
     return shape[: len(names)]
@@ -89,7 +90,7 @@ class Blueprint:
         self._names: dict[int, str] = {}
         self.places: dict[int, tuple[nn.Module, str, str]] = {}
         paths = {m: path for path, m in model.named_modules()}
-        for registry in ("_parameters", "_buffers"):
+        for registry in TENSOR_REGISTRIES:
             for m, path in paths.items():
                 for key, t in m.__dict__[registry].items():
                     if t is not None:
@@ -107,7 +108,7 @@ class Blueprint:
     def _plan(self, m: nn.Module, path: str) -> _ModulePlan:
         rules = tuple(self._rules.get(path, ()))
         tensors, cut = [], []
-        for registry in ("_parameters", "_buffers"):
+        for registry in TENSOR_REGISTRIES:
             for key, t in m.__dict__[registry].items():
                 tensors.append((registry, key))
                 axes = None if t is None else self._axes.get(self._names[id(t)])
@@ -119,7 +120,11 @@ class Blueprint:
         if module_class is not type(m):
             kept = attributes_now(m)
         else:
-            new = {k: v for k, v in vars(m).items() if k not in STANDARD and k not in kept and reaches(v)}
+            new = {
+                k: v
+                for k, v in vars(m).items()
+                if k not in STANDARD_ATTRIBUTES and k not in kept and reaches(v)
+            }
             assigned = assigned_names(module_class)
             kept = {**kept, **{k: Kept.of(v, runtime=k in assigned) for k, v in new.items()}}
         narrow = tuple(sorted({r.name for r in rules} | set(sizes)))
@@ -127,23 +132,23 @@ class Blueprint:
             wide_module=m,
             path=path,
             module_class=view_class(
-                type(m), tuple(tensors), narrow, frozenset(kept), self.norms, alone=not m.__dict__["_modules"]
+                type(m), tuple(tensors), narrow, frozenset(kept), self.norms, alone=not m.__dict__[MODULES]
             ),
             kept=kept,
             tensors=tuple(cut),
             rules=rules,
             sizes=sizes,
-            norm=isinstance(m, _BatchNorm),
-            children=tuple((k, id(c)) for k, c in m.__dict__["_modules"].items()),
+            norm=isinstance(m, BatchNorm),
+            children=tuple((k, id(c)) for k, c in m.__dict__[MODULES].items()),
         )
 
     def _watch(self, modules: list[nn.Module]) -> None:
         """What tells that the tree changed: children of containers, and attributes of modules that are not torch's."""
         foreign_modules = [m for m in modules if not type(m).__module__.startswith("torch.")]
-        parents = [m for m in modules if m.__dict__["_modules"] or m in foreign_modules]
-        self._modules = modules
-        self._children = [m.__dict__["_modules"] for m in parents]
-        self._tensors = [m.__dict__[registry] for m in parents for registry in ("_parameters", "_buffers")]
+        parents = [m for m in modules if m.__dict__[MODULES] or m in foreign_modules]
+        self._wide_modules = modules
+        self._children = [m.__dict__[MODULES] for m in parents]
+        self._tensors = [m.__dict__[registry] for m in parents for registry in TENSOR_REGISTRIES]
         self._states = [m.__dict__ for m in foreign_modules]
         self._known_names = [set(m.__dict__) | set(self._kept_by_module[id(m)]) for m in foreign_modules]
         self._tree, self._sizes = self._structure(), list(map(len, self._states))
@@ -152,7 +157,7 @@ class Blueprint:
     # list equality of modules, classes and lengths runs in C.
     def _structure(self) -> tuple[list, list, list]:
         return (
-            list(map(type, self._modules)),
+            list(map(type, self._wide_modules)),
             [*map(list, map(dict.values, self._children))],
             [*map(len, self._tensors)],
         )
@@ -236,7 +241,7 @@ def _view(
             slices[key] = None if cut is None else Slice(cut, shape)
         if (active := slices[key]) is not None:
             slices_by_name[name] = active
-    values = (wide_module, plan.path, plan.kept, shared, {}, dict(wide_module.__dict__["_modules"]), slices_by_name, norms(plan.path) if norms is not None and plan.norm else None)  # fmt: skip
+    values = (wide_module, plan.path, plan.kept, shared, {}, dict(wide_module.__dict__[MODULES]), slices_by_name, norms(plan.path) if norms is not None and plan.norm else None)  # fmt: skip
     for put, value in zip(_setters, (*values, {}, {}, {}, {}, None), strict=True):
         put(view, value)
     for name, value in _narrow_integers(plan, slices_by_name, width).items():
@@ -258,7 +263,7 @@ def _narrow_integers(plan: _ModulePlan, slices_by_name: Mapping[str, Slice], wid
         shape = (
             slices_by_name["weight"].shape
             if "weight" in slices_by_name
-            else tuple(state["_parameters"]["weight"].shape)
+            else tuple(state[PARAMETERS]["weight"].shape)
         )
         groups = values.get("groups", state.get("groups", 1))
         stated = _sizes_of(plan.wide_module, plan.sizes, shape, groups)

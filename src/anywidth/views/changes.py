@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anywidth.compat.module_state import TENSOR_REGISTRIES, buffers_of
 from anywidth.views.base import Live, written_attribute
 from anywidth.views.calling import CALLS
 from anywidth.views.tensors import taken
@@ -68,7 +69,7 @@ def unnoticed(view: nn.Module) -> Iterator[None]:
 @contextmanager
 def instead(module: nn.Module, **tensors: Tensor | None) -> Iterator[None]:
     """Tensors that a module, of a view or not, has inside in place of its buffers of these names."""
-    registry: Any = module._view_given if isinstance(module, Live) else module._buffers
+    registry: Any = module._view_given if isinstance(module, Live) else buffers_of(module)
     before = {name: registry[name] for name in tensors if name in registry}
     try:
         registry.update(tensors)
@@ -87,7 +88,7 @@ def standing_for_tensors(module: nn.Module, names_by_id: dict[int, tuple[nn.Modu
     added: list[tuple[Any, str]] = []
     try:
         for view in views:
-            for registry in ("_parameters", "_buffers"):
+            for registry in TENSOR_REGISTRIES:
                 for name in view._view_wide.__dict__[registry]:
                     t = taken(view, registry, name)
                     if t is None or name in view._view_given:

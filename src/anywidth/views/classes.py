@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from anywidth.compat.layers import BatchNorm
+from anywidth.compat.module_calls import has_plain_call
+from anywidth.compat.module_state import BUFFERS, FORWARD_HOOKS, FORWARD_PRE_HOOKS, PARAMETERS
 from anywidth.errors import TraceError
 from anywidth.views.attributes import attribute_property
 from anywidth.views.base import STATISTICS
@@ -81,26 +83,25 @@ def view_class(
             "_view_kind": module_class,
             "_view_leaf": False,
             "_view_narrow": narrow,
-            "_view_parameters": frozenset(name for registry, name in tensors if registry == "_parameters"),
+            "_view_parameters": frozenset(name for registry, name in tensors if registry == PARAMETERS),
             "_view_forward": property(lambda self: super(known, self).forward),
         }
-        for name in ("_forward_hooks", "_forward_pre_hooks"):
+        for name in (FORWARD_HOOKS, FORWARD_PRE_HOOKS):
             namespace[name] = hooks_property(name)
         readers = _codes_of_forward(module_class)
-        norm = issubclass(module_class, _BatchNorm)
+        norm = issubclass(module_class, BatchNorm)
         for registry, name in tensors:
-            if registry == "_buffers" and name in attributes:
+            if registry == BUFFERS and name in attributes:
                 namespace[name] = lazy_property(name)
             elif norm:
                 namespace[name] = norm_property(registry, name, readers, switchable=norms.switchable)
             else:
                 namespace[name] = tensor_property(registry, name, readers)
-        plain = (
-            module_class.__call__ is nn.Module.__call__ and module_class._call_impl is nn.Module._call_impl
-        )  # pyright: ignore[reportFunctionMemberAccess]
-        if plain and isinstance(inspect.getattr_static(module_class, "forward"), types.FunctionType):
+        if has_plain_call(module_class) and isinstance(
+            inspect.getattr_static(module_class, "forward"), types.FunctionType
+        ):
             namespace["__call__"] = call_module
-            buffers = {name for registry, name in tensors if registry == "_buffers"}
+            buffers = {name for registry, name in tensors if registry == BUFFERS}
             namespace["_view_leaf"] = (
                 alone
                 and bool(tensors)

@@ -7,12 +7,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
-
+from anywidth.compat.module_state import FORWARD_HOOKS, FORWARD_PRE_HOOKS, HOOK_REGISTRIES
 from anywidth.views.changes import hold_, touched_
 from anywidth.views.mapping import mapped
-
-HOOKS = tuple(name for name in vars(nn.Module()) if name.endswith(("_hooks", "_with_kwargs", "_called")))
 
 
 def hooks_property(name: str) -> property:
@@ -31,11 +28,7 @@ def hooks_property(name: str) -> property:
 def wide_hooks(view: Any, name: str) -> Any:
     """Hooks of the wide module as they are now."""
     hooks = view.__dict__[name]
-    return (
-        mapped(hooks, view._view_shared.view_of)
-        if name in ("_forward_hooks", "_forward_pre_hooks")
-        else hooks
-    )
+    return mapped(hooks, view._view_shared.view_of) if name in (FORWARD_HOOKS, FORWARD_PRE_HOOKS) else hooks
 
 
 # wide.register_forward_hook(a); view.register_forward_hook(b); wide.register_forward_hook(c):  the view runs a, c, b.
@@ -82,7 +75,7 @@ class ViewHooks(OrderedDict):
 
 def own_hooks_(view: Any) -> None:
     """Give a module of a view hooks of its own, beside the wide module's."""
-    for name in HOOKS:
+    for name in HOOK_REGISTRIES:
         if name not in view._view_own:
             hold_(view, name, ViewHooks(view, name))
     touched_(view)

@@ -16,9 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anywidth.compat.module_state import BUFFERS, PARAMETERS
+from anywidth.compat.tensors import is_functorch_wrapped, storage_address, version_of
+from anywidth.compat.tracing import dispatch_mode_count
 from anywidth.views.base import MISSING
 from anywidth.views.packed_copies import Pack
-from anywidth.views.slices import PLAIN, is_wrapped
+from anywidth.views.slices import PLAIN
 
 HELD = "reader of the module"
 """Key of `Held` among the packed copies of a view."""
@@ -74,7 +77,7 @@ def reader_of(view: Any) -> Any:
     # A packed copy also is after any write (version), after `.data =` to the same address (storage), and while a fused
     # optimiser, which leaves no version, may have stepped (learnt, grad).
     state = view.__dict__
-    parameters = state["_parameters"]
+    parameters = state[PARAMETERS]
     for name, wide_tensor, pointer, dtype, pack in cached.parameters:
         if parameters.get(name, MISSING) is not wide_tensor:
             return _hold(view)
@@ -83,14 +86,14 @@ def reader_of(view: Any) -> Any:
         if wide_tensor.data_ptr() != pointer or wide_tensor.dtype is not dtype:
             return _hold(view)
         if pack is not None and (
-            wide_tensor._version != pack.version
-            or wide_tensor.untyped_storage()._cdata != pack.storage
+            version_of(wide_tensor) != pack.version
+            or storage_address(wide_tensor) != pack.storage
             or cached.learnt != view._view_shared.packs.learnt
             or wide_tensor.grad is not None
         ):
             return _hold(view)
     if cached.statistics:
-        norm, buffers = view._view_norm, state["_buffers"]
+        norm, buffers = view._view_norm, state[BUFFERS]
         for name, wide_tensor, full, tensor in cached.statistics:
             if buffers.get(name) is not wide_tensor or norm.tensors.get(full) is not tensor:
                 return _hold(view)
@@ -103,19 +106,23 @@ def _hold(view: Any) -> Any:
     """A new reader; None if the tensors need more than being cut."""
     packs = view._view_shared.packs
     view._view_packs.pop(HELD, None)
-    if packs is None or torch._C._len_torch_dispatch_stack():
+    if packs is None or dispatch_mode_count():
         return None
-    if not view._view_parameters <= view.__dict__["_parameters"].keys():  # the view says which one is gone
+    if not view._view_parameters <= view.__dict__[PARAMETERS].keys():  # the view says which one is gone
         return None
     values: dict[str, Any] = {}
     parameters, statistics = [], []
-    for name, wide_tensor in view.__dict__["_parameters"].items():
+    for name, wide_tensor in view.__dict__[PARAMETERS].items():
         active, pack = view._view_slices.get(name), None
         norm = view._view_norm
         if norm is not None and norm.affine and norm.parameter(name) is not None:
             return None
         if wide_tensor is not None:
-            if type(wide_tensor) not in PLAIN or wide_tensor.is_inference() or is_wrapped(wide_tensor):
+            if (
+                type(wide_tensor) not in PLAIN
+                or wide_tensor.is_inference()
+                or is_functorch_wrapped(wide_tensor)
+            ):
                 return None
             if active is not None:
                 if wide_tensor.shape != active.wide_shape or wide_tensor.grad is not None:
@@ -127,12 +134,12 @@ def _hold(view: Any) -> Any:
         values[name] = wide_tensor if pack is None else pack.active
         copied = pack if pack is not None and pack.bytes else None
         parameters.append((name, wide_tensor, 0 if wide_tensor is None else wide_tensor.data_ptr(), None if wide_tensor is None else wide_tensor.dtype, copied))  # fmt: skip
-    if view.__dict__["_buffers"]:
+    if view.__dict__[BUFFERS]:
         norm = view._view_norm
         if norm is None or not norm.ready():
             return None
         for name in _STATISTICS:
-            wide_tensor, full = view.__dict__["_buffers"].get(name), norm.names[name]
+            wide_tensor, full = view.__dict__[BUFFERS].get(name), norm.names[name]
             tensor = norm.tensors.get(full)
             if (
                 wide_tensor is None

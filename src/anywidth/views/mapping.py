@@ -15,7 +15,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-MODULE_STATE = ("_modules", "_parameters", "_buffers")
 _UNCHANGED = object()
 Lookup = Callable[[Any], Any]
 """A module or tensor -> what stands for it in the other network, None for one that is not of the first network."""

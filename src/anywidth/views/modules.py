@@ -1,6 +1,6 @@
 """The modules of a view: they read the wide network at the time of use.
 
-    wide   Conv2d   __dict__ = {kernel_size: 3, _forward_hooks: {...}, out_channels: 8, _parameters: {weight: (8, 4, 3, 3)}}
+    wide   Conv2d   __dict__ = {kernel_size: 3, hooks: {...}, out_channels: 8, parameters: {weight: (8, 4, 3, 3)}}
     view   Conv2d   __dict__ = the same dict object
                     slots    = out_channels: 4, what is cut (weight: (4, 2, 3, 3)), its children, its norms
 
@@ -20,6 +20,11 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from anywidth.compat.distributed import FSDP_STATE, fsdp_state_of
+from anywidth.compat.layers import FLAT_WEIGHTS
+from anywidth.compat.module_state import BUFFERS, COMPILED_CALL, HOOK_REGISTRATIONS, MODULES, PARAMETERS
+from anywidth.compat.moving import MOVE
+from anywidth.compat.state_dicts import SAVE
 from anywidth.views.attributes import attributes_of
 from anywidth.views.base import MISSING, Live, own_of_width, refuse, restructured
 from anywidth.views.changes import hold_, touched_
@@ -28,8 +33,6 @@ from anywidth.views.leaf_readers import HELD
 from anywidth.views.parameters import ViewParameter, plain
 from anywidth.views.standalone import standalone
 from anywidth.views.writing import TensorMapping, write_buffer, write_parameter
-
-_FLAT_WEIGHTS = ("_flat_weights", "_flat_weight_refs")
 
 
 class ViewModule(Live):
@@ -46,45 +49,24 @@ class ViewModule(Live):
 
     # --- reading ------------------------------------------------------------------------------------------------
 
-    @property
-    def _parameters(self) -> MutableMapping[str, Any]:
-        return TensorMapping(self, "_parameters")
-
-    @property
-    def _buffers(self) -> MutableMapping[str, Any]:
-        return TensorMapping(self, "_buffers")
-
-    @property
-    def _modules(self) -> dict[str, Any]:
-        if not torch.compiler.is_compiling():
-            now = self.__dict__["_modules"]
-            if [*now.values()] != [*self._view_expected.values()]:
-                raise restructured(self)
-        return self._view_children
-
-    @property
-    def _compiled_call_impl(self) -> None:
-        """What `wide.compile()` made runs the wide network."""
-        return None
-
     def __getattr__(self, name: str) -> Any:
         child = self._view_children.get(name)
         if child is not None:
-            if self._view_wide.__dict__["_modules"].get(name) is not self._view_expected.get(name):
+            if self._view_wide.__dict__[MODULES].get(name) is not self._view_expected.get(name):
                 raise restructured(self)
             return child
         if name in self._view_children:
             return None
         if name in self._view_given:
             return self._view_given[name]
-        if name in self._view_wide.__dict__["_modules"]:
+        if name in self._view_wide.__dict__[MODULES]:
             raise restructured(self)
         return super().__getattr__(name)  # pyright: ignore[reportAttributeAccessIssue]
 
     def extra_repr(self) -> str:
         """The model's own text, of the narrow sizes also where it is made from the `__dict__`."""
         plain = object.__new__(type(self._view_wide))
-        plain.__dict__.update(attributes_of(self), _parameters=dict(self._parameters))
+        plain.__dict__.update(attributes_of(self) | {PARAMETERS: dict(TensorMapping(self, PARAMETERS))})
         return plain.extra_repr()
 
     # --- writing ------------------------------------------------------------------------------------------------
@@ -97,15 +79,15 @@ class ViewModule(Live):
                 self._view_packs.pop(HELD, None)
                 touched_(self)
             return
-        if name in _FLAT_WEIGHTS and isinstance(self, nn.RNNBase):
+        if name in FLAT_WEIGHTS and isinstance(self, nn.RNNBase):
             return  # it keeps them to see changes; a view takes them anew at every call
         state = self._view_wide.__dict__
         if isinstance(value, nn.Module) or name in self._view_children:
             self._view_children[name] = self._view_own[name] = value
             touched_(self)
-        elif name in state["_parameters"] or isinstance(value, nn.Parameter):
+        elif name in state[PARAMETERS] or isinstance(value, nn.Parameter):
             write_parameter(self, name, value)
-        elif name in state["_buffers"]:
+        elif name in state[BUFFERS]:
             write_buffer(self, name, value)
         elif hasattr(inspect.getattr_static(type(self._view_wide), name, None), "__set__"):
             object.__setattr__(self, name, value)  # a property of the model's own
@@ -117,7 +99,7 @@ class ViewModule(Live):
         if name in self._view_own and name not in self._view_children:
             del self._view_own[name]
             return
-        if name in self.__dict__ or name in self._view_wide.__dict__["_buffers"]:
+        if name in self.__dict__ or name in self._view_wide.__dict__[BUFFERS]:
             hold_(self, name, MISSING)
             touched_(self)
             return
@@ -141,19 +123,12 @@ class ViewModule(Live):
         """Refused: a view has no flags of its own."""
         refuse(self, f"{'unfreeze' if requires_grad else 'freeze'}")
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Live:
-        for t in [*self.parameters(recurse), *self.buffers(recurse)]:  # pyright: ignore[reportAttributeAccessIssue]
-            plain = t.detach()
-            if fn(plain) is not plain:
-                refuse(self, "move or cast")
-        return self
-
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset the gradients of the wide parameters that this view uses."""
         for m in self.modules():  # pyright: ignore[reportAttributeAccessIssue]
             if isinstance(m, Live):
                 affine_of_width = [own_of_width(m, name) for name in ("weight", "bias")]
-                for p in (*m._view_wide.__dict__["_parameters"].values(), *affine_of_width):
+                for p in (*m._view_wide.__dict__[PARAMETERS].values(), *affine_of_width):
                     if p is not None and p.grad is not None:
                         p.grad = None if set_to_none else p.grad.detach().zero_()
 
@@ -165,24 +140,67 @@ class ViewModule(Live):
     def __reduce_ex__(self, protocol: Any) -> Any:
         return standalone(self).__reduce_ex__(1)  # later protocols insist on this class
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        before = set(destination)
-        super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportAttributeAccessIssue]
-        if keep_vars:
-            return
-        for key in (
-            destination.keys() - before
-        ):  # saved slices hold their own elements, not the wide network's
-            t = destination[key]
-            if (
-                isinstance(t, Tensor) and t.untyped_storage().nbytes() > t.numel() * t.element_size()
-            ) or isinstance(t, ViewParameter):
-                destination[key] = plain(t)
 
-    # --- the wide module may be sharded: what FSDP asks a module for ----------------------------------------------
+# --- what torch asks a module for, under names of its own -------------------------------------------------------
 
-    def _get_fsdp_state(self) -> Any:
-        return self._view_wide._get_fsdp_state()  # pyright: ignore[reportCallIssue]
+
+def _registered_parameters(self: Any) -> MutableMapping[str, Any]:
+    return TensorMapping(self, PARAMETERS)
+
+
+def _registered_buffers(self: Any) -> MutableMapping[str, Any]:
+    return TensorMapping(self, BUFFERS)
+
+
+def _children(self: Any) -> dict[str, Any]:
+    if not torch.compiler.is_compiling():
+        now = self.__dict__[MODULES]
+        if [*now.values()] != [*self._view_expected.values()]:
+            raise restructured(self)
+    return self._view_children
+
+
+def _compiled_call(self: Any) -> None:
+    """What `wide.compile()` made runs the wide network."""
+    return None
+
+
+def _move(self: Any, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Live:
+    for t in [*self.parameters(recurse), *self.buffers(recurse)]:
+        unmoved = t.detach()
+        if fn(unmoved) is not unmoved:
+            refuse(self, "move or cast")
+    return self
+
+
+def _save(self: Any, destination: Any, prefix: str, keep_vars: bool) -> None:
+    """Saved slices hold their own elements, not the wide network's."""
+    before = set(destination)
+    getattr(super(Live, self), SAVE)(destination, prefix, keep_vars)
+    if keep_vars:
+        return
+    for key in destination.keys() - before:
+        t = destination[key]
+        shares = isinstance(t, Tensor) and t.untyped_storage().nbytes() > t.numel() * t.element_size()
+        if shares or isinstance(t, ViewParameter):
+            destination[key] = plain(t)
+
+
+def _fsdp_state(self: Any) -> Any:
+    """The wide module may be sharded."""
+    return fsdp_state_of(self._view_wide)
+
+
+for _name, _member in {
+    PARAMETERS: property(_registered_parameters),
+    BUFFERS: property(_registered_buffers),
+    MODULES: property(_children),
+    COMPILED_CALL: property(_compiled_call),
+    MOVE: _move,
+    SAVE: _save,
+    FSDP_STATE: _fsdp_state,
+}.items():
+    setattr(ViewModule, _name, _member)
 
 
 def _register(name: str) -> Callable[..., Any]:
@@ -194,6 +212,5 @@ def _register(name: str) -> Callable[..., Any]:
     return register
 
 
-for _name in vars(nn.Module):
-    if _name.lstrip("_").startswith("register") and "hook" in _name:
-        setattr(Live, _name, _register(_name))
+for _name in HOOK_REGISTRATIONS:
+    setattr(Live, _name, _register(_name))

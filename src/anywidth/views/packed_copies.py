@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from anywidth.compat.tensors import storage_address, version_of
 from anywidth.views.slices import Slice
 
 _numbers = itertools.count()
@@ -86,17 +87,16 @@ class PackStore:
                 t = t.clone(memory_format=torch.preserve_format)
             if type(t) is not Tensor:
                 return t  # made inside a mode that gives tensors of another kind
-            copied = t.untyped_storage()._cdata != wide_tensor.untyped_storage()._cdata
-            storage = wide_tensor.untyped_storage()
+            copied = storage_address(t) != storage_address(wide_tensor)
             pack = Pack(
                 active=t,
                 bytes=t.numel() * t.element_size() if copied else 0,
-                version=wide_tensor._version,
-                storage=storage._cdata,
+                version=version_of(wide_tensor),
+                storage=storage_address(wide_tensor),
                 pointer=wide_tensor.data_ptr(),
                 dtype=wide_tensor.dtype,
                 learnt=self.learnt,
-                alive=StorageWeakRef(storage),
+                alive=StorageWeakRef(wide_tensor.untyped_storage()),
             )
         with self.lock:
             self._keep(view, packs, name, pack)

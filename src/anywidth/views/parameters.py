@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from anywidth.compat.tensors import DisableTorchFunctionSubclass, ParameterLike, storage_address, version_of
 from anywidth.errors import ViewError
 from anywidth.views.slices import Slice
 
 
-class ViewParameter(Tensor):
+class ViewParameter(ParameterLike):
     """A parameter of a view. Its `grad` is the active part of the wide parameter's."""
 
-    __torch_function__: Any = torch._C._disabled_torch_function_impl  # as nn.Parameter's: plain results
-    _is_param = True  # isinstance(t, nn.Parameter)
+    __torch_function__: Any = nn.Parameter.__torch_function__  # plain results
 
     _wide: Tensor
     _active: Slice | None
@@ -79,23 +79,23 @@ class WriteThrough(ViewParameter):
     _seen: int
 
     def detach(self) -> Tensor:
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             return _attached(Tensor.detach(self), self._wide, self._active, self._copy)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             out = func(*args, **(kwargs or {}))
             gathered = list(_gathered((args, kwargs)))
             # An in-place operation bumps the version that all aliases of the copy share: `t.data.mul_(2)` and `t[0].zero_()`
             # are seen here as well as `t.mul_(2)`.
             for t in gathered:
-                if t._version != t._seen:
-                    t._seen = t._version
+                if (version := version_of(t)) != t._seen:
+                    t._seen = version
                     _write(t)
             if _is_plain(out):
                 for t in gathered:
-                    if out.untyped_storage()._cdata == t.untyped_storage()._cdata:
+                    if storage_address(out) == storage_address(t):
                         return _attached(out, t._wide, t._active, t._copy)
             return out
 
@@ -116,7 +116,7 @@ def _attached(t: Tensor, wide_tensor: Tensor, active: Slice | None, copy: Tensor
         wide_tensor,
         active,
         copy,
-        attached._version,
+        version_of(attached),
     )
     return attached
 
@@ -136,13 +136,13 @@ def _taken(t: Tensor, active: Slice) -> Tensor:
     copy = active.take(t)
     if active.aliases:
         return copy
-    with torch._C.DisableTorchFunctionSubclass():
+    with DisableTorchFunctionSubclass():
         return _attached(copy, t, active, copy.detach())
 
 
 def state_of(wide_tensor: Tensor) -> tuple[Any, ...]:
     """What must be the same for a part that was taken to be the part that would be taken now."""
-    version = None if wide_tensor.is_inference() else wide_tensor._version
+    version = None if wide_tensor.is_inference() else version_of(wide_tensor)
     return (
         version,
         wide_tensor.data_ptr(),
@@ -155,7 +155,7 @@ def state_of(wide_tensor: Tensor) -> tuple[Any, ...]:
 
 def plain(t: Tensor) -> Tensor:
     """A copy without a graph that knows nothing of the wide tensor."""
-    with torch._C.DisableTorchFunctionSubclass():
+    with DisableTorchFunctionSubclass():
         return Tensor.detach(t).as_subclass(Tensor).clone(memory_format=torch.contiguous_format)
 
 
@@ -163,7 +163,7 @@ def handed_out(wide_tensor: Tensor, active: Slice | None) -> Tensor:
     """The active part of a wide tensor, all of it if `active` is None, for code outside of a forward."""
     if active is not None and not active.aliases:
         t = active.take(wide_tensor)
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             t = _attached(t, wide_tensor, active, t.detach())
     else:
         t = (wide_tensor.view_as(wide_tensor) if active is None else active.take(wide_tensor)).as_subclass(

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from anywidth.compat.module_state import PARAMETERS
 from anywidth.errors import StaleViewError
 from anywidth.views.base import Live
 from anywidth.views.packed_copies import PackStore
@@ -68,8 +69,8 @@ class Shared:
             for reference in self.modules.values():
                 view = reference()
                 wide_module = None if view is None else view._view_wide
-                for name, p in () if wide_module is None else wide_module.__dict__["_parameters"].items():
+                for name, p in () if wide_module is None else wide_module.__dict__[PARAMETERS].items():
                     if p is tensor:
                         assert wide_module is not None
-                        return wide_module, "_parameters", name
+                        return wide_module, PARAMETERS, name
         return None

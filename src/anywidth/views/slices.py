@@ -23,8 +23,6 @@ from anywidth.space.width import Width
 
 PLAIN = (Tensor, nn.Parameter)
 """Types of tensors whose memory is what it says; subclasses may compute theirs, or hold a share of it."""
-# A tensor inside vmap or jvp has no memory of its own.
-is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def is_sharded(tensor: Any) -> bool:

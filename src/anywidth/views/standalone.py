@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anywidth.compat.module_state import MODULES, REGISTRIES, TENSOR_REGISTRIES
+from anywidth.compat.tensors import of_class
 from anywidth.views.attributes import attributes_of
 from anywidth.views.base import STATISTICS, Live
-from anywidth.views.mapping import MODULE_STATE, holds_function, mapped
+from anywidth.views.mapping import holds_function, mapped
 from anywidth.views.tensors import taken
 
 
@@ -54,10 +56,10 @@ class _Static:
         bare = self.new[id(wide_module)] = self.new[id(view)] = module_class.__new__(module_class)
         self.bare.append(bare)
         bare.__dict__.update(attributes_of(view))
-        for registry in ("_parameters", "_buffers"):
+        for registry in TENSOR_REGISTRIES:
             tensors = {name: self._tensor(view, registry, name) for name in wide_module.__dict__[registry]}
             bare.__dict__[registry] = tensors
-        bare.__dict__["_modules"] = {
+        bare.__dict__[MODULES] = {
             k: None if c is None else self.module(c) for k, c in view._view_children.items()
         }
         return bare
@@ -80,7 +82,7 @@ class _Static:
             return None
         copied = t.detach().clone(memory_format=torch.preserve_format)
         if isinstance(wide_module, nn.Parameter):
-            copied = torch.Tensor._make_subclass(type(wide_module), copied, wide_module.requires_grad)
+            copied = of_class(copied, type(wide_module), wide_module.requires_grad)
         if wide_module is not None:
             self.new[id(wide_module)] = copied
         self.tensors.append(copied)
@@ -94,7 +96,7 @@ class _Static:
 
         for bare in self.bare:
             for key, value in bare.__dict__.items():
-                if key not in MODULE_STATE:
+                if key not in REGISTRIES:
                     bare.__dict__[key] = mapped(value, lookup)
 
 
@@ -104,5 +106,5 @@ def _rebind_functions(bare: nn.Module, copied_root: nn.Module) -> None:
     copies = {id(b): c for b, c in pairs}
     for b, c in pairs:
         for key, value in vars(b).items():
-            if key not in MODULE_STATE and holds_function(value):
+            if key not in REGISTRIES and holds_function(value):
                 vars(c)[key] = mapped(value, lambda v: copies.get(id(v)))

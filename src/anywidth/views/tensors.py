@@ -10,17 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anywidth.compat.module_state import BUFFERS
+from anywidth.compat.tensors import is_functorch_wrapped, storage_address, version_of
+from anywidth.compat.tracing import EXPORT_PACKAGES
 from anywidth.errors import StaleViewError, ViewError
 from anywidth.views.base import MISSING, STATISTICS, NormAt, dotted, own_of_width
 from anywidth.views.parameters import handed_out, state_of
-from anywidth.views.slices import PLAIN, Slice, is_sharded, is_wrapped
+from anywidth.views.slices import PLAIN, Slice, is_sharded
 
 
 def tensor_property(registry: str, name: str, readers: Sequence[types.CodeType], depth: int = 1) -> property:
     """A parameter or buffer, cut out of the wide module's current one when it is read.
 
     Args:
-        registry: `_parameters` or `_buffers`.
+        registry: `PARAMETERS` or `BUFFERS`.
         name: in the module.
         readers: the code of the class's forward, and of what it calls; others who read may want to write.
         depth: how many frames up the reader is.
@@ -47,7 +50,7 @@ def tensor_property(registry: str, name: str, readers: Sequence[types.CodeType],
             if code is not reader and id(code) not in other_readers:
                 return read_tensor(self, registry, name)
             packs = self._view_shared.packs
-            if registry == "_buffers":
+            if registry == BUFFERS:
                 return (
                     active.take(tensor) if active.aliases else handed_out(tensor, active)
                 )  # a forward may write to it
@@ -56,7 +59,7 @@ def tensor_property(registry: str, name: str, readers: Sequence[types.CodeType],
                     packs.learnt += 1
                     if active.aliases and type(tensor) is nn.Parameter and tensor.shape == active.wide_shape:
                         return tensor.as_strided(active.shape, tensor.stride())
-                elif not (self.training or is_wrapped(tensor)):
+                elif not (self.training or is_functorch_wrapped(tensor)):
                     pack = self._view_packs.get(name)
                     if (
                         pack is not None
@@ -65,8 +68,8 @@ def tensor_property(registry: str, name: str, readers: Sequence[types.CodeType],
                         and (
                             not pack.bytes  # an alias keeps its storage alive, so that the address is its own
                             or (
-                                pack.version == tensor._version
-                                and pack.storage == tensor.untyped_storage()._cdata
+                                pack.version == version_of(tensor)
+                                and pack.storage == storage_address(tensor)
                                 and pack.learnt == packs.learnt
                                 and tensor.grad is None
                             )
@@ -115,7 +118,7 @@ def norm_property(
         if norm is None or tensor is None or name in self._view_given:
             return read(self)
         if checks_device and not torch.compiler.is_compiling():
-            wide_tensor = self._view_wide.__dict__["_buffers"].get(name)
+            wide_tensor = self._view_wide.__dict__[BUFFERS].get(name)
             if wide_tensor is None:
                 return read(self)
             if tensor.dtype is not wide_tensor.dtype or tensor.is_cpu is not wide_tensor.is_cpu:
@@ -176,7 +179,7 @@ def taken(view: Any, registry: str, name: str) -> Any:
     """A tensor of the view, in the graph, for the model's own code."""
     if name in view._view_given:
         return view._view_given[name]
-    if registry == "_buffers" and name in view._view_kept and view._view_kept[name].runtime:
+    if registry == BUFFERS and name in view._view_kept and view._view_kept[name].runtime:
         return None
     tensor = own_of_width(view, name, training=False)
     if tensor is not None:
@@ -190,7 +193,7 @@ def read_tensor(view: Any, registry: str, name: str) -> Any:
     """What a user gets who asks for a tensor of the view: in the graph, no leaf, and changes go to the wide network."""
     if name in view._view_given:
         return view._view_given[name]
-    if registry == "_buffers" and name in view._view_kept and view._view_kept[name].runtime:
+    if registry == BUFFERS and name in view._view_kept and view._view_kept[name].runtime:
         return None
     of_width = own_of_width(view, name)
     if of_width is not None:
@@ -199,7 +202,7 @@ def read_tensor(view: Any, registry: str, name: str) -> Any:
         return of_width
     tensor = view._view_wide.__dict__[registry][name]
     active = view._view_slices.get(name)
-    if tensor is None or (active is None and registry == "_buffers"):
+    if tensor is None or (active is None and registry == BUFFERS):
         return tensor
     if active is not None and tensor.shape != active.wide_shape:
         _check_use(view, name, tensor)
@@ -220,7 +223,7 @@ def _exporting() -> bool:
     for _ in range(12):
         if frame is None:
             return False
-        if frame.f_globals.get("__name__", "").startswith(("torch.export", "torch._export")):
+        if frame.f_globals.get("__name__", "").startswith(EXPORT_PACKAGES):
             return True
         frame = frame.f_back
     return False

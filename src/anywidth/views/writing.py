@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anywidth.compat.module_state import BUFFERS, PARAMETERS
 from anywidth.errors import ViewError
 from anywidth.views.base import dotted, own_of_width, refuse
 from anywidth.views.changes import is_running, touched_
@@ -27,7 +28,7 @@ class TensorMapping(MutableMapping):
     def __getitem__(self, name: str) -> Any:
         if name in self._names():
             return read_tensor(self.view, self.place, name)
-        if self.place == "_buffers" and name in self.view._view_given:
+        if self.place == BUFFERS and name in self.view._view_given:
             return self.view._view_given[name]
         raise KeyError(name)
 
@@ -61,10 +62,10 @@ class TensorMapping(MutableMapping):
 
 def write_parameter(view: Any, name: str, value: Any) -> None:
     """What is assigned to a parameter of a view is written to the wide network."""
-    wide_tensor = view._view_wide.__dict__["_parameters"].get(name)
+    wide_tensor = view._view_wide.__dict__[PARAMETERS].get(name)
     if not isinstance(value, Tensor) or wide_tensor is None:
         refuse(view, f"register or remove the parameter '{name}' of")
-    target = read_tensor(view, "_parameters", name)
+    target = read_tensor(view, PARAMETERS, name)
     if value is target:
         return
     if value.shape != target.shape:
@@ -77,7 +78,7 @@ def write_parameter(view: Any, name: str, value: Any) -> None:
 
 def write_buffer(view: Any, name: str, value: Any) -> None:
     """A buffer that the model's own code replaces stays in the view; what a user assigns is written to where it is kept."""
-    current = read_tensor(view, "_buffers", name)
+    current = read_tensor(view, BUFFERS, name)
     if value is current:
         return
     same = isinstance(value, Tensor) and isinstance(current, Tensor) and value.shape == current.shape
