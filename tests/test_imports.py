@@ -16,7 +16,7 @@ ROOT = Path(anywidth.__file__).parent
 ROWS = (
     ("errors",),
     ("compat",),
-    ("files", "seeds", "channel_select", "import_path"),
+    ("files", "seeds", "channel_select", "import_path", "settings"),
     ("space",),
     ("tracing",),
     ("views",),

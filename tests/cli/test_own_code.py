@@ -7,7 +7,6 @@ import pytest
 from safetensors.torch import load_file
 
 from anywidth.errors import RecipeError
-from anywidth.search.methods import needs_budget, takes
 from anywidth.workflows.naming import key_values
 
 OWN = '''
@@ -142,9 +141,3 @@ def test_options_are_values_of_yaml():
     for wrong in ("steps", "=4", "a=[1"):
         with pytest.raises(RecipeError, match="expected KEY=VALUE"):
             key_values([wrong])
-
-
-def test_what_a_method_takes_is_read_off_its_arguments():
-    assert [needs_budget(m) for m in ("greedy", "evolve", "bayes", "random")] == [True, True, False, False]
-    assert [takes(m, "evals") for m in ("greedy", "evolve", "bayes", "random")] == [False, True, True, True]
-    assert [takes(m, "limit") for m in ("greedy", "evolve", "bayes", "random")] == [False, False, True, False]

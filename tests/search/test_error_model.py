@@ -2,15 +2,22 @@ import numpy as np
 import pytest
 
 from anywidth.cost.budget import Budget, ClosedForm
+from anywidth.search.bayes_config import BayesConfig
 from anywidth.search.candidates import Box
 from anywidth.search.error_model import Model
 from anywidth.search.history import Trial
 from anywidth.space.width import Width
 
-SETTINGS = {
-    "acquisition": "optimistic", "ard": False, "beta": 0.1, "reference": -3.0, "tolerance": 0.02, "rounds": 12,
-    "targets": 5, "sampling": "uniform",
-}  # fmt: skip
+CONFIG = BayesConfig(
+    acquisition="optimistic",
+    ard=False,
+    beta=0.1,
+    reference=-3.0,
+    tolerance=0.02,
+    rounds=12,
+    targets=5,
+    sampling="uniform",
+)
 
 
 def model_of(net, *, budget=None, allowed=lambda shares: shares, known=True) -> Model:
@@ -22,7 +29,7 @@ def model_of(net, *, budget=None, allowed=lambda shares: shares, known=True) -> 
         for row in units
     ]  # fmt: skip
     return Model(
-        box, trials, SETTINGS, cost_of=cost if known else None, full_cost=float(net.macs(1.0)), budget=budget, allowed=allowed,
+        box, trials, CONFIG, cost_of=cost if known else None, full_cost=float(net.macs(1.0)), budget=budget, allowed=allowed,
     )  # fmt: skip
 
 

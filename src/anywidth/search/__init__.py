@@ -2,7 +2,8 @@
 
 from anywidth.cost.budget import Budget, ClosedForm, Costs, check, closed_form, largest_uniform, parse
 from anywidth.search.acquisition import Acquisition
-from anywidth.search.bayes import Bayes, Sampling
+from anywidth.search.bayes import Bayes
+from anywidth.search.bayes_config import BayesConfig, Sampling
 from anywidth.search.driver import Round, Searcher, run_search
 from anywidth.search.evolve import Evolve
 from anywidth.search.front import Front, Member, named, read_front, undominated, write_front
@@ -12,13 +13,14 @@ from anywidth.search.history import Trial
 from anywidth.search.latency import measured, remembered
 from anywidth.search.methods import METHODS, make_searcher, method_of
 from anywidth.search.processes import Together, shared
-from anywidth.search.random_widths import Random
+from anywidth.search.random_widths import Random, RandomConfig
 from anywidth.search.trials import front_of_trials
 
 __all__ = [
     "METHODS",
     "Acquisition",
     "Bayes",
+    "BayesConfig",
     "Budget",
     "ClosedForm",
     "Costs",
@@ -27,6 +29,7 @@ __all__ = [
     "Greedy",
     "Member",
     "Random",
+    "RandomConfig",
     "Round",
     "Sampling",
     "Searcher",

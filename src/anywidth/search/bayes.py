@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Literal, get_args
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
-from anywidth.cost.budget import Budget, ClosedForm, Costs, Kind, closed_form
+from anywidth.cost.budget import Budget, ClosedForm, Costs, closed_form
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
-from anywidth.search.acquisition import Acquisition
+from anywidth.search.bayes_config import BayesConfig
 from anywidth.search.candidates import Box, Rows, quasi_random, within
 from anywidth.search.error_model import Model
 from anywidth.search.front import Front
@@ -20,9 +19,8 @@ from anywidth.search.history import Trial, representatives
 from anywidth.search.processes import ALONE, Together
 from anywidth.search.surrogate import require_botorch
 from anywidth.search.trials import front_of_trials
+from anywidth.settings import configured, takes_fields_of
 from anywidth.space.width import Width
-
-Sampling = Literal["uniform", "pareto"]
 
 
 class Bayes:
@@ -38,26 +36,10 @@ class Bayes:
 
     Args:
         net: the network.
-        kind: what a cost is: "macs", "params", or "latency".
+        config: the settings, of which `settings` may give some one by one.
         costs: of widths; by default the closed form of that kind. Costs without a formula (`ClosedForm`) are modelled.
-        evals: widths to ask for in all; None: no end (during training).
-        batch: widths proposed at once, each in the knowledge that those before it are pending.
-        low, high: ratios between which every group's width lies.
-        acquisition: "optimistic": the lower bound of the error, in a Tchebycheff scalarisation that meets the target;
-            "reference": the upper bound, as in the released code, with its priors and warm-up; "ehvi": expected gain in
-            hypervolume, without targets.
-        beta: squared width of the bounds, in standard deviations.
-        reference: ideal point of the scalarisation, in standard deviations from the means (`--baseline` of the released code).
-        prior_points: widths asked before there is a model; then follows the widest.
-        targets, tolerance, rounds: number of equally spaced cost targets; how near, as a share of the widest network's cost,
-            and in how many bisections at most a target is met.
-        sampling: targets are drawn "uniform", or "pareto": by the area between neighbours on the present front.
-        ard: a length scale for each group.
-        history: trials that the model learns from, at most: the front, the latest, and a random sample of the others; trials that were never
-            measured come on top where they are more.
         budget: limits that serve as cost targets, one after the other.
         limit: largest costs of other kinds, that every width has to meet.
-        seed: of all choices.
         together: several processes, of which the first proposes.
 
     Raises:
@@ -68,41 +50,25 @@ class Bayes:
     instead of modelled, warm-up widths that differ between groups, and pending proposals that are accounted for.
     """
 
+    @takes_fields_of(BayesConfig)
     def __init__(
         self,
         net: Elastic,
+        config: BayesConfig | None = None,
         *,
-        kind: Kind = "macs",
         costs: Costs | None = None,
-        evals: int | None = None,
-        batch: int = 2,
-        low: float = 0.25,
-        high: float = 1.0,
-        acquisition: Acquisition = "optimistic",
-        beta: float = 0.1,
-        reference: float = -3.0,
-        prior_points: int = 20,
-        targets: int = 50,
-        tolerance: float = 0.02,
-        rounds: int = 10,
-        sampling: Sampling = "uniform",
-        ard: bool = True,
-        history: int = 100,
         budget: Budget | None = None,
         limit: Sequence[Budget] = (),
-        seed: int = 0,
         together: Together = ALONE,
+        **settings: Any,
     ) -> None:
         require_botorch()
-        self.settings: dict[str, Any] = {
-            "kind": kind, "evals": evals, "batch": batch, "low": low, "high": high, "acquisition": acquisition,
-            "beta": beta, "reference": reference, "prior_points": prior_points, "targets": targets, "tolerance": tolerance,
-            "rounds": rounds, "sampling": sampling, "ard": ard, "history": history, "seed": seed,
-        }  # fmt: skip
-        _check(self.settings)
+        self.config = configured(BayesConfig, config, settings)
         self.net, self.budget, self.limit, self.together = net, budget, tuple(limit), together
-        self.box = Box(net.space, low, high)
-        self.cost_of = _rows(closed_form(net, kind) if costs is None and kind != "latency" else costs)
+        self.box = Box(net.space, self.config.low, self.config.high)
+        self.cost_of = _rows(
+            closed_form(net, self.config.kind) if costs is None and self.config.kind != "latency" else costs
+        )
         self.limits = [(_known(net, b), value) for b in self.limit for value in b.limits.values()]
         self._check_limits()
         self.full_cost = 1.0 if self.cost_of is None else self._full(self.cost_of)
@@ -118,19 +84,19 @@ class Bayes:
             min_cost = float(cost(self.box.least[None])[0])
             if min_cost > value:
                 raise WidthError(
-                    f"search: no width within {value:g}: that of ratio {self.settings['low']:g} costs {min_cost:g}"
+                    f"search: no width within {value:g}: that of ratio {self.config.low:g} costs {min_cost:g}"
                 )
-        if self.budget is not None and self.budget.kind != self.settings["kind"]:
+        if self.budget is not None and self.budget.kind != self.config.kind:
             raise WidthError(
-                f"search: the budget limits {self.budget.kind}, but costs are {self.settings['kind']}; give further limits as limit="
+                f"search: the budget limits {self.budget.kind}, but costs are {self.config.kind}; give further limits as limit="
             )
         if self.budget is not None and self.cost_of is not None:
             low, high = (float(c) for c in self.cost_of(np.stack([self.box.least, self.box.most])))
             for label, value in self.budget.limits.items():
                 if not low <= value <= high:
                     raise WidthError(
-                        f"search: the limit {label} ({value:g}) is outside what ratios {self.settings['low']:g} to "
-                        f"{self.settings['high']:g} cost: {low:g} to {high:g}"
+                        f"search: the limit {label} ({value:g}) is outside what ratios {self.config.low:g} to "
+                        f"{self.config.high:g} cost: {low:g} to {high:g}"
                     )
 
     def identity(self) -> dict[str, Any]:
@@ -138,7 +104,7 @@ class Bayes:
         other_limits = {"limit": [[b.kind, b.limits] for b in self.limit]} if self.limit else {}
         return {
             "searcher": "bayes",
-            **self.settings,
+            **asdict(self.config),
             **limits,
             **other_limits,
             "groups": list(self.net.space.names),
@@ -153,9 +119,9 @@ class Bayes:
 
     def ask(self, costs: Costs) -> list[Width]:
         """The next widths, none of them asked before; nothing once there were `evals`, or no new one is found."""
-        evals = self.settings["evals"]
-        remaining = self.settings["batch"] if evals is None else evals - len(self.trials)
-        return self.propose(min(remaining, self.settings["batch"])) if remaining > 0 else []
+        evals = self.config.evals
+        remaining = self.config.batch if evals is None else evals - len(self.trials)
+        return self.propose(min(remaining, self.config.batch)) if remaining > 0 else []
 
     def tell(self, widths: Sequence[Width], costs: Sequence[float], errors: Sequence[float]) -> None:
         """Remember."""
@@ -166,7 +132,7 @@ class Bayes:
         """The best within each limit of the budget; without one, all that none dominates."""
         measured = [t for t in self.trials if t.error is not None]
         provenance = {**self.identity(), "evaluated": len(self.trials)}
-        return front_of_trials(self.net, measured, self.settings["kind"], self.budget, provenance)
+        return front_of_trials(self.net, measured, self.config.kind, self.budget, provenance)
 
     # --- during training -----------------------------------------------------------------------------------------
 
@@ -175,7 +141,7 @@ class Bayes:
         # history = 100 with 30 trials that were never measured: these 30, and 70 that represent the measured ones.
         known = [i for i, t in enumerate(self.trials) if t.error is not None]
         new = [i for i, t in enumerate(self.trials) if t.error is None]
-        room = max(0, self.settings["history"] - len(new))
+        room = max(0, self.config.history - len(new))
         kept = self._representatives(known, room) if room else []
         self._fresh = sorted(kept + new)
         return [self.trials[i].width for i in self._fresh]
@@ -196,10 +162,10 @@ class Bayes:
         """
         if self.cost_of is None:
             raise WidthError("search: during training costs need a formula: choose kind macs or params")
-        proposed = self.propose(self.settings["batch"])
+        proposed = self.propose(self.config.batch)
         costs = self.cost_of(np.array([w.kept for w in proposed])) if proposed else []
         self.trials += [Trial(width=w, cost=float(c)) for w, c in zip(proposed, costs, strict=True)]
-        return [*proposed, *self._again(self.settings["batch"] - len(proposed))]
+        return [*proposed, *self._again(self.config.batch - len(proposed))]
 
     def _again(self, count: int) -> list[Width]:
         front = self.present_front().members if count and self._fresh else ()
@@ -212,7 +178,7 @@ class Bayes:
         indices = range(len(self.trials)) if self._fresh is None else self._fresh
         measured = [self.trials[i] for i in indices if self.trials[i].error is not None]
         provenance = {**self.identity(), "evaluated": len(self.trials)}
-        return front_of_trials(self.net, measured, self.settings["kind"], self.budget, provenance)
+        return front_of_trials(self.net, measured, self.config.kind, self.budget, provenance)
 
     def state(self) -> dict[str, Any]:
         """Plain data from which `load_` continues."""
@@ -240,12 +206,12 @@ class Bayes:
         # The generator depends on the seed and the number of trials alone, so that a replayed search draws the same numbers
         # wherever it was interrupted. The model is fitted once a batch; `model.ranked` takes the earlier proposals of the batch
         # as known.
-        random = np.random.default_rng([self.settings["seed"], len(self.trials)])
+        random = np.random.default_rng([self.config.seed, len(self.trials)])
         asked = {t.width.kept for t in self.trials}
         proposals: list[np.ndarray] = []
         model: Model | None = None
         for trial_index in range(len(self.trials), len(self.trials) + count):
-            if trial_index <= self.settings["prior_points"]:
+            if trial_index <= self.config.prior_points:
                 ranked = self._warm_up(trial_index, random)
             else:
                 model = model or self._model()
@@ -264,15 +230,15 @@ class Bayes:
         """Widths to ask before there is a model, the preferred one first."""
         # prior_points = 20: even trials are uniform (0, 0.1, 0.2, ... of the range), odd ones differ between groups, and trial 20
         # is the widest network. "reference" draws a uniform width each time, as the released code does.
-        dims, prior = self.box.dims, self.settings["prior_points"]
+        dims, prior = self.box.dims, self.config.prior_points
         if trial_index == prior:
             shares = np.ones((1, dims))
-        elif self.settings["acquisition"] == "reference":
+        elif self.config.acquisition == "reference":
             shares = np.full((1, dims), random.random())
         elif trial_index % 2 == 0:  # all groups alike, from the narrowest on
             shares = np.full((1, dims), trial_index / max(1, prior))
         else:
-            seeded = np.random.default_rng([self.settings["seed"], 1])
+            seeded = np.random.default_rng([self.config.seed, 1])
             shares = quasi_random(seeded, max(1, prior), dims)[trial_index : trial_index + 1]
         return self.box.units(self._allowed(shares))
 
@@ -290,12 +256,12 @@ class Bayes:
         if self._fresh is not None:
             return [self.trials[i] for i in self._fresh if self.trials[i].error is not None]
         known = [i for i, t in enumerate(self.trials) if t.error is not None]
-        return [self.trials[i] for i in self._representatives(known, self.settings["history"])]
+        return [self.trials[i] for i in self._representatives(known, self.config.history)]
 
     def _representatives(self, known: Sequence[int], at_most: int) -> list[int]:
         costs = np.array([self.trials[i].cost for i in known])
         errors = np.array([self.trials[i].error for i in known], float)
-        random = np.random.default_rng([self.settings["seed"], len(self.trials), 2])
+        random = np.random.default_rng([self.config.seed, len(self.trials), 2])
         return [known[i] for i in representatives(costs, errors, at_most=at_most, random=random)]
 
     def _model(self) -> Model | None:
@@ -305,7 +271,7 @@ class Bayes:
         return Model(
             self.box,
             trials,
-            self.settings,
+            self.config,
             cost_of=self.cost_of,
             full_cost=self.full_cost,
             budget=self.budget,
@@ -324,31 +290,3 @@ def _known(net: Elastic, budget: Budget) -> Rows:
     rows = _rows(closed_form(net, budget.kind))
     assert rows is not None
     return rows
-
-
-def _check(settings: dict[str, Any]) -> None:
-    """Refuse settings that are out of range.
-
-    Raises:
-        WidthError: with the setting, its value and what was expected.
-    """
-    integer_minima = {"batch": 1, "prior_points": 1, "targets": 2, "rounds": 1, "history": 4, "seed": 0}
-    ranges: dict[str, tuple[bool, str]] = {
-        name: (
-            isinstance(settings[name], int) and settings[name] >= minimum,
-            f"a whole number from {minimum}",
-        )
-        for name, minimum in integer_minima.items()
-    }
-    evals = settings["evals"]
-    ranges |= {
-        "evals": (evals is None or evals > settings["prior_points"], "more than prior_points"),
-        "beta": (0 <= settings["beta"] < math.inf, "a number from 0"),
-        "reference": (math.isfinite(settings["reference"]), "a finite number"),
-        "tolerance": (0 < settings["tolerance"] < 1, "0 < tolerance < 1"),
-        "acquisition": (settings["acquisition"] in get_args(Acquisition), " or ".join(get_args(Acquisition))),
-        "sampling": (settings["sampling"] in get_args(Sampling), " or ".join(get_args(Sampling))),
-    }
-    for name, (holds, expected) in ranges.items():
-        if not holds:
-            raise WidthError(f"search: {name} = {settings[name]!r}: expected {expected}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from anywidth.cost.budget import Budget
 from anywidth.search.acquisition import Scalarised, SeenScales, hypervolume_gain
+from anywidth.search.bayes_config import BayesConfig
 from anywidth.search.candidates import Box, Rows, at_cost, mutated, quasi_random
 from anywidth.search.history import Trial, front_of, target_weights
 from anywidth.search.surrogate import Prior, Surrogate
@@ -22,7 +22,7 @@ class Model:
     Args:
         box: where the widths lie.
         trials: measured ones.
-        settings: of `Bayes`, by their names.
+        config: of `Bayes`.
         cost_of: units (N, groups) -> costs (N,); None where costs are only known for the trials.
         full_cost: of the widest network.
         budget: limits that are the targets.
@@ -33,17 +33,17 @@ class Model:
         self,
         box: Box,
         trials: Sequence[Trial],
-        settings: dict[str, Any],
+        config: BayesConfig,
         *,
         cost_of: Rows | None,
         full_cost: float,
         budget: Budget | None,
         allowed: Callable[[np.ndarray], np.ndarray],
     ) -> None:
-        self.box, self.settings, self.budget = box, settings, budget
+        self.box, self.config, self.budget = box, config, budget
         self.cost_of, self.allowed = cost_of, allowed
-        prior: Prior = "published" if self.settings["acquisition"] == "reference" else "scaled"
-        ard = self.settings["ard"] and prior == "scaled"
+        prior: Prior = "published" if self.config.acquisition == "reference" else "scaled"
+        ard = self.config.ard and prior == "scaled"
         units = np.array([t.width.kept for t in trials])
         self.shares = self.box.shares(units)
         self.errors = np.array([t.error for t in trials])
@@ -71,7 +71,7 @@ class Model:
         # refinements the last pool is ranked as a whole, as the best candidate may have been asked before.
         waiting = self.box.shares(np.array(pending)) if pending else np.empty((0, self.box.dims))
         target = self._target(random, trial_index)
-        if self.settings["acquisition"] == "ehvi":
+        if self.config.acquisition == "ehvi":
             order = self._by_gain(waiting, seed=int(random.integers(2**31)))
         else:
             if len(waiting) > self.believed:
@@ -96,7 +96,7 @@ class Model:
 
     def _pool(self, random: np.random.Generator, parents: np.ndarray, target: float) -> np.ndarray:
         """Candidates: some anywhere, the others children of the parents; and all of them moved to about the target."""
-        slow = self.latency is not None or self.settings["acquisition"] == "ehvi"
+        slow = self.latency is not None or self.config.acquisition == "ehvi"
         count = _POOL // 8 if slow else _POOL
         anywhere = quasi_random(random, count // 4, self.box.dims)
         shares = np.concatenate([anywhere, mutated(random, parents, count - len(anywhere))])
@@ -109,20 +109,19 @@ class Model:
             limits = list(self.budget.limits.values())
             return limits[trial_index % len(limits)] / self.full
         reached = np.concatenate([self.costs, self.cost(np.stack([self.box.least, self.box.most]))])
-        targets = np.linspace(reached.min(), reached.max(), self.settings["targets"])
+        targets = np.linspace(reached.min(), reached.max(), self.config.targets)
         weights = None
-        if self.settings["sampling"] == "pareto":
+        if self.config.sampling == "pareto":
             weights = target_weights(targets, list(self.costs), list(self.errors))
         return float(random.choice(targets, p=weights))
 
     def _by_bound(self, target: float) -> Callable[[np.ndarray], np.ndarray]:
-        settings = self.settings
         scalarised = Scalarised(
-            beta=settings["beta"],
-            sign=1.0 if settings["acquisition"] == "reference" else -1.0,
-            reference=settings["reference"],
-            tolerance=settings["tolerance"],
-            rounds=settings["rounds"],
+            beta=self.config.beta,
+            sign=1.0 if self.config.acquisition == "reference" else -1.0,
+            reference=self.config.reference,
+            tolerance=self.config.tolerance,
+            rounds=self.config.rounds,
         )
         scales = SeenScales.of(self.errors, self.costs)
         return lambda units: scalarised.order(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,34 @@ from anywidth.search.candidates import Box
 from anywidth.search.front import Front
 from anywidth.search.history import Trial
 from anywidth.search.trials import front_of_trials
+from anywidth.settings import configured, takes_fields_of
 from anywidth.space.width import Width
 
 _TRIES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomConfig:
+    """How `Random` draws.
+
+    Attributes:
+        kind: what a cost is.
+        evals: widths to ask for in all.
+        batch: widths asked at once.
+        low, high: range of the ratios.
+        seed: of the widths.
+    """
+
+    kind: Kind = "macs"
+    evals: int = 1000
+    batch: int = 20
+    low: float = 0.25
+    high: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.evals < 1 or self.batch < 1:
+            raise WidthError(f"search: expected evals >= 1 and batch >= 1, got {self.evals} and {self.batch}")
 
 
 class Random:
@@ -24,46 +50,37 @@ class Random:
 
     Args:
         net: the network.
-        kind: what a cost is.
-        evals: widths to ask for in all.
-        batch: widths asked at once.
-        low, high: range of the ratios.
+        config: the settings, of which `settings` may give some one by one.
         budget: limits; without any the front is all that none dominates.
-        seed: of the widths.
     """
 
+    @takes_fields_of(RandomConfig)
     def __init__(
         self,
         net: Elastic,
+        config: RandomConfig | None = None,
         *,
-        kind: Kind = "macs",
-        evals: int = 1000,
-        batch: int = 20,
-        low: float = 0.25,
-        high: float = 1.0,
         budget: Budget | None = None,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
-        if evals < 1 or batch < 1:
-            raise WidthError(f"search: expected evals >= 1 and batch >= 1, got {evals} and {batch}")
-        self.net, self.budget, self.box = net, budget, Box(net.space, low, high)
-        self.kind: Kind = kind
-        self.evals, self.batch, self.seed = evals, batch, seed
+        self.config = configured(RandomConfig, config, settings)
+        self.net, self.budget = net, budget
+        self.box = Box(net.space, self.config.low, self.config.high)
         self.trials: list[Trial] = []
 
     def identity(self) -> dict[str, Any]:
         return {
-            "searcher": "random", "kind": self.kind, "evals": self.evals, "batch": self.batch, "low": self.box.low,
-            "high": self.box.high, "seed": self.seed, "groups": list(self.net.space.names),
+            "searcher": "random", "kind": self.config.kind, "evals": self.config.evals, "batch": self.config.batch, "low": self.box.low,
+            "high": self.box.high, "seed": self.config.seed, "groups": list(self.net.space.names),
             "sizes": list(self.net.space.full.kept), **({} if self.budget is None else {"limits": self.budget.limits}),
         }  # fmt: skip
 
     def ask(self, costs: Costs) -> list[Width]:
         """The next widths, none of them asked before."""
-        random = np.random.default_rng([self.seed, len(self.trials)])
+        random = np.random.default_rng([self.config.seed, len(self.trials)])
         asked = {t.width.kept for t in self.trials}
         proposals: dict[tuple[int, ...], Width] = {}
-        count = min(self.batch, self.evals - len(self.trials))
+        count = min(self.config.batch, self.config.evals - len(self.trials))
         for _ in range(_TRIES * count):
             if len(proposals) == count:
                 break
@@ -81,4 +98,4 @@ class Random:
 
     def front(self) -> Front:
         provenance = {**self.identity(), "evaluated": len(self.trials)}
-        return front_of_trials(self.net, self.trials, self.kind, self.budget, provenance)
+        return front_of_trials(self.net, self.trials, self.config.kind, self.budget, provenance)
