@@ -16,7 +16,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RPNHead
 
 from anywidth.detect import elastic_detector
-from anywidth.detect.build import Preset
+from anywidth.detect.detector_config import Preset
 from detector_cases import WIDTHS, assert_same, detections, images, losses, shaken_, small, total
 from oracles import assert_same_grads, expected_grads, fill_
 

@@ -2,6 +2,7 @@
 
 from anywidth.detect.backbone import BackboneReport, load_backbone_
 from anywidth.detect.build import elastic_detector
+from anywidth.detect.detector_config import DetectorConfig
 from anywidth.detect.evaluate import detections, kinds_of
 from anywidth.detect.loss import DetectionLoss
 from anywidth.detect.parts import PARTS, groups_of, list_parts_, part_of, part_width
@@ -12,6 +13,7 @@ __all__ = [
     "PARTS",
     "BackboneReport",
     "DetectionLoss",
+    "DetectorConfig",
     "detections",
     "elastic_detector",
     "groups_of",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from anywidth.detect.backbone import load_backbone_
+from anywidth.detect.detector_config import DetectorConfig
 from anywidth.detect.parts import (
     PARTS,
     check_detector,
@@ -25,33 +27,24 @@ from anywidth.detect.parts import (
 from anywidth.elastic import Elastic
 from anywidth.errors import OrdinaryWeightsWarning, WidthError
 from anywidth.models import detectors
-from anywidth.norms.bank import NormPolicy, batch_norms
+from anywidth.norms.bank import batch_norms
+from anywidth.settings import configured, takes_fields_of
 from anywidth.space.channel_space import ChannelSpace
-from anywidth.space.groups import Policy
 from anywidth.tracing.groups import build
 from anywidth.tracing.trace import trace
 from anywidth.views.trial_runs import probed_space
 
-Preset = Literal["full", "reference"]
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 _REFERENCE = {"neck": 1.0, "heads": 1.0}
 
 
+@takes_fields_of(DetectorConfig)
 def elastic_detector(
     detector: str | nn.Module,
+    config: DetectorConfig | None = None,
     *,
-    preset: Preset = "full",
-    parts: Mapping[str, Any] | None = None,
     widths: Iterable[float] | Mapping[Hashable, float] = WIDTHS,
-    norm: NormPolicy = "switchable",
-    constant_norms: bool | None = None,
     backbone: Elastic | None = None,
-    trainable_layers: int | None = None,
-    size: int | Sequence[int] = 320,
-    num_classes: int | None = None,
-    divisor: Policy = 1,
-    minimum: Policy = 1,
-    freeze: Sequence[str] = (),
     **options: Any,
 ) -> Elastic:
     """A detector that runs at any width.
@@ -59,21 +52,10 @@ def elastic_detector(
     Args:
         detector: one of `anywidth.detect.DETECTORS`, which gets random weights, or a detector of torchvision, which is not
             copied; its `FrozenBatchNorm2d` become ordinary norms with the same numbers.
-        preset: "full": backbone, neck and heads; "reference": the backbone alone, as published, of which the laterals read
-            the channels that are there.
-        parts: part ("backbone", "neck", "heads") -> its share: a number for all widths (1.0: it stays as it is), a
-            sequence with one number per width, or label -> number. Parts left out follow `widths`.
+        config: what of it is elastic, and its norms; `options` may give some of its settings one by one.
         widths: listed widths: multipliers, or label -> multiplier.
-        norm: "switchable", "shared" or "frozen" batch norms.
-        constant_norms: whether norms keep their numbers in training. By default where only the backbone has norms, whose
-            numbers come from a classifier.
         backbone: a slimmable classifier whose weights and norms the backbone takes (`load_backbone_`).
-        trainable_layers: how many of stem and stages of a ResNet learn, counted from the last; by default 3 with a
-            `backbone` or in the preset "reference", else all.
-        size: pixels (H, W), or of a square, of the image as the network sees it, for which costs are counted.
-        num_classes: of a named detector, with the background.
-        divisor, minimum, freeze: as of `Elastic`.
-        options: further arguments of a named detector, like `min_size`.
+        options: settings of `DetectorConfig`, and further arguments of a named detector, like `min_size`.
 
     Returns:
         The network; `net.at(w)` is a detector of the same class.
@@ -89,42 +71,40 @@ def elastic_detector(
     Source: Slimmable Networks, arXiv 1812.08928, section 4.2 and appendix B. There, features are padded with zeros up to
     the laterals' inputs; slicing these inputs gives the same numbers for less.
     """
-    model = _model(detector, preset, num_classes, options)
-    shape = (size, size) if isinstance(size, int) else tuple(size)
-    listed = widths.items() if isinstance(widths, Mapping) else ((w, w) for w in widths)
-    labels: dict[Hashable, float] = {label: float(share) for label, share in listed}
-    if not labels:
-        raise WidthError("widths is empty: name at least one")
-    part_shares = {**(_REFERENCE if preset == "reference" else {}), **check_names(parts)}
+    names = {field.name for field in fields(DetectorConfig)}
+    config = configured(DetectorConfig, config, {k: v for k, v in options.items() if k in names})
+    model = _model(detector, config.num_classes, {k: v for k, v in options.items() if k not in names})
     # label -> part -> ratio; a part whose ratio is 1.0 at every label leaves the search space altogether.
-    shares = shares_of(part_shares, labels)
-    policies = {"divisor": divisor, "minimum": minimum}
-    space, frozen = _space(model, shape, part_shares, fixed_parts(shares.values()), tuple(freeze), policies)
+    part_shares = {**(_REFERENCE if config.preset == "reference" else {}), **check_names(config.parts)}
+    shares = shares_of(part_shares, _listed(widths))
+    space, frozen = _space(model, config, part_shares, fixed_parts(shares.values()))
     net = Elastic(
         model,
-        detectors.example_images(model, shape),
-        norm=norm,
+        detectors.example_images(model, config.shape),
+        norm=config.norm,
         widths={label: part_width(space, **_elastic(space, row)) for label, row in shares.items()},
         freeze=frozen,
         space=space,
     )
-    if (
-        trainable_layers is None
-        and (backbone is not None or preset == "reference")
-        and detectors.has_stages(model)
-    ):
+    trained = backbone is not None or config.preset == "reference"
+    trainable_layers = config.trainable_layers
+    if trainable_layers is None and trained and detectors.has_stages(model):
         trainable_layers = 3
     if trainable_layers is not None:
         detectors.freeze_stages_(model, trainable_layers)
-    _prepare_norms_(net, backbone, constant_norms)
+    _prepare_norms_(net, backbone, config.constant_norms)
     return net
 
 
-def _model(
-    detector: str | nn.Module, preset: str, num_classes: int | None, options: dict[str, Any]
-) -> nn.Module:
-    if preset not in get_args(Preset):
-        raise ValueError(f"preset={preset!r} is unknown; known are {', '.join(get_args(Preset))}")
+def _listed(widths: Iterable[float] | Mapping[Hashable, float]) -> dict[Hashable, float]:
+    listed = widths.items() if isinstance(widths, Mapping) else ((w, w) for w in widths)
+    labels: dict[Hashable, float] = {label: float(share) for label, share in listed}
+    if not labels:
+        raise WidthError("widths is empty: name at least one")
+    return labels
+
+
+def _model(detector: str | nn.Module, num_classes: int | None, options: dict[str, Any]) -> nn.Module:
     if isinstance(detector, str):
         return detectors.detector(detector, num_classes, **options)
     check_detector(detector)
@@ -151,18 +131,13 @@ def with_norms_(model: nn.Module) -> None:
 
 
 def _space(
-    model: nn.Module,
-    shape: Sequence[int],
-    part_shares: Mapping[str, Any],
-    fixed: set[str],
-    freeze: tuple[str, ...],
-    policies: Mapping[str, Policy],
+    model: nn.Module, config: DetectorConfig, part_shares: Mapping[str, Any], fixed: set[str]
 ) -> tuple[ChannelSpace, tuple[str, ...]]:
     """The channel space without the parts that stay, and everything that was frozen for it."""
     # Two traces: the first finds the channel groups of every part, the second leaves out the groups of
     # the fixed parts. Freezing by name needs the names, hence the order.
-    example = detectors.example_images(model, shape)
-    with detectors.short_run(model, shape):
+    example = detectors.example_images(model, config.shape)
+    with detectors.short_run(model, config.shape):
         full_space = build(trace(model, example), [])
         check_parts(part_shares, full_space)
         if fixed == set(PARTS):
@@ -171,10 +146,10 @@ def _space(
             )
         names = groups_of(full_space)
         frozen = (
-            *freeze,
+            *config.freeze,
             *(_module(name) for part_name in PARTS if part_name in fixed for name in names[part_name]),
         )
-        return probed_space(model, example, frozen, **policies), frozen
+        return probed_space(model, example, frozen, divisor=config.divisor, minimum=config.minimum), frozen
 
 
 def _module(group: str) -> str:

@@ -3,6 +3,7 @@
 from anywidth.prune.compact import compact, kept_by_norm, masked
 from anywidth.prune.importance import CRITERIA, Criterion, Source, criterion_of, criterion_of_sources, scores
 from anywidth.prune.plan import plan, planned
+from anywidth.prune.plan_config import PlanConfig
 from anywidth.prune.ranking import Plan
 from anywidth.prune.saved import ABOUT, again, cut_, read, rebuilt, write
 
@@ -11,6 +12,7 @@ __all__ = [
     "CRITERIA",
     "Criterion",
     "Plan",
+    "PlanConfig",
     "Source",
     "again",
     "compact",

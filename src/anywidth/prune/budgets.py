@@ -20,11 +20,11 @@ _LATENCY_STEPS = 8
 
 def within_budget(net: Elastic, ranking: Ranking, budget: str, max_ratio: float) -> Plan:
     """The plan that removes least and meets the budget: bisection over the number of channels that go."""
-    strict = ranking.empty == "error"
+    strict = ranking.config.empty == "error"
     # With empty="error" the bisection would stop at the first ratio that empties a group, although smaller ratios may meet the
     # budget; so groups are protected during the search, and only the plan that is returned must do without.
     if strict:
-        ranking.empty = "keep"
+        ranking = ranking.protecting()
     limit = _parsed(net, budget)
     cost = _cost(net, limit.kind)
     label, allowed = next(iter(limit.limits.items()))
@@ -56,7 +56,7 @@ def within_budget(net: Elastic, ranking: Ranking, budget: str, max_ratio: float)
             f"prune: budget {label} would take all channels of group '{best.protected[0]}'; use max_per_layer below 1, or "
             "empty='keep' or 'remove'"
         )
-    if ranking.scope == "global" or limit.kind == "latency":
+    if ranking.config.scope == "global" or limit.kind == "latency":
         return best
     before = ranking.at((low + 0.5) / steps)
     return _refilled(ranking, best, before, lambda width: cost(width) <= allowed)

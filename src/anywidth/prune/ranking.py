@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from anywidth.errors import WidthError
 from anywidth.graph.emptied_groups import deadened
 from anywidth.prune.importance import Scores
+from anywidth.prune.plan_config import PlanConfig, Rule
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.groups import ChannelGroup
 from anywidth.space.width import Width
-
-Scope = Literal["global", "layer", "isomorphic"]
-Rule = Literal["network-slimming", "torch7"]
-Empty = Literal["keep", "remove", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,25 +43,12 @@ class Plan:
 class Ranking:
     """Judged channels in the order in which they go."""
 
-    def __init__(
-        self,
-        space: ChannelSpace,
-        group_scores: Scores,
-        scope: Scope,
-        rule: Rule | None,
-        max_per_layer: float,
-        minimum: int,
-        round_to: int,
-        empty: Empty,
-        positional: bool,
-    ) -> None:
-        self.space, self.scope = space, scope
-        self.rule: Rule | None = rule
-        self.max_per_layer, self.minimum, self.round_to, self.empty = max_per_layer, minimum, round_to, empty
+    def __init__(self, space: ChannelSpace, group_scores: Scores, config: PlanConfig) -> None:
+        self.space, self.config = space, config
         self.scores = {
             i: group_scores[g.name]
             for i, g in enumerate(space.groups)
-            if g.name in group_scores and (g.permutable or positional)
+            if g.name in group_scores and (g.permutable or config.positional)
         }
         if not self.scores:
             raise WidthError("prune: no channel group of this network can be pruned by this criterion")
@@ -79,6 +64,12 @@ class Ranking:
             )
         self.judged = int(values.size)
 
+    def protecting(self) -> Ranking:
+        """The same ranking, in which groups that would become empty keep their best channels."""
+        ranking = copy.copy(self)
+        ranking.config = replace(self.config, empty="keep")
+        return ranking
+
     def at(self, ratio: float) -> Plan:
         """The plan that removes this share."""
         # global: all scores in one vector, cut once, and split into the groups again; layer: a vector per group.
@@ -87,7 +78,7 @@ class Ranking:
         threshold = None
         for members in self._classes():
             values = np.concatenate([self.scores[i] for i in members])
-            going, threshold = _going(values, ratio, self.rule)
+            going, threshold = _going(values, ratio, self.config.rule)
             for i, mask in zip(
                 members, np.split(going, np.cumsum([self.scores[i].size for i in members])[:-1]), strict=True
             ):
@@ -99,12 +90,12 @@ class Ranking:
             group = self.space.groups[i]
             stays = ~mask
             if not stays.any():
-                if self.empty == "error":
+                if self.config.empty == "error":
                     raise WidthError(
                         f"prune: group '{group.name}' would lose all of its {group.size} channels; use a smaller ratio, "
                         "max_per_layer below 1, or empty='keep' or 'remove'"
                     )
-                if self.empty == "remove" and _removable(group):
+                if self.config.empty == "remove" and _removable(group):
                     removed.append(group.name)
                     kept[i], indices[i] = 0, ()
                     continue
@@ -120,7 +111,7 @@ class Ranking:
         return Plan(
             width=width,
             ratio=ratio,
-            threshold=threshold if self.scope == "global" else None,
+            threshold=threshold if self.config.scope == "global" else None,
             pruned=gone_units,
             judged=self.judged,
             protected=tuple(protected),
@@ -129,9 +120,9 @@ class Ranking:
 
     def _classes(self) -> list[list[int]]:
         """Groups that are ranked together."""
-        if self.scope == "global":
+        if self.config.scope == "global":
             return [list(self.scores)]
-        if self.scope == "layer":
+        if self.config.scope == "layer":
             return [[i] for i in self.scores]
         classes: dict[Any, list[int]] = {}
         shapes = structures(self.space)
@@ -143,11 +134,11 @@ class Ranking:
         """Units that stay within the limits of the group: the best ones."""
         # 10 units, 3 of them stay, round_to 4: 4 units, the 3 and the best of the others. max_per_layer 0.5: at least 5,
         # rounded up to 8. The epsilon: 90 * 0.7 is 62.999... in floats, and must count as 63.
-        quantum = max(1, math.ceil(max(self.round_to, group.divisor) / group.unit))
+        quantum = max(1, math.ceil(max(self.config.round_to, group.divisor) / group.unit))
         min_units = max(
             1,
-            math.ceil(max(self.minimum, group.minimum) / group.unit),
-            group.size - int(group.size * self.max_per_layer + 1e-9),
+            math.ceil(max(self.config.minimum, group.minimum) / group.unit),
+            group.size - int(group.size * self.config.max_per_layer + 1e-9),
         )
         count = max(int(stays.sum()), min(min_units, group.size))
         count = min(-(-count // quantum) * quantum, group.size)

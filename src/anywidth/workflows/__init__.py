@@ -11,7 +11,7 @@ from anywidth.workflows.evaluating import Evaluation, evaluate
 from anywidth.workflows.exporting import ExportedWidth, export
 from anywidth.workflows.front_comparison import FrontComparison, compare_front
 from anywidth.workflows.gates import GateResult, gate
-from anywidth.workflows.importing import ImportedNet, import_checkpoint
+from anywidth.workflows.importing import ImportedNet, ImportOptions, import_checkpoint
 from anywidth.workflows.packing import pack
 from anywidth.workflows.profiling import Profile, profile
 from anywidth.workflows.pruning import PruneOptions, Pruning, prune
@@ -30,6 +30,7 @@ __all__ = [
     "ExportedWidth",
     "FrontComparison",
     "GateResult",
+    "ImportOptions",
     "ImportedNet",
     "Profile",
     "PruneOptions",

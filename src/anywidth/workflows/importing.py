@@ -12,6 +12,7 @@ from anywidth.detect.costs import part_macs
 from anywidth.detect.parts import is_detector
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
+from anywidth.settings import configured, takes_fields_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +30,34 @@ class ImportedNet:
     rows: list[dict[str, Any]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """How a checkpoint is read.
+
+    Attributes:
+        widths: ratios of the widths in the file, in its order; by default as published.
+        image_size: pixels of the square that costs are counted for; by default those of the data set.
+        ema: dsnet: the moving average in the file, or not; by default where there is one.
+        gate: dsnet: also write its slimming head, as NAME.gates.safetensors.
+        sort: ordinary networks: bring important channels to the front.
+    """
+
+    widths: Sequence[float | str] | None = None
+    image_size: int | None = None
+    ema: bool | None = None
+    gate: bool = False
+    sort: bool = True
+
+
+@takes_fields_of(ImportOptions)
 def import_checkpoint(
     path: str | Path,
+    options: ImportOptions | None = None,
     *,
     model: str,
     out: str | Path,
     source: str = "slimmable_networks",
-    widths: Sequence[float | str] | None = None,
-    image_size: int | None = None,
-    ema: bool | None = None,
-    gate: bool = False,
-    sort: bool = True,
+    **settings: Any,
 ) -> ImportedNet:
     """Read a checkpoint and save it as an elastic network.
 
@@ -48,11 +66,7 @@ def import_checkpoint(
         model: name there, like us_mobilenet_v1 or resnet50.
         out: file to write, NAME.safetensors.
         source: slimmable_networks, slimmable_networks-detection, network-slimming, joslim, dsnet, torchvision or timm.
-        widths: ratios of the widths in the file, in its order; by default as published.
-        image_size: pixels of the square that costs are counted for; by default those of the data set.
-        ema: dsnet: the moving average in the file, or not; by default where there is one.
-        gate: dsnet: also write its slimming head, as NAME.gates.safetensors.
-        sort: ordinary networks: bring important channels to the front.
+        options: how it is read, of which `settings` may give some one by one.
 
     Returns:
         The network, and what its widths cost.
@@ -60,22 +74,22 @@ def import_checkpoint(
     Raises:
         CheckpointError: a damaged file, one of another network, or options of another source.
     """
-    path, out = Path(path), Path(out)
+    path, out, options = Path(path), Path(out), configured(ImportOptions, options, settings)
     if out.suffix != ".safetensors":
         raise CheckpointError(
             f"{out}: elastic networks are saved as NAME.safetensors; give a name with that ending."
         )
-    if source != "dsnet" and (gate or ema is not None):
+    if source != "dsnet" and (options.gate or options.ema is not None):
         raise CheckpointError(
             f"--gate, --ema and --no-ema are for the source dsnet; leave them out for {source!r}"
         )
     # Only the source dsnet takes the argument, so it is left out where nobody asked.
-    options: dict[str, Any] = {} if ema is None else {"ema": ema}
-    listed: list[Any] | None = None if widths is None else list(widths)
-    net = interop.load(path, source, model, listed, image_size=image_size, sort=sort, **options)
+    ema: dict[str, Any] = {} if options.ema is None else {"ema": options.ema}
+    listed: list[Any] | None = None if options.widths is None else list(options.widths)
+    net = interop.load(path, source, model, listed, image_size=options.image_size, sort=options.sort, **ema)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if gate:
-        _write_gate(path, ema, net, out.with_suffix(".gates.safetensors"))
+    if options.gate:
+        _write_gate(path, options.ema, net, out.with_suffix(".gates.safetensors"))
     net.save(out)
     rows = [
         {

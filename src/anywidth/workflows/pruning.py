@@ -187,21 +187,12 @@ def _planned(run: ClassifierRun, section: PruneSection, net: Elastic, batches: i
     criterion = methods.criterion_of(section.criterion)
     if criterion.needs_gradients:
         _gradients_(judged_net, run, batches)
-    return methods.planned(
-        net,
-        section.ratio,
-        criterion=criterion,
-        rule=section.rule,
-        scope=section.scope,
-        streams=section.streams,
-        max_per_layer=section.max_per_layer,
-        minimum=section.minimum,
-        round_to=section.round_to,
-        empty=section.empty,
-        budget=section.budget,
-        batches=_images(run, batches) if criterion.needs_batches else None,
-        seed=run.recipe.seed,
-    )
+    config = methods.PlanConfig(
+        rule=section.rule, scope=section.scope, streams=section.streams, max_per_layer=section.max_per_layer, minimum=section.minimum,
+        round_to=section.round_to, empty=section.empty, budget=section.budget, seed=run.recipe.seed,
+    )  # fmt: skip
+    batches_judged = _images(run, batches) if criterion.needs_batches else None
+    return methods.planned(net, section.ratio, config, criterion=criterion, batches=batches_judged)
 
 
 def _description(run: ClassifierRun, section: PruneSection, net: Elastic, plan: Plan) -> dict[str, Any]:
