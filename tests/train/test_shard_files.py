@@ -24,7 +24,7 @@ def test_a_kill_before_the_checkpoint_names_its_shares_costs_one_step(
             raise KeyboardInterrupt
         real(path, parts, progress)
 
-    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", save)
     with pytest.raises(KeyboardInterrupt):
         fit(new_net(), run, config)
     assert {p.name for p in run.glob("shards-*")} == {f"shards-{killed_at - 1}", f"shards-{killed_at}"}

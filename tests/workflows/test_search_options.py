@@ -1,6 +1,6 @@
 import pytest
 
-from anywidth.errors import WidthError
+from anywidth.errors import RecipeError, WidthError
 from anywidth.workflows.search_options import SearchOptions, check_search_options, parse_objective
 
 
@@ -36,7 +36,6 @@ def test_every_method_goes_with_its_own_options():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "greed"}, "unknown method of search 'greed'; did you mean 'greedy'"),
         ({"evals": 10}, "--evals is for bayes, random and evolve"),
         ({"within": ("params=2M",), "method": "evolve"}, "--within is for bayes; evolve takes one --budget"),
     ],
@@ -44,3 +43,8 @@ def test_every_method_goes_with_its_own_options():
 def test_options_that_do_not_go_together(options, message):
     with pytest.raises(WidthError, match=message):
         check_search_options(SearchOptions(**options))
+
+
+def test_an_unknown_method_is_answered_with_the_nearest():
+    with pytest.raises(RecipeError, match="unknown method of search 'greed'; did you mean 'greedy'"):
+        check_search_options(SearchOptions(method="greed"))
