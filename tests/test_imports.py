@@ -18,7 +18,7 @@ ROWS = (
     ("compat",),
     ("files", "seeds", "channel_select", "import_path", "settings"),
     ("space",),
-    ("tracing",),
+    ("tracing", "saving"),
     ("views",),
     ("norms",),
     ("cost",),
@@ -34,7 +34,6 @@ ROWS = (
 )
 LEVEL = {part: i for i, row in enumerate(ROWS) for part in row}
 WIDTHLESS = ("models", "data")  # these know nothing of width
-LAZY = {("elastic", "store")}  # inside a function only: `net.save` is a convenience on top
 FRONT = ("__init__", "__main__")  # the public surface imports everything
 
 
@@ -44,15 +43,9 @@ def part_of(module: str) -> str | None:
     return None if names[0] != "anywidth" else names[1] if len(names) > 1 else "__init__"
 
 
-def imports(source: str, package: str) -> Iterator[tuple[int, str, bool]]:
-    """Line, part and laziness (inside a function) of every import of this package."""
+def imports(source: str, package: str) -> Iterator[tuple[int, str]]:
+    """Line and part of every import of this package, also inside functions."""
     tree = ast.parse(source)
-    lazy = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for inner in ast.walk(node)
-    }
     for node in ast.walk(tree):
         found: list[str] = []
         if isinstance(node, ast.Import):
@@ -66,14 +59,14 @@ def imports(source: str, package: str) -> Iterator[tuple[int, str, bool]]:
         for name in found:
             part = part_of(name)
             if part is not None:
-                yield node.lineno, part, id(node) in lazy
+                yield node.lineno, part
 
 
 def reversed_arrows(mine: str, source: str, package: str) -> list[str]:
     """What part `mine` imports against the order."""
     wrong = []
-    for line, other, lazy in imports(source, package):
-        if other == mine or (lazy and (mine, other) in LAZY):
+    for line, other in imports(source, package):
+        if other == mine:
             continue
         if other.startswith("__version") or (other == "errors" and mine != "errors"):
             continue
@@ -136,7 +129,7 @@ def test_a_reversed_arrow_is_found(mine, source, package):
 @pytest.mark.parametrize(
     ("mine", "source", "package"),
     [
-        ("elastic", "def save():\n    from anywidth.store import save", "anywidth"),
+        ("elastic", "from anywidth.saving import save", "anywidth"),
         (
             "train",
             "from anywidth.elastic import Elastic\nfrom anywidth.train.step import step",
@@ -192,3 +185,25 @@ def test_an_unknown_public_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'anywidth' has no attribute 'Elastik'"):
         anywidth.Elastik  # noqa: B018
     assert "Elastic" in dir(anywidth)
+
+
+def test_no_two_files_import_each_other():
+    """Imports inside functions and for types count: two such files are one."""
+    modules = {
+        ".".join(("anywidth", *p.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): p
+        for p in ROOT.rglob("*.py")
+    }
+    imported: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        nodes = [
+            n
+            for n in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(n, ast.ImportFrom) and n.module
+        ]
+        targets = {n.module for n in nodes} | {f"{n.module}.{alias.name}" for n in nodes for alias in n.names}
+        imported[name] = targets & modules.keys()
+    packages = [(a, b) for a in modules for b in modules if b.startswith(a + ".")]
+    circles = [
+        (a, b) for a in imported for b in imported[a] if a < b and a in imported[b] and (a, b) not in packages
+    ]
+    assert circles == []

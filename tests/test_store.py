@@ -9,28 +9,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-import anywidth
-import anywidth.store
 from anywidth import Elastic, errors, load
-from oracles import TIGHT, rand, randomized
+from oracles import TIGHT, rand
 from random_nets import RandomNet
-
-IMAGE = (4, 3, 4, 4)
-KINDS, SIZES = ("residual", "batchnorm", "dense"), (6, 5, 4)
-
-
-def new_model(seed: int = 0) -> nn.Module:
-    return randomized(RandomNet(KINDS, SIZES), seed)
-
-
-def new_net(norm: str = "shared") -> Elastic:
-    net = Elastic(new_model(), rand(*IMAGE), norm=norm, widths={0.5: 0.5, "large": 0.8, 3: 0.3, 1.0: 1.0})
-    if norm != "frozen":
-        net.calibrate([rand(*IMAGE)])
-    with torch.no_grad():
-        for p in net.norms.parameters():
-            p.mul_(1.5)
-    return net
+from saved_nets import IMAGE, new_model, new_net
 
 
 @pytest.fixture
@@ -233,48 +215,3 @@ def test_lost_norm_state(saved):
 
 
 # --- saving that fails ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_name_must_end_in_safetensors(tmp_path):
-    with pytest.raises(
-        errors.CheckpointError, match=r"net.pt: elastic networks are saved as NAME.safetensors"
-    ):
-        new_net().save(tmp_path / "net.pt")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_written(tmp_path):
-    with pytest.raises(errors.CheckpointError, match="nowhere does not exist"):
-        new_net().save(tmp_path / "nowhere" / "net.safetensors")
-    (tmp_path / "file").touch()
-    with pytest.raises(errors.CheckpointError, match="file does not exist"):
-        new_net().save(tmp_path / "file" / "net.safetensors")
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize("fails_at", [1, 2])
-def test_a_save_that_fails_leaves_no_half_written_file(saved, monkeypatch, fails_at):
-    net, path = saved
-    before = {p.name: p.read_bytes() for p in path.parent.iterdir()}
-    calls = []
-
-    def full_disk(tensors, name, metadata):
-        calls.append(name)
-        if len(calls) == fails_at:
-            name.write_bytes(b"half")
-            raise OSError("no space left on device")
-        safetensors.torch.save_file(tensors, name, metadata=metadata)
-
-    monkeypatch.setattr(anywidth.store, "save_file", full_disk)
-    with pytest.raises(OSError, match="no space left"):
-        net.save(path)
-    assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == before
-    load(path, new_model())
-
-
-@pytest.mark.parametrize("label", [("a", 1), frozenset({1}), None])
-def test_a_label_that_json_cannot_hold_is_refused_before_anything_is_written(tmp_path, label):
-    net = Elastic(new_model(), rand(*IMAGE), widths={label: 0.5})
-    with pytest.raises(errors.CheckpointError, match=r"label .* cannot be saved: use a string or a number"):
-        net.save(tmp_path / "net.safetensors")
-    assert list(tmp_path.iterdir()) == []

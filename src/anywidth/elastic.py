@@ -29,6 +29,7 @@ from anywidth.norms.bank import NormBank, NormPolicy
 from anywidth.norms.calibration import collect_
 from anywidth.norms.constant_norms import as_constants_, keep_frozen
 from anywidth.norms.stream_selection import fed_by, reading_subsets
+from anywidth.saving import save
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.groups import Policy
 from anywidth.space.width import Width, check_label
@@ -491,8 +492,6 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
 
     def save(self, path: Any) -> None:
         """Write `path` (weights under the base model's own names) and, beside it, statistics and a description."""
-        from anywidth.store import save
-
         save(self, path)
 
     def drop_views_(self) -> None:

@@ -4,7 +4,7 @@ import re
 import torch
 from torch import nn
 
-from anywidth import ChannelSpace, Elastic
+from anywidth import Elastic
 from anywidth.space.axes import Frozen
 from anywidth.space.printing import show
 from small_space import group
@@ -24,9 +24,7 @@ def test_the_text_of_a_space_says_groups_and_reasons():
 def test_many_names_are_shortened_and_frozen_axes_are_counted_by_reason():
     wide = dataclasses.replace(group("stem", 8), writers=("a", "b", "c", "d", "e"))
     frozen = tuple(Frozen("w", axis, 3, reason) for axis, reason in ((0, "the output"), (1, "the input"), (2, "the input")))  # fmt: skip
-    lines = show(
-        ChannelSpace(groups=(wide,), axes={}, frozen=frozen, unknown=("mystery in net",))
-    ).splitlines()
+    lines = show((wide,), frozen, ("mystery in net",)).splitlines()
     assert "a, b, c (+2)" in lines[2]
     assert lines[4:] == [
         "  2 axes: the input: w[1], w[2]",

@@ -122,10 +122,9 @@ class CostModel:
 
 
 def _parameter_sizes(space: ChannelSpace, name: str, shape: Sequence[int]) -> list[Size]:
-    axes = space.axes.get(name, ())
     sizes = []
     for d, n in enumerate(shape):
-        axis = axes[d] if d < len(axes) else None
+        axis = space.axis(name, d)
         if axis is None:
             sizes.append(Size(n))
         else:

@@ -7,7 +7,7 @@ the group's place, and layers around it that no longer do anything are replaced 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -100,22 +100,22 @@ def silence_(small: nn.Module, space: ChannelSpace, width: Width) -> None:
     replaced: dict[str, nn.Module] = {}
     for path, module in small.named_modules():
         if selects(module):
-            if _gone(space.axes.get(f"{path}.{INDEX}"), 0, empty):
+            if _is_empty(space, f"{path}.{INDEX}", 0, empty):
                 for t in module.parameters(recurse=False):
                     t[module.get_buffer(INDEX)] = 0
             continue
         for name, t in module.named_parameters(recurse=False):
-            _zero_(t, space.axes.get(f"{path}.{name}"), width, empty)
-        axes = space.axes.get(f"{path}.weight")
-        if isinstance(module, BatchNorm) and _gone(axes, 0, empty):
+            _zero_(t, space.axis(f"{path}.{name}", 0), width, empty)
+        weight = f"{path}.weight"
+        if isinstance(module, BatchNorm) and _is_empty(space, weight, 0, empty):
             replaced[path] = nn.Identity()
         elif isinstance(module, Convolution | nn.Linear) and _plain(module):
-            if _gone(axes, 0, empty):
+            if _is_empty(space, weight, 0, empty):
                 # One channel, or several where the silent unit has several positions on the axis.
                 silent = Constant(module, module.weight.shape[0])
                 silent.bias = None
                 replaced[path] = silent
-            elif _gone(axes, 1, empty):
+            elif _is_empty(space, weight, 1, empty):
                 replaced[path] = Constant(module, module.weight.shape[0])
     for path, module in replaced.items():
         small.set_submodule(path, module)
@@ -128,15 +128,14 @@ def _plain(module: Convolution | nn.Linear) -> bool:
     return type(module) is nn.Linear
 
 
-def _gone(axes: Sequence[Axis | None] | None, dim: int, empty: Iterable[int]) -> bool:
+def _is_empty(space: ChannelSpace, tensor: str, dim: int, empty: Iterable[int]) -> bool:
     """Whether all channels along an axis are of empty groups."""
-    axis = axes[dim] if axes is not None and len(axes) > dim else None
+    axis = space.axis(tensor, dim)
     return axis is not None and all(r.group in empty for r in axis)
 
 
-def _zero_(t: Tensor, axes: Sequence[Axis | None] | None, width: Width, empty: set[int]) -> None:
+def _zero_(t: Tensor, axis: Axis | None, width: Width, empty: set[int]) -> None:
     """What makes a silent channel is zero; what reads it may be anything."""
-    axis = axes[0] if axes else None
     if axis is None or not any(r.group in empty for r in axis):
         return
     # Positions of the extracted tensor: an empty group has its one silent unit (unit 0, `each` positions), others the units kept.
@@ -169,7 +168,7 @@ def deadened(space: ChannelSpace, width: Width) -> Width:
                 continue
             groups = {r.group for r in axes[1] or () if r.group >= 0}
             fed |= groups
-            if not _gone(axes, 0, empty):
+            if not _is_empty(space, name, 0, empty):
                 alive |= groups
         unread = fed - alive - empty
         if not unread:

@@ -159,7 +159,7 @@ def _checked(vector: Sequence[float], count: int, name: str) -> list[float]:
 
 def _group(net: Elastic, path: str, channels: int) -> list[str]:
     """The channel group of a convolution's outputs; none if they are frozen, and all of them are kept."""
-    axis = net.space.axes.get(f"{path}.weight", (None,))[0]
+    axis = net.space.axis(f"{path}.weight", 0)
     if axis is not None:
         return [net.space.names[axis[0].group]]
     size = _convolution(net.model, path).out_channels

@@ -263,7 +263,7 @@ def _width(net: Elastic, model: str, convolutions: Sequence[str | None], channel
     count_by_group: dict[str, tuple[int, str]] = {}
     names = net.space.names
     for path, count in zip(convolutions, channels, strict=False):
-        axis = None if path is None else net.space.axes[f"{path}.weight"][0]
+        axis = None if path is None else net.space.axis(f"{path}.weight", 0)
         if axis is None:
             continue
         group = names[axis[0].group]

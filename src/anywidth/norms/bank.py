@@ -142,7 +142,7 @@ class NormBank(FollowsMoves, StateDictEntries, nn.Module):
         """Running mean and axis of every batch norm."""
         plans = {}
         for path, m in batch_norms(self.model).items():
-            axis = self.space.axes.get(f"{path}.running_mean", (None,))[0]
+            axis = self.space.axis(f"{path}.running_mean", 0)
             assert m.running_mean is not None
             plans[path] = (m.running_mean, None if axis is None else AxisPlan.of(axis))
         return plans

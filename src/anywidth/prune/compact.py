@@ -16,7 +16,7 @@ from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.graph.emptied_groups import Constant, with_silent
 from anywidth.norms.stream_selection import fed_by
-from anywidth.space.axes import Axis, spelled_out
+from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
 from anywidth.tracing.groups import made_axes
 from anywidth.tracing.trace import call
@@ -57,7 +57,7 @@ def _masked(net: Elastic, width: Width, *, shifts: bool) -> nn.Module:
     axes_of = made_axes(masked_model)
     for path, module in masked_model.named_modules():
         if selects(module):
-            gone = _gone(net.space.axes.get(f"{path}.{INDEX}"), 0, width)
+            gone = _gone(net.space, f"{path}.{INDEX}", 0, width)
             if gone is not None:
                 lost = module.get_buffer(INDEX)[gone.to(module.get_buffer(INDEX).device)]
                 for name, t in module.named_parameters(recurse=False):
@@ -67,27 +67,16 @@ def _masked(net: Elastic, width: Width, *, shifts: bool) -> nn.Module:
         for name, t in module.named_parameters(recurse=False):
             full = f"{path}.{name}" if path else name
             dim = axes_of.get(full, 0)
-            gone = _gone(net.space.axes.get(full), dim, width)
+            gone = _gone(net.space, full, dim, width)
             if gone is not None and (not shifts or (isinstance(module, BatchNorm) and name == "weight")):
                 t.index_fill_(dim, gone.to(t.device), 0)
     return masked_model
 
 
-def _gone(axes: Sequence[Axis | None] | None, dim: int, width: Width) -> Tensor | None:
-    """Positions along an axis that a width does not keep."""
-    axis = axes[dim] if axes is not None and len(axes) > dim else None
-    if axis is None:
-        return None
-    # An axis with two positions per unit, units 0 1 2 3, of which the width keeps 0 and 2: positions 2, 3, 6, 7.
-    group, unit = map(torch.from_numpy, spelled_out(axis))
-    lost = torch.zeros(group.numel(), dtype=torch.bool)
-    for g in group.unique().tolist():
-        if g >= 0:
-            keeps = torch.zeros(int(unit.max()) + 1, dtype=torch.bool)
-            units = torch.tensor([u for u in width.units(g) if u < keeps.numel()], dtype=torch.long)
-            keeps[units] = True
-            lost |= (group == g) & ~keeps[unit]
-    return lost.nonzero().ravel() if lost.any() else None
+def _gone(space: ChannelSpace, tensor: str, dim: int, width: Width) -> Tensor | None:
+    """Positions along an axis that a width does not keep; None if it keeps all."""
+    kept = space.kept(tensor, dim, width)
+    return None if kept is None or kept.all() else torch.from_numpy((~kept).nonzero()[0])
 
 
 def kept_by_norm(net: Elastic, width: Width) -> dict[str, int]:
@@ -96,7 +85,7 @@ def kept_by_norm(net: Elastic, width: Width) -> dict[str, int]:
     kept_channels = {}
     for path, m in of.model.named_modules():
         if isinstance(m, BatchNorm):
-            gone = _gone(of.space.axes.get(f"{path}.{INDEX if selects(m) else 'running_mean'}"), 0, width)
+            gone = _gone(of.space, f"{path}.{INDEX if selects(m) else 'running_mean'}", 0, width)
             kept_channels[path] = handed_on(m) - (0 if gone is None else gone.numel())
     return kept_channels
 
@@ -180,7 +169,7 @@ def _constants(net: Elastic, width: Width, batches: Iterable[Any] | None) -> dic
     lost: dict[str, Tensor] = {}
     for path, m in net.model.named_modules():
         if isinstance(m, nn.Linear) or (isinstance(m, Convolution) and m.groups == 1 and not m.transposed):
-            gone = _gone(net.space.axes.get(f"{path}.weight"), 1, width)
+            gone = _gone(net.space, f"{path}.weight", 1, width)
             if gone is not None:
                 lost[path] = gone
     if not lost:

@@ -147,11 +147,11 @@ def _scales(model: nn.Module, space: ChannelSpace) -> Iterator[tuple[Axis, np.nd
         if not isinstance(m, BatchNorm) or m.weight is None:
             continue
         scale = m.weight.detach().abs().double().cpu()
-        axes = space.axes.get(f"{path}.{INDEX if selects(m) else 'weight'}")
+        axis = space.axis(f"{path}.{INDEX if selects(m) else 'weight'}", 0)
         if selects(m):
             scale = scale[m.get_buffer(INDEX).cpu()]
-        if axes is not None and axes[0] is not None:
-            yield axes[0], scale.numpy()
+        if axis is not None:
+            yield axis, scale.numpy()
 
 
 def _check_names(reduce: Any, normalize: Any) -> None:
@@ -168,11 +168,8 @@ def _sources(model: nn.Module, space: ChannelSpace) -> Iterator[Source]:
     output_axes = made_axes(model)
     for name, p in model.named_parameters():
         dim = output_axes.get(name)
-        axes = space.axes.get(name)
-        if dim is None or axes is None or len(axes) <= dim:
-            continue
-        axis = axes[dim]
-        if axis is not None:
+        axis = None if dim is None else space.axis(name, dim)
+        if dim is not None and axis is not None:
             rows = p.detach().double().cpu().movedim(dim, 0)
             gradient = None if p.grad is None else p.grad.detach().double().cpu().movedim(dim, 0)
             yield Source(

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from anywidth.errors import WidthError, unknown_name
-from anywidth.space.axes import AttributeRule, Axis, Frozen, Term, runs_of, size_of
+from anywidth.space.axes import AttributeRule, Axis, Frozen, Term, runs_of, size_of, spelled_out
 from anywidth.space.groups import ChannelGroup, Policy, policy_of_group
+from anywidth.space.printing import show
 from anywidth.space.width import Width, check_multiplier
 
 
@@ -198,6 +199,28 @@ class ChannelSpace:
                     f"group '{g.name}' cannot keep the {k} units {list(units[:8])}: they are rising numbers from 0 to {g.size - 1}."
                 )
 
+    def axis(self, tensor: str, dim: int) -> Axis | None:
+        """What an axis of a parameter or buffer consists of; None where it stays as it is at all widths.
+
+        Args:
+            tensor: dotted name, like "layer1.0.conv1.weight"; one that the space does not know stays.
+            dim: of the tensor, from 0.
+        """
+        axes = self.axes.get(tensor, ())
+        return axes[dim] if dim < len(axes) else None
+
+    def kept(self, tensor: str, dim: int, width: Width) -> np.ndarray | None:
+        """(positions,) bool: what a width keeps along an axis of a parameter or buffer; None where it stays as it is."""
+        axis = self.axis(tensor, dim)
+        if axis is None:
+            return None
+        # Two positions per unit, units 0 1 2 3, of which the width keeps 0 and 2: 1 1 0 0 1 1 0 0.
+        group, unit = spelled_out(axis)
+        kept = group < 0
+        for g in {r.group for r in axis if r.group >= 0}:
+            kept |= (group == g) & np.isin(unit, np.asarray(width.units(g), dtype=np.int64))
+        return kept
+
     def sample(
         self, generator: torch.Generator, *, low: float = 0.0, high: float = 1.0, uniform: bool = False
     ) -> Width:
@@ -260,9 +283,7 @@ class ChannelSpace:
         )
 
     def __str__(self) -> str:
-        from anywidth.space.printing import show
-
-        return show(self)
+        return show(self.groups, self.frozen, self.unknown)
 
 
 def _packed(value: Any) -> Any:

@@ -137,8 +137,7 @@ class Sparsity:
         offsets = torch.tensor([0, *(g.size for g in space.groups)]).cumsum(0)
         layers = []
         for name, dim in made_axes(self.net.model).items():
-            axes = space.axes.get(name, ())
-            axis = axes[dim] if len(axes) > dim else None
+            axis = space.axis(name, dim)
             if axis is not None and fnmatch.fnmatchcase(name.rpartition(".")[0], self.config.norms):
                 group, unit = map(torch.from_numpy, spelled_out(axis))
                 layers.append((name, dim, torch.where(group < 0, -1, offsets[group] + unit)))
