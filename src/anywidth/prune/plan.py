@@ -11,7 +11,8 @@ import numpy as np
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.prune.budgets import within_budget
-from anywidth.prune.importance import Criterion, Scores, Source, scores
+from anywidth.prune.criteria import Criterion, Source
+from anywidth.prune.importance import Scores, scores
 from anywidth.prune.plan_config import PlanConfig
 from anywidth.prune.ranking import Plan, Ranking
 from anywidth.settings import configured, takes_fields_of
