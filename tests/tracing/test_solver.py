@@ -2,7 +2,8 @@ import numpy as np
 import torch
 
 from anywidth.tracing.labels import Freeze
-from anywidth.tracing.solver import Solution, solve
+from anywidth.tracing.solution import Solution
+from anywidth.tracing.solver import solve
 from anywidth.tracing.symbolic_sizes import Attribute, Binary, DimSize, Form
 from anywidth.tracing.trace_state import Demand, Walk
 

@@ -19,6 +19,7 @@ from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, unknown_name
 from anywidth.interop import arguments, arrays
 from anywidth.interop.checkpoint_files import bare, compare, read_whole
+from anywidth.interop.dsnet_names import reference_module
 from anywidth.models import DSMBNet
 from anywidth.models.ds_mbnet import CANDIDATES, sub_networks
 from anywidth.norms.bank import NormPolicy, batch_norms
@@ -32,14 +33,6 @@ HEAD = "blocks.3.first_block.gate.gate.0.weight"
 GATED = "stages.3.0.depthwise.attention"
 """The module whose squeezed feature the head reads, and after which widths differ."""
 _HIDDEN = 66
-_LAYERS = {
-    "depthwise.conv": "conv_dw",
-    "depthwise.norm": "bn1",
-    "depthwise.attention.squeeze.reduce": "gate.conv_reduce",
-    "depthwise.attention.expand": "gate.conv_expand",
-    "pointwise.conv": "conv_pw",
-    "pointwise.norm": "bn2",
-}
 _log = logging.getLogger(__name__)
 
 
@@ -228,22 +221,6 @@ def _check_entries(path: str | Path, state: Mapping[str, Tensor]) -> None:
         )
 
 
-def _reference_name(path: str) -> str:
-    """A module of ours by its name in the files."""
-    for module_path, reference_path in (
-        ("stem.conv", "conv_stem"),
-        ("stem.norm", "bn1"),
-        ("classifier", "classifier"),
-    ):
-        if path == module_path:
-            return reference_path
-    # `stages.3.1.pointwise.norm` -> `blocks.3.residual_blocks.0.bn2`.
-    _, stage, block, layer = path.split(".", 3)
-    block_index = int(block)
-    block_path = "first_block" if block_index == 0 else f"residual_blocks.{block_index - 1}"
-    return f"blocks.{stage}.{block_path}.{_LAYERS[layer]}"
-
-
 def _file_targets(net: Elastic) -> dict[str, tuple[Tensor, list[Any]]]:
     """Name in the file -> a tensor of its shape, and our tensors that it fills: a statistic goes to every listed width
     that has so many channels there, and to the widest network."""
@@ -255,12 +232,12 @@ def _file_targets(net: Elastic) -> dict[str, tuple[Tensor, list[Any]]]:
     for name, full_tensor in net.model.state_dict(keep_vars=True).items():
         path, _, tensor_name = name.rpartition(".")
         if path not in norms:
-            targets_by_name[f"{_reference_name(path)}.{tensor_name}"] = (full_tensor, [full_tensor])
+            targets_by_name[f"{reference_module(path)}.{tensor_name}"] = (full_tensor, [full_tensor])
             continue
         group = net.space.axes[f"{path}.running_mean"][0][0].group  # type: ignore[index]
         entries = list(enumerate(CANDIDATES[group]))
         if tensor_name in ("weight", "bias"):
-            targets_by_name[f"{_reference_name(path)}.aux_bn.{len(entries) - 1}.{tensor_name}"] = (
+            targets_by_name[f"{reference_module(path)}.aux_bn.{len(entries) - 1}.{tensor_name}"] = (
                 full_tensor,
                 [full_tensor],
             )
@@ -270,7 +247,7 @@ def _file_targets(net: Elastic) -> dict[str, tuple[Tensor, list[Any]]]:
             targets = [
                 tensors.get(name, full_tensor) for w, tensors in listed.items() if w.kept[group] == channels
             ]
-            targets_by_name[f"{_reference_name(path)}.aux_bn.{entry}.{tensor_name}"] = (expected, targets)
+            targets_by_name[f"{reference_module(path)}.aux_bn.{entry}.{tensor_name}"] = (expected, targets)
     return targets_by_name
 
 

@@ -18,113 +18,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anywidth import models
 from anywidth.elastic import Elastic
-from anywidth.errors import CheckpointError, unknown_name
+from anywidth.errors import CheckpointError
 from anywidth.interop.checkpoint_files import Report, compare, read_beside
-
-MODELS = (
-    "vgg11", "vgg13", "vgg16", "vgg19", "resnet20", "resnet56", "resnet110", "resnet164", "densenet40", "vgg_a",
-)  # fmt: skip
-"""Names of the usual networks; `resnet` takes any depth 9 n + 2, `densenet` any 3 n + 4."""
-
-_SELECT = "select.indexes"
-_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Family:
-    """A kind of network in these files.
-
-    Attributes:
-        build: our class.
-        marker: a name that only files of this kind have.
-        head_weight: name of the weight of the last layer there, whose rows are the classes.
-        renames: pattern in our names -> what stands there instead, in this order.
-    """
-
-    build: Callable[..., nn.Module]
-    marker: str
-    head_weight: str
-    renames: tuple[tuple[str, str], ...] = ()
-
-
-_STREAM = (
-    (r"^features\.stem\.", "conv1."),
-    (r"^features\.norm\.", "bn."),
-    (r"^classifier\.", "fc."),
+from anywidth.interop.network_slimming_names import (
+    FAMILIES,
+    MODELS,
+    SELECT,
+    Family,
+    check_family,
+    family_of,
+    reference_name,
 )
-_INDEX = (r"\bbn1?\.index$", _SELECT)
-_FAMILIES = {
-    "vgg": _Family(
-        build=models.CifarVGG,
-        marker="feature.0.weight",
-        head_weight="classifier.weight",
-        renames=((r"^features\.", "feature."),),
-    ),
-    "resnet": _Family(
-        build=models.PreActResNet,
-        marker="layer1.0.bn1.weight",
-        head_weight="fc.weight",
-        renames=(
-            *_STREAM,
-            (r"^features\.stage(\d+)\.", r"layer\1."),
-            (r"\.shortcut\.", ".downsample.0."),
-            _INDEX,
-        ),
-    ),
-    "densenet": _Family(
-        build=models.CifarDenseNet,
-        marker="dense1.0.bn1.weight",
-        head_weight="fc.weight",
-        renames=(
-            *_STREAM,
-            (r"^features\.block(\d+)\.", r"dense\1."),
-            (r"^features\.transition(\d+)\.", r"trans\1."),
-            (r"\.norm\.", ".bn1."),
-            (r"\.conv\.", ".conv1."),
-            _INDEX,
-        ),
-    ),
-    "vgg_a": _Family(build=models.VGGA, marker="features.0.weight", head_weight="classifier.6.weight"),
-}
 
-
-def _reference_name(family: _Family, name: str) -> str:
-    """Our name of a tensor -> its name in the files."""
-    # `features.stage1.0.bn1.index` -> `layer1.0.bn1.index` -> `layer1.0.select.indexes`: patterns apply in order,
-    # each to the result of the one before.
-    for pattern, replacement in family.renames:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def _family(model: str) -> tuple[str, int | None]:
-    """Family and depth of a name like "resnet164".
-
-    Raises:
-        CheckpointError: no such model.
-    """
-    match = re.fullmatch(r"(vgg|resnet|densenet)(\d+)", model)
-    if match is None and model != "vgg_a":
-        raise CheckpointError(unknown_name("model of network-slimming", model, MODELS))
-    return (match[1], int(match[2])) if match else (model, None)
-
-
-def _check_family(name: str, model: str, state: Mapping[str, Tensor]) -> None:
-    marker = _FAMILIES[name].marker
-    if marker in state:
-        return
-    detected = next((n for n, f in _FAMILIES.items() if f.marker in state), None)
-    if detected is None:
-        raise CheckpointError(
-            f"holds no network of network-slimming: expected '{marker}' for {model}, got names like "
-            f"{', '.join(map(repr, list(state)[:3]))}"
-        )
-    description = detected if detected == "vgg_a" else f"{detected} of some depth"
-    raise CheckpointError(
-        f"has '{_FAMILIES[detected].marker}', so it is no {model} but a {description}; give its name"
-    )
+_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 def _options(name: str, state: Mapping[str, Tensor]) -> dict[str, int]:
@@ -136,7 +43,7 @@ def _options(name: str, state: Mapping[str, Tensor]) -> dict[str, int]:
             raise CheckpointError(f"'{key}' of a convolution or linear layer is missing{shape}")
         return state[key].shape[dim]
 
-    options = {"num_classes": size(_FAMILIES[name].head_weight, 0)}
+    options = {"num_classes": size(FAMILIES[name].head_weight, 0)}
     if name == "densenet":
         options |= {"stem": size("conv1.weight", 0), "growth": size("dense1.0.conv1.weight", 0)}
     if name == "vgg_a":  # each map of the last convolution has side x side columns
@@ -173,14 +80,14 @@ class _Layout:
     vectors: Mapping[str, str]
 
 
-def _layout(family: _Family, full: nn.Module) -> _Layout:
+def _layout(family: Family, full: nn.Module) -> _Layout:
     norm_paths = [n for n, m in full.named_modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    norms = tuple(_reference_name(family, f"{n}.").removesuffix(".") for n in norm_paths)
-    vectors = {n: _reference_name(family, f"{o}.index") for n, o in zip(norms, norm_paths, strict=True)}
+    norms = tuple(reference_name(family, f"{n}.").removesuffix(".") for n in norm_paths)
+    vectors = {n: reference_name(family, f"{o}.index") for n, o in zip(norms, norm_paths, strict=True)}
     return _Layout(
-        tensors={_reference_name(family, n): t for n, t in full.state_dict().items()},
+        tensors={reference_name(family, n): t for n, t in full.state_dict().items()},
         norms=norms,
-        vectors={n: v for n, v in vectors.items() if v.endswith(_SELECT)},
+        vectors={n: v for n, v in vectors.items() if v.endswith(SELECT)},
     )
 
 
@@ -252,10 +159,10 @@ def convert(
 
     Source: Liu et al., arXiv 1708.06519, and the layout of the code published with it.
     """
-    name, depth = _family(model)
-    family = _FAMILIES[name]
+    name, depth = family_of(model)
+    family = FAMILIES[name]
     state = {re.sub(r"^features\.module\.", "features.", key): tensor for key, tensor in state.items()}
-    _check_family(name, model, state)
+    check_family(name, model, state)
     build = partial(family.build, **_options(name, state), **({} if depth is None else {"depth": depth}))
     # The full network gives names and the number of axes only, so it needs no memory.
     with torch.device("meta"):
@@ -270,9 +177,9 @@ def convert(
     network = _built(build, model, channels=channels)
     expected = network.state_dict()
     state = _positions(state, layout.vectors, kept)
-    _fits(compare(state, {_reference_name(family, n): t for n, t in expected.items()}), model)
+    _fits(compare(state, {reference_name(family, n): t for n, t in expected.items()}), model)
     one = torch.ones((), dtype=torch.int64)
-    return network, {n: state.get(_reference_name(family, n), one) for n in expected}
+    return network, {n: state.get(reference_name(family, n), one) for n in expected}
 
 
 def _positions(
@@ -315,7 +222,7 @@ def load(
         network, converted = convert(state, model, cfg)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    file_classes = state[_FAMILIES[_family(model)[0]].head_weight].shape[0]
+    file_classes = state[FAMILIES[family_of(model)[0]].head_weight].shape[0]
     if num_classes is not None and num_classes != file_classes:
         raise CheckpointError(f"{path}: holds {file_classes} classes, expected num_classes = {num_classes}")
     network.load_state_dict(converted)

@@ -15,7 +15,8 @@ from anywidth.space.axes import AttributeRule, Axis, Frozen, Run, Size, Term
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.groups import ChannelGroup, Policy
 from anywidth.tracing.labels import FIXED, Block, Freeze, Partition
-from anywidth.tracing.solver import Solution, solve
+from anywidth.tracing.solution import Solution
+from anywidth.tracing.solver import solve
 from anywidth.tracing.symbolic_sizes import DimSize, Form
 from anywidth.tracing.trace import trace
 from anywidth.tracing.trace_state import Walk

@@ -7,9 +7,6 @@ It is an ordinary run of real Python, so control flow, hooks and detectors are n
 
 from __future__ import annotations
 
-import logging
-import math
-import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,120 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
-from anywidth.compat.tracing import DispatchMode, without_modes
 from anywidth.errors import TraceError
-from anywidth.tracing.rules import rule_for
-from anywidth.tracing.shape_arguments import observe
-from anywidth.tracing.symbolic_sizes import COMPARED, Attribute, DimSize, TracedInt
-from anywidth.tracing.trace_state import Walk, outputs, tensors_in
+from anywidth.tracing.modes import LabelMode, SizeMode
+from anywidth.tracing.symbolic_sizes import COMPARED, Attribute, TracedInt
+from anywidth.tracing.trace_state import Walk, tensors_in
 
-_SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
-_log = logging.getLogger(__name__)
-_GUARDS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-_GEOMETRY = {
-    "stride",
-    "padding",
-    "dilation",
-    "kernel_size",
-    "output_padding",
-    "output_size",
-}
-
-
-class _Labels(DispatchMode):
-    def __init__(self, walk: Walk, names: dict[int, str]) -> None:
-        super().__init__()
-        self.walk, self.names = walk, names
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        inputs = [
-            t
-            for a in [*args, *kwargs.values()]
-            for t in (outputs(a) if isinstance(a, list | tuple | Tensor) else [])
-        ]
-        for t in inputs:
-            if id(t) in self.names:
-                self.walk.used.add(self.names[id(t)])
-        out = func(*args, **kwargs)
-        self.walk.depends(inputs, outputs(out), self.names)
-        self.walk.operation = func.name().split(".")[0].split("::")[-1]
-        rule = rule_for(func)
-        if rule is not None:
-            self._apply(rule, func, args, kwargs, out, inputs)
-        elif any(self.walk.shadows(t) for t in inputs):
-            self.walk.unknown[(self.walk.operation, self.walk.module)] = None
-            for t in inputs:
-                self.walk.freeze(self.walk.shadows(t), "unknown operation")
-        return out
-
-    def _apply(self, rule: Any, func: Any, args: Any, kwargs: Any, out: Any, inputs: list[Tensor]) -> None:
-        """A rule that raises counts as a missing rule: what it touches is frozen and reported."""
-        try:
-            rule(self.walk, func, args, kwargs, out)
-        except Exception as error:
-            _log.warning("rule for %s failed: %s", self.walk.where, error)
-            self.walk.unknown[(self.walk.operation, self.walk.module)] = None
-            for t in [*inputs, *outputs(out)]:
-                self.walk.freeze(self.walk.shadows(t), f"the rule failed ({type(error).__name__})")
-
-
-class _Sizes(TorchFunctionMode):
-    def __init__(self, walk: Walk) -> None:
-        super().__init__()
-        self.walk = walk
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if func is torch.nn.functional.multi_head_attention_forward:
-            with self:
-                return _opened(func)(*args, **kwargs)
-        out = func(*args, **kwargs)
-        if func == _SHAPE:
-            return self._sizes(args[0], out)
-        if name == "size":
-            if isinstance(out, torch.Size):
-                return self._sizes(args[0], out)
-            dim = args[1] if len(args) > 1 else kwargs["dim"]
-            return self._sizes(args[0], args[0].shape)[dim]
-        if name in ("numel", "nelement", "__len__") and args[0].ndim:
-            sizes = self._sizes(args[0], args[0].shape)
-            return sizes[0] if name == "__len__" else math.prod(sizes)
-        self.walk.operation = name
-        # The handlers compute with labels, in torch; seen by the modes they would count as part of the model.
-        with without_modes():
-            self._observe(name, args, kwargs, out)
-        return out
-
-    def _observe(self, name: str, args: Any, kwargs: Any, out: Any) -> None:
-        try:
-            observe(self.walk, name, args, kwargs, out)
-        except Exception as error:
-            _log.warning("sizes of %s not understood: %s", self.walk.where, error)
-            self.walk.unknown[(name, self.walk.module)] = None
-            for t in [*tensors_in(args), *tensors_in(out)]:
-                self.walk.freeze(self.walk.shadows(t), f"sizes not understood ({type(error).__name__})")
-
-    def _sizes(self, t: Tensor, shape: torch.Size) -> torch.Size:
-        if not self.walk.shadows(t):
-            return shape
-        sizes = [self.walk.size(t, d) for d in range(t.ndim)]
-        return torch.Size(
-            [TracedInt(n, s) if isinstance(s, DimSize) else n for n, s in zip(shape, sizes, strict=True)]
-        )
-
-
-def _opened(func: Callable[..., Any]) -> Callable[..., Any]:
-    """A copy of a Python function of torch whose entry does not hand over to the function mode: its body is traced."""
-    # Each torch function starts with `if has_torch_function(...): return handle_torch_function(...)`, which with a mode on
-    # leads straight back to the mode. With guards that always say no, the body runs and its calls reach the mode.
-    scope = dict(func.__globals__) | {g: lambda *a: False for g in _GUARDS}
-    copy = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
-    copy.__kwdefaults__ = func.__kwdefaults__
-    return copy
+_GEOMETRY = {"stride", "padding", "dilation", "kernel_size", "output_padding", "output_size"}
 
 
 def _traced(value: Any, module: str, name: str) -> Any:
@@ -285,8 +175,8 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
         stack.enter_context(traced_attributes(model))
         stack.enter_context(_paths(model, walk))
         stack.enter_context(_comparisons(walk))
-        stack.enter_context(_Sizes(walk))
-        stack.enter_context(_Labels(walk, names))
+        stack.enter_context(SizeMode(walk))
+        stack.enter_context(LabelMode(walk, names))
         try:
             out = call(model, example)
         except TraceError:

@@ -3,7 +3,8 @@
 from anywidth.train.at_width import AtWidth
 from anywidth.train.config import FitConfig, Progress
 from anywidth.train.evaluate import Score, evaluate, evaluate_module
-from anywidth.train.loop import CHECKPOINT, DivergenceError, fit_
+from anywidth.train.fit_state import CHECKPOINT, DivergenceError
+from anywidth.train.loop import fit_
 from anywidth.train.policies import (
     Adaptive,
     Draw,

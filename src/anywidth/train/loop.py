@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -14,25 +12,25 @@ import torch
 from torch import Tensor
 
 from anywidth.elastic import Elastic
-from anywidth.errors import AnywidthError, CheckpointError, MeasurementError, RecipeError
+from anywidth.errors import CheckpointError, MeasurementError, RecipeError
 from anywidth.seeds import generator
 from anywidth.train import checkpoint, distributed
 from anywidth.train.best_epoch import Best, Scores
 from anywidth.train.config import FitConfig, Progress
-from anywidth.train.engine import Engine, Task, new_engine
+from anywidth.train.engine import Task, new_engine
+from anywidth.train.fit_state import (
+    CHECKPOINT,
+    FitState,
+    check_finite,
+    check_losses,
+    diverged,
+)
 from anywidth.train.log import Log
-from anywidth.train.policies import Adaptive, Draw, Widths
-from anywidth.train.schedule import lr_factor
+from anywidth.train.policies import Adaptive, Draw
 from anywidth.train.shard_files import load_shards_, remove_other_shards, save_shards
-from anywidth.train.sharding import local
 from anywidth.train.synchronised_norms import synchronised_
 
-CHECKPOINT = "checkpoint.pt"
-_WIDTHS, _DROPOUT, _TEACHER = 1, 2, 3
-
-
-class DivergenceError(AnywidthError, FloatingPointError):
-    """Training produced a number that is not finite."""
+_WIDTHS, _DROPOUT, _TEACHER = 1, 2, 3  # streams of the seed
 
 
 class TrainBatches(Protocol):
@@ -42,90 +40,16 @@ class TrainBatches(Protocol):
     def __iter__(self) -> Iterator[Sequence[Tensor]]: ...
 
 
-@dataclass(kw_only=True)
-class _Fit:
-    """A training under way: what stays the same, and how far it is."""
-
-    engine: Engine
-    draw: Draw
-    config: FitConfig
-    seed: int
-    epoch_steps: int
-    run: Path
-    log: Log
-    report: Callable[[Progress], None]
-    best: Best
-    step: int = 0
-    seconds: float = 0.0
-    sums: list[float] = field(default_factory=list)
-    last_losses: tuple[float, ...] = ()
-
-    @property
-    def steps(self) -> int:
-        return self.config.epochs * self.epoch_steps
-
-    @property
-    def epoch(self) -> int:
-        return self.step // self.epoch_steps
-
-    def identity(self) -> dict[str, object]:
-        """What must be the same for a checkpoint to be of this training."""
-        listed = [[str(label), list(w.kept)] for label, w in self.engine.parts.net.widths.items()]
-        # These change nothing but what is written about the training, and where weights lie.
-        exempt = ("log_every", "tensorboard", "shard_modules")
-        settings = {
-            k: list(v) if isinstance(v, tuple) else v
-            for k, v in asdict(self.config).items()
-            if k not in exempt
-        }
-        # A policy with a state of its own says what must be the same for that state to be of use.
-        adaptive = {"policy": self.draw.identity()} if isinstance(self.draw, Adaptive) else {}
-        return {**settings, "seed": self.seed, "epoch_steps": self.epoch_steps, "listed": listed, **adaptive}
-
-    def widths(self, stream: int) -> Widths:
-        """A draw for this step."""
-        return self.draw(generator(self.seed, self.step, stream), self.step / self.steps)
-
-    def lr(self) -> float:
-        config = self.config
-        return config.lr * lr_factor(
-            self.step,
-            steps=self.steps,
-            warmup=round(config.warmup_epochs * self.epoch_steps),
-            schedule=config.schedule,
-            epoch_steps=self.epoch_steps,
-            milestones=config.milestones,
-            gamma=config.gamma,
-            warmup_from=config.warmup_from,
-        )
-
-
-def _diverged(fit: _Fit, location: str, what: str) -> DivergenceError:
-    path = fit.run / CHECKPOINT
-    kept = f"the last good state is kept in {path}; train in another directory"
-    return DivergenceError(
-        f"training, {location}: {what}; lower the learning rate (now at most {fit.config.lr:g}) or lengthen the "
-        f"warm-up (now {fit.config.warmup_epochs:g} epochs); {kept if path.exists() else 'nothing was saved'}"
-    )
-
-
-def _check_losses(fit: _Fit, widths: Widths, losses: Sequence[float]) -> None:
-    location = f"epoch {fit.epoch + 1}, step {fit.step + 1}"
-    for width, loss in zip(widths, losses, strict=True):
-        if not math.isfinite(loss):
-            raise _diverged(fit, location, f"the loss of width {width} is {loss}")
-
-
-def _advance_(fit: _Fit, draw: Adaptive) -> None:
+def _advance_(fit: FitState, draw: Adaptive) -> None:
     try:
         news = draw.advance_(fit.step)
     except MeasurementError as error:
-        raise _diverged(fit, f"epoch {fit.epoch + 1}, before step {fit.step + 1}", str(error)) from None
+        raise diverged(fit, f"epoch {fit.epoch + 1}, before step {fit.step + 1}", str(error)) from None
     if news is not None:
         fit.log("policy", fit.step + 1, **news)
 
 
-def _step_(fit: _Fit, batches: Sequence[Sequence[Tensor]]) -> None:
+def _step_(fit: FitState, batches: Sequence[Sequence[Tensor]]) -> None:
     if isinstance(fit.draw, Adaptive):
         _advance_(fit, fit.draw)
     widths, redrawn = fit.widths(_WIDTHS), fit.widths(_TEACHER) if fit.engine.redraws else ()
@@ -141,7 +65,7 @@ def _step_(fit: _Fit, batches: Sequence[Sequence[Tensor]]) -> None:
         or 0 in (next_step % fit.config.log_every, next_step % fit.epoch_steps)
     ):
         fit.last_losses = tuple(losses.tolist())
-        _check_losses(fit, widths, fit.last_losses)
+        check_losses(fit, widths, fit.last_losses)
         fit.sums = [
             a + b
             for a, b in zip(
@@ -163,7 +87,7 @@ def _step_(fit: _Fit, batches: Sequence[Sequence[Tensor]]) -> None:
     fit.report(progress)
 
 
-def _epoch_(fit: _Fit, batches: TrainBatches) -> None:
+def _epoch_(fit: FitState, batches: TrainBatches) -> None:
     net, start, earlier_seconds = fit.engine.parts.net, time.perf_counter(), fit.seconds
     net.train()
     items = iter(batches)
@@ -184,21 +108,8 @@ def _epoch_(fit: _Fit, batches: TrainBatches) -> None:
         fit.log("scales", fit.step, epoch=fit.epoch, **fit.engine.sparsity.summary())
 
 
-def _check_finite(fit: _Fit) -> None:
-    # In shares each process sees its own numbers only, so the names are gathered.
-    bad = next((n for n, t in fit.engine.parts.net.state_dict().items() if not _finite(local(t))), None)
-    names = distributed.gathered(bad) if fit.config.sharding else [bad]
-    for name in names:
-        if name is not None:
-            raise _diverged(fit, f"after step {fit.step}", f"{name} holds a number that is not finite")
-
-
-def _finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
-
-
-def _save(fit: _Fit) -> None:
-    _check_finite(fit)
+def _save(fit: FitState) -> None:
+    check_finite(fit)
     # Shards first, then the checkpoint that names them, then the old shards go: a kill in between loses nothing.
     training_state, shards = fit.engine.parts, {}
     if fit.config.sharding:
@@ -238,8 +149,7 @@ def fit_(
     of every batch, and the weights are those that one process would find, up to the order of summation. Detectors
     draw regions in each process, so theirs differ where the draws do.
 
-    With `config.sharding` in several processes, a sharded copy of `net` is trained. `net` has its state, plain and in full in every
-    process, when `scores` measures it and at the end.
+    With `config.sharding` a sharded copy of `net` is trained; `net` has its state, in full, at the end and when `scores` measures.
 
     Args:
         net: changed in place, left in training mode: the last weights, their moving average, or those of the best
@@ -262,13 +172,9 @@ def fit_(
         CheckpointError: if `run` holds a damaged checkpoint, or one of other settings.
         RecipeError: a name in the settings that does not exist, or settings that do not go together.
     """
-    if config.sharding and isinstance(draw, Adaptive):
-        raise RecipeError(
-            f"train.sharding = {config.sharding!r} does not go with a width policy that measures the network while it is trained, like "
-            "'joslim': leave out train.sharding, or use another widths.policy"
-        )
+    _check_policy(draw, config)
     engine = new_engine(net, config, task)
-    fit = _Fit(
+    fit = FitState(
         engine=engine,
         draw=draw,
         config=config,
@@ -279,28 +185,45 @@ def fit_(
         report=report,
         best=Best(run, config, scores, [str(label) for label in net.widths]),
     )
-    # Everything random is seeded from the step, so going on needs no generator states.
     _resume_(fit)
+    _train_(fit, batches)
+    _finish_(fit, net)
+    return fit.seconds
+
+
+def _check_policy(draw: Draw, config: FitConfig) -> None:
+    if config.sharding and isinstance(draw, Adaptive):
+        raise RecipeError(
+            f"train.sharding = {config.sharding!r} does not go with a width policy that measures the network while it is trained, like "
+            "'joslim': leave out train.sharding, or use another widths.policy"
+        )
+
+
+def _train_(fit: FitState, batches: Callable[[int, int], TrainBatches]) -> None:
+    engine = fit.engine
+    # Everything random is seeded from the step, so going on needs no generator states.
     devices = [engine.device] if engine.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), fit.log:
         while fit.step < fit.steps:
             # Not while the best epoch is looked for: processes calibrate alone.
-            with synchronised_(engine.parts.net, config.sync_norm):
+            with synchronised_(engine.parts.net, fit.config.sync_norm):
                 _epoch_(fit, batches(fit.epoch, fit.step % fit.epoch_steps))
             if fit.best.due(fit.epoch):
                 fit.log("scores", fit.step, epoch=fit.epoch, **fit.best.look_(fit.epoch, engine.gather_()))
             _save(fit)
-    fit.best.finish_(engine.gather_())
-    if not config.sync_norm:  # each process saw other batches; checkpoints hold what the first one saw
+
+
+def _finish_(fit: FitState, net: Elastic) -> None:
+    fit.best.finish_(fit.engine.gather_())
+    if not fit.config.sync_norm:  # each process saw other batches; checkpoints hold what the first one saw
         narrow = [t for tensors in net.norms.statistics.values() for t in tensors.values()]
         distributed.broadcast_([*net.buffers(), *narrow])
-    if isinstance(draw, Adaptive):
-        draw.finish_()
+    if isinstance(fit.draw, Adaptive):
+        fit.draw.finish_()
     net.train()
-    return fit.seconds
 
 
-def _resume_(fit: _Fit) -> None:
+def _resume_(fit: FitState) -> None:
     """Go to where a training in this directory stopped, if one was begun."""
     path = fit.run / CHECKPOINT
     state = distributed.from_first(lambda: checkpoint.read(path) if path.exists() else None)

@@ -54,6 +54,30 @@ def _codes_of_forward(module_class: Any) -> tuple[types.CodeType, ...]:
     return tuple(codes.values())
 
 
+def _tensor_properties(
+    module_class: type, tensors: tuple[tuple[str, str], ...], attributes: frozenset[str], norms: NormKind
+) -> dict[str, property]:
+    readers = _codes_of_forward(module_class)
+    properties = {}
+    for registry, name in tensors:
+        if registry == BUFFERS and name in attributes:
+            properties[name] = lazy_property(name)
+        elif issubclass(module_class, BatchNorm):
+            properties[name] = norm_property(registry, name, readers, switchable=norms.switchable)
+        else:
+            properties[name] = tensor_property(registry, name, readers)
+    return properties
+
+
+def _can_be_read(module_class: type, tensors: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a reader with slots can stand for a module of this class: its forward only reads, and knows all its buffers."""
+    buffers = {name for registry, name in tensors if registry == BUFFERS}
+    known = not buffers or (issubclass(module_class, BatchNorm) and buffers == set(STATISTICS))
+    return (
+        bool(tensors) and known and not (assigned_names(module_class) or issubclass(module_class, nn.RNNBase))
+    )
+
+
 _classes: weakref.WeakValueDictionary[Any, type] = weakref.WeakValueDictionary()
 
 
@@ -88,28 +112,15 @@ def view_class(
         }
         for name in (FORWARD_HOOKS, FORWARD_PRE_HOOKS):
             namespace[name] = hooks_property(name)
-        readers = _codes_of_forward(module_class)
-        norm = issubclass(module_class, BatchNorm)
-        for registry, name in tensors:
-            if registry == BUFFERS and name in attributes:
-                namespace[name] = lazy_property(name)
-            elif norm:
-                namespace[name] = norm_property(registry, name, readers, switchable=norms.switchable)
-            else:
-                namespace[name] = tensor_property(registry, name, readers)
+        namespace |= _tensor_properties(module_class, tensors, attributes, norms)
         if has_plain_call(module_class) and isinstance(
             inspect.getattr_static(module_class, "forward"), types.FunctionType
         ):
             namespace["__call__"] = call_module
-            buffers = {name for registry, name in tensors if registry == BUFFERS}
             namespace["_view_leaf"] = (
-                alone
-                and bool(tensors)
-                and attributes <= set(narrow)
-                and not (assigned_names(module_class) or issubclass(module_class, nn.RNNBase))
-                and (not buffers or (norm and buffers == set(STATISTICS)))
+                alone and attributes <= set(narrow) and _can_be_read(module_class, tensors)
             )
-        if norm and norms.still:
+        if norms.still and issubclass(module_class, BatchNorm):
             namespace["training"] = property(norm_training)
             namespace["train"] = norm_train
         for name in attributes - set(namespace) - set(narrow):

@@ -14,20 +14,17 @@ import torch
 
 from anywidth.tracing.labels import varying
 from anywidth.tracing.rules.contraction import addmm, attention, bmm, convolution, matvec
+from anywidth.tracing.rules.joining import cat, copy_into, index_put, pad, stack
 from anywidth.tracing.rules.movement import (
     as_strided,
-    cat,
     complex_view,
-    copy_into,
     embedding,
     fourier,
     glu,
     index,
     index_along,
-    index_put,
     move,
     move_as_float,
-    pad,
     pixel_shuffle,
     roll,
     same,
@@ -36,7 +33,6 @@ from anywidth.tracing.rules.movement import (
     shuffle,
     slice_,
     sort,
-    stack,
 )
 from anywidth.tracing.rules.norm import batch_norm, group_norm, layer_norm, weight_norm
 from anywidth.tracing.rules.reduction import col2im, im2col, mean, pointwise, reduce, spatial
