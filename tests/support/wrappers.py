@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -315,7 +316,7 @@ def trainer(net: aw.Elastic, case: Case) -> None:
         for x, y in zip(IMAGES[:BATCH], labels_of(IMAGES[:BATCH]), strict=True)
     ]
     arguments = TrainingArguments(
-        "unused", num_train_epochs=STEPS, per_device_train_batch_size=BATCH // dist.get_world_size(), max_grad_norm=0.0,
+        tempfile.mkdtemp(), num_train_epochs=STEPS, per_device_train_batch_size=BATCH // dist.get_world_size(), max_grad_norm=0.0,
         use_cpu=True, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
     )  # fmt: skip
     optimiser = optimiser_of(net.parameters())
