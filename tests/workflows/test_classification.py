@@ -7,7 +7,7 @@ from anywidth.errors import RecipeError, WidthError
 from anywidth.workflows.classification import FIGURE, SCALES, ClassificationTask
 from anywidth.workflows.run_directory import read_task
 from anywidth.workflows.run_files import CHECKPOINT, RECIPE, RESULTS
-from anywidth.workflows.task import EvaluationOptions, ExportOptions
+from anywidth.workflows.task_options import EvaluationOptions, ExportOptions
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from anywidth.search import Front, Member, write_front
 from anywidth.workflows.classifier_export import classifier_exports
 from anywidth.workflows.classifier_network import saved_classifier
 from anywidth.workflows.run_directory import finished_classifier
-from anywidth.workflows.task import ExportOptions
+from anywidth.workflows.task_options import ExportOptions
 
 
 @pytest.fixture

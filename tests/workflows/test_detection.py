@@ -6,7 +6,7 @@ from anywidth.recipe import DetectionRecipe
 from anywidth.workflows.detection import DetectionTask
 from anywidth.workflows.run_directory import read_task
 from anywidth.workflows.run_files import RECIPE, RESULTS
-from anywidth.workflows.task import EvaluationOptions, ExportOptions
+from anywidth.workflows.task_options import EvaluationOptions, ExportOptions
 
 CONTENTS = {
     "detector": {"name": "retinanet_resnet50_fpn"},

@@ -8,7 +8,7 @@ from torch import nn
 
 from anywidth.elastic import Elastic
 from anywidth.workflows.detector_export import detector_exports
-from anywidth.workflows.task import ExportOptions
+from anywidth.workflows.task_options import ExportOptions
 
 X = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 

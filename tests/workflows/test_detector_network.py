@@ -9,7 +9,7 @@ from anywidth.errors import RecipeError
 from anywidth.recipe import DetectionRecipe
 from anywidth.workflows import detector_network
 from anywidth.workflows.detector_network import new_detector, norms_learn
-from anywidth.workflows.reporting import SILENT
+from anywidth.workflows.reporter import SILENT
 
 X = torch.zeros(1, 3, 4, 4)
 

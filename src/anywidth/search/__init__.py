@@ -14,7 +14,7 @@ from anywidth.search.latency import measured, remembered
 from anywidth.search.methods import METHODS, make_searcher, method_of
 from anywidth.search.processes import Together, shared
 from anywidth.search.random_widths import Random, RandomConfig
-from anywidth.search.trials import front_of_trials
+from anywidth.search.trial_front import front_of_trials
 
 __all__ = [
     "METHODS",

@@ -18,7 +18,7 @@ from anywidth.search.front import Front
 from anywidth.search.history import Trial, representatives
 from anywidth.search.processes import ALONE, Together
 from anywidth.search.surrogate import require_botorch
-from anywidth.search.trials import front_of_trials
+from anywidth.search.trial_front import front_of_trials
 from anywidth.settings import configured, takes_fields_of
 from anywidth.space.width import Width
 

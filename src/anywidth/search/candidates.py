@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from anywidth.errors import WidthError
-from anywidth.search.steps import quantum
+from anywidth.search.group_steps import quantum
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
 

@@ -12,7 +12,7 @@ from anywidth.cost.budget import Budget, Costs, largest_uniform
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.search.front import Front, Member, undominated
-from anywidth.search.steps import quantum
+from anywidth.search.group_steps import quantum
 from anywidth.space.width import Width
 
 _TRIES = 200

@@ -10,7 +10,7 @@ from anywidth.cost.budget import Budget, Costs
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
 from anywidth.search.front import Front, Member
-from anywidth.search.steps import group_steps
+from anywidth.search.group_steps import group_steps
 from anywidth.space.width import Width
 
 Criterion = Literal["error", "error_per_cost"]

@@ -14,7 +14,7 @@ from anywidth.errors import WidthError
 from anywidth.search.candidates import Box
 from anywidth.search.front import Front
 from anywidth.search.history import Trial
-from anywidth.search.trials import front_of_trials
+from anywidth.search.trial_front import front_of_trials
 from anywidth.settings import configured, takes_fields_of
 from anywidth.space.width import Width
 

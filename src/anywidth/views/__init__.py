@@ -8,12 +8,12 @@ copied, nothing is hooked, nothing can go stale. `standalone` makes a copy that 
 from anywidth.views.base import Live, is_view, own_of_width
 from anywidth.views.baseline import Baseline, baseline
 from anywidth.views.blueprint import Blueprint
-from anywidth.views.changes import hold_, holding, instead, standing_for_tensors, unnoticed
 from anywidth.views.classes import NormKind
 from anywidth.views.compiling import compile_, eagerly, is_compiled
 from anywidth.views.packed_copies import PackStore
 from anywidth.views.slices import AxisPlan, TensorCut, cut
 from anywidth.views.standalone import standalone
+from anywidth.views.temporary_tensors import hold_, holding, instead, standing_for_tensors, unnoticed
 
 __all__ = [
     "AxisPlan",

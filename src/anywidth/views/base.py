@@ -82,7 +82,7 @@ class Live:
         _view_own: dict[str, Any]
         _view_packs: dict[str, Pack]
         _view_path: str
-        _view_shared: Any  # `shared.Shared`
+        _view_shared: Any  # `shared_state.Shared`
         _view_slices: dict[str, Slice]
         _view_wide: nn.Module
         training: bool

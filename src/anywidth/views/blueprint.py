@@ -21,7 +21,7 @@ from anywidth.views.baseline import Baseline, assigned_names, attributes_now
 from anywidth.views.classes import NormKind, view_class
 from anywidth.views.mapping import reaches
 from anywidth.views.packed_copies import PackStore
-from anywidth.views.shared import Shared
+from anywidth.views.shared_state import Shared
 from anywidth.views.slices import AxisPlan, Slice, cut_by
 
 _Slices = dict[Any, Slice | None]

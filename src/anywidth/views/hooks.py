@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from anywidth.compat.module_state import FORWARD_HOOKS, FORWARD_PRE_HOOKS, HOOK_REGISTRIES
-from anywidth.views.changes import hold_, touched_
 from anywidth.views.mapping import mapped
+from anywidth.views.temporary_tensors import hold_, touched_
 
 
 def hooks_property(name: str) -> property:

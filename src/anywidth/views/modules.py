@@ -27,11 +27,11 @@ from anywidth.compat.moving import MOVE
 from anywidth.compat.state_dicts import SAVE
 from anywidth.views.attributes import attributes_of
 from anywidth.views.base import MISSING, Live, own_of_width, refuse, restructured
-from anywidth.views.changes import hold_, touched_
 from anywidth.views.hooks import own_hooks_
 from anywidth.views.leaf_readers import HELD
 from anywidth.views.parameters import ViewParameter, plain
 from anywidth.views.standalone import standalone
+from anywidth.views.temporary_tensors import hold_, touched_
 from anywidth.views.writing import TensorMapping, write_buffer, write_parameter
 
 

@@ -24,7 +24,7 @@ from anywidth.tracing.trace import call, following, trace, untouched
 from anywidth.tracing.trace_state import Walk, tensors_in
 from anywidth.views.base import Live
 from anywidth.views.blueprint import Blueprint
-from anywidth.views.changes import hold_
+from anywidth.views.temporary_tensors import hold_
 
 _ATTEMPTS = 25
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from anywidth.compat.module_state import BUFFERS, PARAMETERS
 from anywidth.errors import ViewError
 from anywidth.views.base import dotted, own_of_width, refuse
-from anywidth.views.changes import is_running, touched_
 from anywidth.views.parameters import ViewParameter
+from anywidth.views.temporary_tensors import is_running, touched_
 from anywidth.views.tensors import read_tensor
 
 

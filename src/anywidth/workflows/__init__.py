@@ -15,7 +15,7 @@ from anywidth.workflows.importing import ImportedNet, ImportOptions, import_chec
 from anywidth.workflows.packing import pack
 from anywidth.workflows.profiling import Profile, profile
 from anywidth.workflows.pruning import PruneOptions, Pruning, prune
-from anywidth.workflows.reporting import SILENT, Reporter
+from anywidth.workflows.reporter import SILENT, Reporter
 from anywidth.workflows.reports import RunReport, report
 from anywidth.workflows.run_directory import RunDirectory, open_run_directory
 from anywidth.workflows.search_options import SearchOptions

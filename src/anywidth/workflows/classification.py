@@ -26,10 +26,11 @@ from anywidth.workflows.joint_search import searching_policy
 from anywidth.workflows.latencies import image_latencies
 from anywidth.workflows.naming import front_widths, widths_of
 from anywidth.workflows.pictures import draw_accuracies, draw_scales
-from anywidth.workflows.reporting import Reporter
+from anywidth.workflows.recipe_task import Export, RecipeTask
+from anywidth.workflows.reporter import Reporter
 from anywidth.workflows.run_files import FRONT, RECIPE, is_begun, is_new, refuse_changes, write_recipe
 from anywidth.workflows.tables import TextTable, accuracy_table
-from anywidth.workflows.task import EvaluationOptions, Export, ExportOptions, RecipeTask
+from anywidth.workflows.task_options import EvaluationOptions, ExportOptions
 
 FIGURE, SCALES = "report.png", "scales.png"
 _HARMLESS = (

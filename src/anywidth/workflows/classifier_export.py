@@ -17,8 +17,9 @@ from anywidth.search import named, read_front
 from anywidth.space.width import Width
 from anywidth.workflows.classifier_run import ClassifierRun, example_image
 from anywidth.workflows.naming import build_model, parse_width
-from anywidth.workflows.reporting import Reporter
-from anywidth.workflows.task import Export, ExportOptions
+from anywidth.workflows.recipe_task import Export
+from anywidth.workflows.reporter import Reporter
+from anywidth.workflows.task_options import ExportOptions
 
 PROGRAM, DESCRIPTION = "model.pt2", "model.json"
 _ALWAYS = ("weights", "program")

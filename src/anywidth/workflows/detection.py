@@ -26,10 +26,11 @@ from anywidth.workflows.detector_run import DetectorRun, open_detector
 from anywidth.workflows.latencies import detector_latencies
 from anywidth.workflows.naming import widths_of
 from anywidth.workflows.pictures import draw_precisions
-from anywidth.workflows.reporting import Reporter
+from anywidth.workflows.recipe_task import Export, RecipeTask
+from anywidth.workflows.reporter import Reporter
 from anywidth.workflows.run_files import RECIPE, is_begun, is_new, refuse_changes, write_recipe
 from anywidth.workflows.tables import TextTable, precision_tables
-from anywidth.workflows.task import EvaluationOptions, Export, ExportOptions, RecipeTask
+from anywidth.workflows.task_options import EvaluationOptions, ExportOptions
 
 _FIGURE = "report.png"
 _PICTURES = 4

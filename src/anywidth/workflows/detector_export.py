@@ -16,8 +16,9 @@ from anywidth.files import write_json
 from anywidth.models.detectors import example_images
 from anywidth.workflows.detector_run import DetectorRun
 from anywidth.workflows.naming import parse_width
-from anywidth.workflows.reporting import Reporter
-from anywidth.workflows.task import Export, ExportOptions
+from anywidth.workflows.recipe_task import Export
+from anywidth.workflows.reporter import Reporter
+from anywidth.workflows.task_options import ExportOptions
 
 
 def _script(module: nn.Module, inputs: Sequence[Any], path: Path) -> None:

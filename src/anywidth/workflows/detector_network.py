@@ -16,7 +16,7 @@ from anywidth.store import load
 from anywidth.train.policies import declared
 from anywidth.workflows.detector_run import DetectorRun, plain_detector
 from anywidth.workflows.naming import build_model
-from anywidth.workflows.reporting import Reporter
+from anywidth.workflows.reporter import Reporter
 from anywidth.workflows.run_files import NET
 
 

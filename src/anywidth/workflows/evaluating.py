@@ -10,11 +10,11 @@ from typing import Any
 from anywidth.detect.metrics import Backend
 from anywidth.files import write_json
 from anywidth.train import distributed
-from anywidth.workflows.reporting import SILENT, Reporter, spoken_once
+from anywidth.workflows.reporter import SILENT, Reporter, spoken_once
 from anywidth.workflows.run_directory import open_run_directory
 from anywidth.workflows.run_files import EVALUATION
 from anywidth.workflows.tables import TextTable
-from anywidth.workflows.task import EvaluationOptions
+from anywidth.workflows.task_options import EvaluationOptions
 
 
 @dataclass(frozen=True, kw_only=True)

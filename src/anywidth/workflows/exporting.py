@@ -10,10 +10,11 @@ from pathlib import Path
 
 from anywidth import prune
 from anywidth.workflows.classifier_export import pruned_export
-from anywidth.workflows.reporting import SILENT, Reporter, spoken_once
+from anywidth.workflows.recipe_task import Export
+from anywidth.workflows.reporter import SILENT, Reporter, spoken_once
 from anywidth.workflows.run_directory import open_run_directory
 from anywidth.workflows.run_files import RECIPE
-from anywidth.workflows.task import Export, ExportOptions
+from anywidth.workflows.task_options import ExportOptions
 
 
 @dataclass(frozen=True, kw_only=True)

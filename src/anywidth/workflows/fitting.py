@@ -11,9 +11,9 @@ import torch
 
 from anywidth.files import write_json
 from anywidth.train import distributed, fit_
-from anywidth.workflows.reporting import Reporter
+from anywidth.workflows.recipe_task import OpenRun, RecipeTask
+from anywidth.workflows.reporter import Reporter
 from anywidth.workflows.run_files import NET, RESULTS
-from anywidth.workflows.task import OpenRun, RecipeTask
 
 
 def train_into(path: Path, task: RecipeTask[Any], reporter: Reporter) -> None:

@@ -18,10 +18,10 @@ from anywidth.workflows.classifier_network import saved_classifier
 from anywidth.workflows.classifier_run import ClassifierRun
 from anywidth.workflows.naming import front_widths
 from anywidth.workflows.pictures import draw_curves
-from anywidth.workflows.reporting import SILENT, Reporter, spoken_once
+from anywidth.workflows.reporter import SILENT, Reporter, spoken_once
 from anywidth.workflows.run_directory import finished_classifier, open_run_directory
 from anywidth.workflows.run_files import FRONT
-from anywidth.workflows.task import EvaluationOptions
+from anywidth.workflows.task_options import EvaluationOptions
 
 PARETO, TEXT, PARETO_PICTURE = "pareto.json", "pareto.txt", "pareto.png"
 _UNIFORM = 8

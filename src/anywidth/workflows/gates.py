@@ -23,7 +23,7 @@ from anywidth.workflows.classifier_network import saved_classifier
 from anywidth.workflows.classifier_run import ClassifierRun, example_image, open_classifier
 from anywidth.workflows.gate_measuring import gate_latencies, measured_gates
 from anywidth.workflows.pictures import draw_gates
-from anywidth.workflows.reporting import SILENT, Reporter, spoken_once
+from anywidth.workflows.reporter import SILENT, Reporter, spoken_once
 from anywidth.workflows.run_directory import finished_recipe
 from anywidth.workflows.run_files import RECIPE
 from anywidth.workflows.tables import si

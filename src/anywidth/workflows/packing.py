@@ -6,7 +6,7 @@ from pathlib import Path
 
 from anywidth import data
 from anywidth.errors import DataError
-from anywidth.workflows.reporting import SILENT, Reporter
+from anywidth.workflows.reporter import SILENT, Reporter
 
 _PARTS = ("train", "val", "test")
 

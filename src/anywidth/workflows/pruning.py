@@ -21,7 +21,7 @@ from anywidth.recipe import PruneSection
 from anywidth.train import evaluate_module
 from anywidth.workflows.classifier_network import saved_classifier
 from anywidth.workflows.classifier_run import ClassifierRun
-from anywidth.workflows.reporting import SILENT, Reporter, spoken_once
+from anywidth.workflows.reporter import SILENT, Reporter, spoken_once
 from anywidth.workflows.run_directory import finished_classifier
 from anywidth.workflows.run_files import PRUNED, RECIPE
 from anywidth.workflows.tables import TextTable, percent, si

@@ -13,8 +13,8 @@ from anywidth.recipe import Recipe
 from anywidth.workflows.classification import ClassificationTask
 from anywidth.workflows.classifier_run import ClassifierRun
 from anywidth.workflows.detection import DetectionTask
+from anywidth.workflows.recipe_task import RecipeTask
 from anywidth.workflows.run_files import RECIPE, check_finished
-from anywidth.workflows.task import RecipeTask
 
 
 @dataclass(frozen=True, kw_only=True)

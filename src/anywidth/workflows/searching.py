@@ -22,7 +22,7 @@ from anywidth.train import distributed
 from anywidth.workflows.classifier_network import saved_classifier
 from anywidth.workflows.classifier_run import ClassifierRun, example_image
 from anywidth.workflows.joint_search import held_out_batches, joined_processes, local_quality
-from anywidth.workflows.reporting import SILENT, Reporter, spoken_once
+from anywidth.workflows.reporter import SILENT, Reporter, spoken_once
 from anywidth.workflows.run_directory import finished_classifier
 from anywidth.workflows.run_files import FRONT
 from anywidth.workflows.search_options import SearchOptions, check_search_options, parse_objective

@@ -10,8 +10,8 @@ from typing import Any
 from anywidth.train import distributed
 from anywidth.workflows.fitting import train_into
 from anywidth.workflows.naming import device_named
-from anywidth.workflows.passes import pass_rows, train_passes
-from anywidth.workflows.reporting import SILENT, Reporter, spoken_once
+from anywidth.workflows.pruning_passes import pass_rows, train_passes
+from anywidth.workflows.reporter import SILENT, Reporter, spoken_once
 from anywidth.workflows.run_directory import read_task
 from anywidth.workflows.run_files import RESULTS, read_results
 from anywidth.workflows.tables import TextTable

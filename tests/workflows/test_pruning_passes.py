@@ -2,7 +2,7 @@ import json
 
 from anywidth import recipe as recipes
 from anywidth import workflows
-from anywidth.workflows.passes import pass_recipe, pass_rows
+from anywidth.workflows.pruning_passes import pass_recipe, pass_rows
 
 
 def test_passes_prune_and_train_again(recipe, tmp_path, recorder):

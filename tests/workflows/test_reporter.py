@@ -1,4 +1,4 @@
-from anywidth.workflows.reporting import SILENT, spoken_once
+from anywidth.workflows.reporter import SILENT, spoken_once
 
 
 def test_of_several_processes_one_speaks(recorder, monkeypatch):

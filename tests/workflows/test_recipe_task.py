@@ -4,7 +4,8 @@ import pytest
 
 from anywidth.workflows.classification import ClassificationTask
 from anywidth.workflows.detection import DetectionTask
-from anywidth.workflows.task import EvaluationOptions, Export, ExportOptions, RecipeTask
+from anywidth.workflows.recipe_task import Export, RecipeTask
+from anywidth.workflows.task_options import EvaluationOptions, ExportOptions
 
 
 @pytest.mark.parametrize("kind", [ClassificationTask, DetectionTask])

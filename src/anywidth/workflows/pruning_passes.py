@@ -14,10 +14,10 @@ from anywidth.train import distributed
 from anywidth.train.sparsity import SparsityConfig
 from anywidth.workflows.fitting import train_into
 from anywidth.workflows.pruning import prune_into
-from anywidth.workflows.reporting import Reporter
+from anywidth.workflows.recipe_task import RecipeTask
+from anywidth.workflows.reporter import Reporter
 from anywidth.workflows.run_directory import finished_classifier
 from anywidth.workflows.run_files import PRUNED, RESULTS, is_begun, read_results
-from anywidth.workflows.task import RecipeTask
 
 _PASSES = ("passes", "epochs", "lr", "sparse")  # change nothing of one pruning
 

@@ -2,7 +2,7 @@ import pytest
 
 from anywidth import ChannelSpace
 from anywidth.errors import WidthError
-from anywidth.search.steps import group_steps, quantum
+from anywidth.search.group_steps import group_steps, quantum
 from small_space import group
 
 SPACE = ChannelSpace(

@@ -3,7 +3,7 @@ import pytest
 from anywidth.errors import WidthError
 from anywidth.search import Budget, Member
 from anywidth.search.history import Trial
-from anywidth.search.trials import best_within, front_of_trials
+from anywidth.search.trial_front import best_within, front_of_trials
 from anywidth.space.width import Width
 
 
