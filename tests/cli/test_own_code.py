@@ -141,3 +141,14 @@ def test_options_are_values_of_yaml():
     for wrong in ("steps", "=4", "a=[1"):
         with pytest.raises(RecipeError, match="expected KEY=VALUE"):
             key_values([wrong])
+
+
+def test_an_own_network_is_trained_and_profiled(recipe, run_command, tmp_path):
+    own = ("model.name=user_code:Perceptron", "model.kwargs={hidden: 16}")
+    code, _, err = run_command("train", recipe, *own, "train.epochs=1", "--run", tmp_path / "run")
+    assert code == 0, err
+    code, out, err = run_command(
+        "profile", "user_code:Perceptron", "--shape", "1x8x8", "--widths", "0.5,1.0", "--json"
+    )
+    assert code == 0, err
+    assert len(json.loads(out)["groups"]) == 1

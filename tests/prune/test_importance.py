@@ -174,3 +174,27 @@ def test_a_users_criterion_is_one_like_ours():
 def test_criteria_declare_what_they_need():
     assert [n for n, c in prune.CRITERIA.items() if c.needs_gradients] == ["taylor"]
     assert [n for n, c in prune.CRITERIA.items() if c.needs_batches] == ["activation"]
+
+
+@pytest.mark.parametrize(
+    ("criterion", "message"),
+    [
+        (lambda source: np.full(len(source.rows), np.nan), "gives numbers that are not finite for 0"),
+        (lambda source: np.where(np.arange(len(source.rows)) == 1, np.inf, 1.0), "not finite for 0"),
+        (
+            lambda source: np.ones(len(source.rows) + 1),
+            r"gives an array \(9,\) for 0; expected one number for each of 8 channels",
+        ),
+        (lambda source: source.rows.numpy(), "expected one number for each of 8 channels"),
+    ],
+)
+def test_numbers_of_an_own_criterion_are_checked(criterion, message):
+    net = aw.Elastic(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(1, 4))
+    with pytest.raises(WidthError, match=message):
+        aw.prune.scores(net, criterion)
+
+
+def test_an_own_criterion_may_give_a_tensor():
+    net = aw.Elastic(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(1, 4))
+    by_tensor = aw.prune.scores(net, lambda source: source.rows.abs().sum(1), normalize="none")["0"]
+    assert by_tensor == pytest.approx(net.model[0].weight.detach().abs().sum(1).double().numpy())

@@ -114,3 +114,11 @@ def test_nesting_of_chosen_units(a, b):
 @given(st.one_of(widths, chosen))
 def test_json_round_trip(w):
     assert Width.from_json(json.loads(json.dumps(w.to_json()))) == w
+
+
+def test_units_are_those_of_a_group_by_name_or_number():
+    width = Width(names=SPACE.names, kept=(2, 16, 4), indices=((1, 5), None, None))
+    assert width.units("stem") == width.units(0) == (1, 5)
+    assert width.units("block.heads") == range(4)
+    with pytest.raises(KeyError, match="unknown channel group 'stm'; did you mean 'stem'"):
+        width.units("stm")

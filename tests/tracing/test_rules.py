@@ -68,6 +68,7 @@ def test_without_a_rule_what_it_touches_is_frozen_and_named(operation):
         ("scaled", "expected NAMESPACE::NAME"),
         ("aten::add", "operations of aten have rules here"),
         ("anywidth_test::scaled", "there is a rule already, _scaled"),
+        ("anywidth_test::scald", "there is no such operation; import what defines it before its rule"),
     ],
 )
 def test_names_that_cannot_be(operation, message):

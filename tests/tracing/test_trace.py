@@ -172,11 +172,13 @@ class WithInner(nn.Module):
 def test_an_unknown_operation_freezes_what_it_touches_and_is_reported():
     net = Elastic(randomized(WithInner("custom")), rand(4, 3))
     assert groups(net) == {"b": (6, 1)}
-    assert net.space.unknown == ("mystery in inner",)
+    assert net.space.unknown == ("anywidth_tests::mystery in inner",)
     reasons = {(f.tensor, f.axis): f.reason for f in net.space.frozen}
-    assert reasons["a.weight", 0] == "unknown operation (mystery in inner)"
+    assert reasons["a.weight", 0] == "unknown operation (anywidth_tests::mystery in inner)"
     assert ("b.weight", 0) not in reasons
-    assert "no rule for mystery in inner: the channels it touches are frozen" in str(net.space)
+    assert "no rule for anywidth_tests::mystery in inner: the channels it touches are frozen" in str(
+        net.space
+    )
     assert_narrow(net, {"b": 4}, WithInner("custom", 8, 4), rand(4, 3))
 
 

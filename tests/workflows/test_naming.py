@@ -34,6 +34,16 @@ def test_a_detector_does_not_download_its_backbone():
     assert type(model).__name__ == "SSD"
 
 
+def test_a_network_of_ones_own():
+    model = naming.build_model("user_code:Perceptron", {"hidden": 5})
+    assert model[1].out_features == 5
+    with pytest.raises(
+        RecipeError,
+        match=r"'nothing_here:Net' cannot be imported: .* expected NAME, torchvision:NAME, timm:NAME or",
+    ):
+        naming.build_model("nothing_here:Net", {})
+
+
 def test_arguments_reach_the_constructor():
     model = naming.build_model("SmallResNet", {"channels": [3, 5], "in_channels": 2})
     assert (model.conv.in_channels, model.fc.in_features) == (2, 5)

@@ -23,3 +23,10 @@ def test_an_unfinished_run(run, tmp_path):
     shutil.rmtree(run)
     with pytest.raises(RecipeError, match=r"has no recipe.yaml: it is not a run directory"):
         workflows.report(run)
+
+
+def test_the_network_of_a_run(run):
+    net = workflows.saved_net(run)
+    assert list(net.widths) == ["S", "M", "L", "XL"]
+    assert net.example().shape[1:] == (1, 8, 8)
+    assert all(net.has_statistics(label) for label in net.widths)

@@ -90,7 +90,7 @@ class _Group(TyperGroup):
         return super().resolve_command(ctx, args)  # suggests verbs with similar names
 
     def invoke(self, ctx: Any) -> Any:
-        # A user's own module lies beside the recipe that names it. Python looks there by itself for `python -m anywidth` alone.
+        # A user's own module lies in the working directory. Python looks there by itself for `python -m anywidth` alone.
         # At the end of the list, so that no file there takes the place of an installed package.
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())

@@ -63,7 +63,35 @@ def scores(
     resolved = criterion_of(criterion)
     if normalize is None:
         normalize = "none" if resolved.comparable else "mean"
-    return _together(net.space, resolved(net, batches, seed), reduce, normalize)
+    judged = [
+        (axis, _checked(axis, values, net.space, criterion)) for axis, values in resolved(net, batches, seed)
+    ]
+    return _together(net.space, judged, reduce, normalize)
+
+
+def _checked(axis: Axis, values: Any, space: ChannelSpace, criterion: Any) -> np.ndarray:
+    """(positions,) finite numbers of a criterion for one axis.
+
+    Raises:
+        WidthError: others.
+    """
+    numbers = np.asarray(values, np.float64)
+    groups = sorted({space.names[r.group] for r in axis if r.group >= 0})
+    positions = sum(r.positions for r in axis)
+    name = (
+        criterion if isinstance(criterion, str) else getattr(criterion, "__name__", type(criterion).__name__)
+    )
+    if numbers.shape != (positions,):
+        raise WidthError(
+            f"prune: the criterion {name!r} gives an array {numbers.shape} for {', '.join(groups)}; expected one number for each of "
+            f"{positions} channels"
+        )
+    if not np.isfinite(numbers).all():
+        raise WidthError(
+            f"prune: the criterion {name!r} gives numbers that are not finite for {', '.join(groups)}; the weights (or gradients) "
+            "hold NaN or infinity"
+        )
+    return numbers
 
 
 def _check_names(reduce: Any, normalize: Any) -> None:

@@ -149,7 +149,7 @@ class DetectionRecipe(Section):
         if self.detector.norm == "switchable" and declared(self.widths.policy).draws_unlisted:
             raise ValueError(
                 "detector.norm = 'switchable' keeps batch norms for each listed width only: expected widths.policy = 'listed' or "
-                f"'listed_sandwich', got {self.widths.policy!r}; detector.norm = 'shared' has any width"
+                f"'listed_sandwich' (a policy of your own declares draws_unlisted=False), got {self.widths.policy!r}; detector.norm = 'shared' has any width"
             )
         if declared(self.widths.policy).searches:
             raise ValueError("widths.policy = 'joslim' is for classifiers")

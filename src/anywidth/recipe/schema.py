@@ -312,7 +312,7 @@ class Recipe(Section):
         if self.elastic.norm == "switchable" and declared(self.widths.policy).draws_unlisted:
             raise ValueError(
                 "elastic.norm = 'switchable' keeps a batch norm for each listed width only: expected "
-                f"widths.policy = 'listed' or 'listed_sandwich', got {self.widths.policy!r}"
+                f"widths.policy = 'listed' or 'listed_sandwich', got {self.widths.policy!r}; a policy of your own declares draws_unlisted=False"
             )
         return self
 

@@ -56,8 +56,15 @@ class Width(Mapping[str, int]):
     def is_prefix(self) -> bool:
         return self.indices is None
 
-    def units(self, group: int) -> tuple[int, ...] | range:
-        """Active units of the group at position `group`, increasing."""
+    def units(self, group: int | str) -> tuple[int, ...] | range:
+        """Active units of a group, increasing.
+
+        Args:
+            group: its name, or its number in the space's `groups`.
+        """
+        if isinstance(group, str):
+            self[group]  # says which names there are
+            group = self.names.index(group)
         indices = self.indices[group] if self.indices is not None else None
         return range(self.kept[group]) if indices is None else indices
 

@@ -40,7 +40,8 @@ class LabelMode(DispatchMode):
                 self.walk.used.add(self.names[id(t)])
         out = func(*args, **kwargs)
         self.walk.depends(inputs, outputs(out), self.names)
-        self.walk.operation = func.name().split(".")[0].split("::")[-1]
+        namespace, _, operation = func.name().split(".")[0].partition("::")
+        self.walk.operation = operation if namespace in ("aten", "prims") else f"{namespace}::{operation}"
         rule = rule_for(func)
         if rule is not None:
             self._apply(rule, func, args, kwargs, out, inputs)

@@ -17,7 +17,7 @@ from anywidth.workflows.profiling import Profile, profile
 from anywidth.workflows.pruning import PruneOptions, Pruning, prune
 from anywidth.workflows.reporter import SILENT, Reporter
 from anywidth.workflows.reports import RunReport, report
-from anywidth.workflows.run_directory import RunDirectory, open_run_directory
+from anywidth.workflows.run_directory import RunDirectory, open_run_directory, saved_net
 from anywidth.workflows.search_options import SearchOptions
 from anywidth.workflows.searching import SearchResult, search
 from anywidth.workflows.tables import TextTable
@@ -53,6 +53,7 @@ __all__ = [
     "profile",
     "prune",
     "report",
+    "saved_net",
     "search",
     "train",
 ]

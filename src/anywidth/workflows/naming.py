@@ -14,6 +14,7 @@ from torch import nn
 from anywidth import models
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, RecipeError, WidthError
+from anywidth.import_path import find
 from anywidth.search import read_front
 from anywidth.space.width import Width
 
@@ -22,8 +23,8 @@ def build_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
     """A network with fresh weights; nothing is downloaded.
 
     Args:
-        name: a class of `anywidth.models`, "torchvision:NAME", "timm:NAME", or a bare NAME that is looked up
-            in this order.
+        name: a class of `anywidth.models`, "torchvision:NAME", "timm:NAME", your own as "package.module:NAME", or a bare
+            NAME that is looked up in the first three, in this order.
         kwargs: for the network's constructor.
 
     Raises:
@@ -41,7 +42,12 @@ def _builder(name: str) -> Callable[..., nn.Module]:
     source, colon, short = name.rpartition(":")
     lookups = {"": _from_anywidth, "torchvision": _from_torchvision, "timm": _from_timm}
     if source not in lookups:
-        raise RecipeError(f"model {name!r}: expected NAME, torchvision:NAME or timm:NAME")
+        try:
+            return find("model", name, {})
+        except RecipeError as error:
+            raise RecipeError(
+                f"{error}; expected NAME, torchvision:NAME, timm:NAME or package.module:NAME"
+            ) from error
     for lookup in [lookups[source]] if colon else lookups.values():
         if build := lookup(short):
             return build

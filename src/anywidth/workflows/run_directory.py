@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from anywidth import recipe as recipes
+from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
 from anywidth.recipe import Recipe
 from anywidth.workflows.classification import ClassificationTask
@@ -55,6 +56,17 @@ def open_run_directory(path: str | Path) -> RunDirectory:
     path = Path(path)
     check_finished(path)
     return RunDirectory(path=path, task=read_task(path / RECIPE))
+
+
+def saved_net(run: str | Path) -> Elastic:
+    """The trained network of a finished run, with its batch norms and listed widths, on the run's device.
+
+    Raises:
+        RecipeError: if there is no run, or it is not finished.
+        DataError: for data that cannot be had; its images say what the network takes.
+    """
+    directory = open_run_directory(run)
+    return directory.task.saved_net(directory.task.open(directory.path))
 
 
 def finished_recipe(path: Path) -> Recipe:

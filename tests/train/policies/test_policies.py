@@ -48,3 +48,12 @@ def test_a_label_that_hides_a_ratio_is_refused():
     net = Elastic(model, torch.randn(1, 4), widths={0.25: 0.5, 1.0: 1.0})
     with pytest.raises(WidthError, match=r"the label 0\.25 of the listed widths is not the ratio 0\.25"):
         policies.make_draw("sandwich", net, low=0.25, high=1.0, random=2)
+
+
+@pytest.mark.parametrize(("name", "key"), [("listed", "grid"), ("user_code:only", "grid"), ("user_code:anything", "per_group"), ("min_max", "per_group")])  # fmt: skip
+def test_a_key_that_a_policy_does_not_take_is_refused(net, name, key):
+    value = {"grid": 0.25, "per_group": True}[key]
+    with pytest.raises(
+        RecipeError, match=f"widths.{key} = {value}: the width policy '{name}' does not take it"
+    ):
+        policies.make_draw(name, net, low=0.25, high=1.0, random=2, **{key: value})

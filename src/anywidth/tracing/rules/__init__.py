@@ -137,10 +137,11 @@ def register_rule(*operations: str) -> Callable[[Rule], Rule]:
         operations: with their namespace, like "mylib::fused_norm"; all overloads.
 
     Raises:
-        ValueError: a name without namespace, one of torch's own, or one that has another rule already.
+        ValueError: a name without namespace, one of torch's own, one that no library has registered, or one that has another
+            rule already.
     """
     for operation in operations:
-        namespace, separator, _ = operation.partition("::")
+        namespace, separator, name = operation.partition("::")
         if not separator:
             raise ValueError(
                 f"register_rule({operation!r}): expected NAMESPACE::NAME, like 'mylib::fused_norm'"
@@ -148,6 +149,10 @@ def register_rule(*operations: str) -> Callable[[Rule], Rule]:
         if namespace in _OURS:
             raise ValueError(
                 f"register_rule({operation!r}): operations of {namespace} have rules here; register those of your own namespace"
+            )
+        if not hasattr(getattr(torch.ops, namespace), name):
+            raise ValueError(
+                f"register_rule({operation!r}): there is no such operation; import what defines it before its rule"
             )
 
     def register(rule: Rule) -> Rule:

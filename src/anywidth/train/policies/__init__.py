@@ -1,5 +1,6 @@
 """Which widths a step trains. One file a policy; `Draw` says what a policy is."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,12 @@ def make_draw(
     offered = {"listed": widest_first, "low": low, "high": high, "random": random, "grid": grid}
     offered |= {"per_group": per_group, "space": net.space}
     offered |= {"named": {label: net.widths[label] for label in widest_first}}
+    # A key that has no effect is refused: a recipe says what was done.
+    for key, value in (("grid", grid), ("per_group", per_group)):
+        if value and key not in inspect.signature(policy).parameters:
+            raise RecipeError(
+                f"widths.{key} = {value!r}: the width policy {name!r} does not take it; leave it out"
+            )
     if policy.draws_unlisted:
         check_ratios(net, (low, high))
     return call_with("width policy", name, policy, offered, options or {})
