@@ -64,10 +64,10 @@ def test_options_of_detectors_and_none_at_all_are_refused(task):
 
 
 def test_widths_are_named_once_and_calibrated_where_they_have_no_statistics(task, run, recorder):
-    opened = task.open(run)
-    net = task.saved_net(opened)
+    open_run = task.open(run)
+    net = task.saved_net(open_run)
     options = EvaluationOptions(widths="S,0.3,S")
-    assert task.calibrated_widths_(opened, net, options, recorder) == ["S", 0.3]
+    assert task.calibrated_widths_(open_run, net, options, recorder) == ["S", 0.3]
     assert recorder.messages == ["calibrating 0.3"]
     assert net.has_statistics(0.3)
 

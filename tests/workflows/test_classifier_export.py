@@ -10,11 +10,11 @@ from anywidth.workflows.task_options import ExportOptions
 
 @pytest.fixture
 def export(run, recorder):
-    opened = finished_classifier(run)
-    net = saved_classifier(opened)
+    open_run = finished_classifier(run)
+    net = saved_classifier(open_run)
 
     def exports(**options):
-        return list(classifier_exports(opened, net, ExportOptions(**options), recorder))
+        return list(classifier_exports(open_run, net, ExportOptions(**options), recorder))
 
     return exports, net, run / "front.json"
 

@@ -52,19 +52,21 @@ def test_joined_groups_have_the_name_of_the_recipe(recipe, overrides):
 
 
 def test_weights_are_fixed_by_the_seed_and_the_global_generator_stays(run):
-    opened = finished_classifier(run)
+    open_run = finished_classifier(run)
     state = torch.get_rng_state()
-    first, again = (new_classifier(opened).state_dict() for _ in range(2))
+    first, again = (new_classifier(open_run).state_dict() for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
-    other = new_classifier(dataclasses.replace(opened, recipe=opened.recipe.model_copy(update={"seed": 1})))
+    other = new_classifier(
+        dataclasses.replace(open_run, recipe=open_run.recipe.model_copy(update={"seed": 1}))
+    )
     assert all(torch.equal(t, again[name]) for name, t in first.items())
     assert not torch.equal(first["model.conv.weight"], other.state_dict()["model.conv.weight"])
 
 
 def test_fewer_logits_than_classes_are_refused(run):
-    opened = finished_classifier(run)
-    model = opened.recipe.model.model_copy(update={"kwargs": {"num_classes": 7, "channels": [8, 32, 64]}})
-    few = dataclasses.replace(opened, recipe=opened.recipe.model_copy(update={"model": model}))
+    open_run = finished_classifier(run)
+    model = open_run.recipe.model.model_copy(update={"kwargs": {"num_classes": 7, "channels": [8, 32, 64]}})
+    few = dataclasses.replace(open_run, recipe=open_run.recipe.model_copy(update={"model": model}))
     with pytest.raises(
         RecipeError, match=r"gives 7 logits for the 10 classes.*model.kwargs.num_classes = 10"
     ):

@@ -22,23 +22,23 @@ def recipe(root="coco", *, detector=(), batch_size=2, **sections) -> DetectionRe
 
 
 @pytest.fixture
-def opened(tmp_path) -> DetectorRun:
+def open_run(tmp_path) -> DetectorRun:
     settings = recipe(make_coco(tmp_path / "coco", train=5, val=3), calibration={"batches": 2})
     splits = data.load_coco(settings.data, ["boxes"])
     return DetectorRun(path=tmp_path / "run", recipe=settings, splits=splits, device=torch.device("cpu"))
 
 
-def test_the_batches_of_an_epoch_go_on_after_steps(opened):
-    whole, later = (list(opened.train_batches(0, skipped)) for skipped in (0, 1))
+def test_the_batches_of_an_epoch_go_on_after_steps(open_run):
+    whole, later = (list(open_run.train_batches(0, skipped)) for skipped in (0, 1))
     assert len(whole) == 2
     assert len(later) == 1
     assert all(torch.equal(a, b) for a, b in zip(whole[1][0], later[0][0], strict=True))
 
 
-def test_calibration_is_of_the_first_batches_of_training(opened):
+def test_calibration_is_of_the_first_batches_of_training(open_run):
     asked = []
     net = SimpleNamespace(calibrate=lambda *images, **options: asked.append((len(images[0]), options)))
-    opened.calibrate_(net, [0.5])
+    open_run.calibrate_(net, [0.5])
     assert asked == [(2, {"widths": [0.5], "batches": 2, "total": None})]
 
 

@@ -11,8 +11,8 @@ def test_a_run_directory_knows_its_task(run):
     directory = workflows.open_run_directory(str(run))
     assert directory.path == run
     assert isinstance(directory.task, ClassificationTask)
-    opened = directory.task.open(directory.path)
-    net = directory.task.saved_net(opened)
+    open_run = directory.task.open(directory.path)
+    net = directory.task.saved_net(open_run)
     assert list(net.widths) == ["S", "M", "L", "XL"]
 
 

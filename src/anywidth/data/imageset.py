@@ -86,8 +86,8 @@ class ImageSet(Dataset[Any]):
         """The items of a batch; (N, C, H, W) and (N,) at once where nothing is done to them."""
         # torch calls this instead of `__getitem__` for a whole batch. One index replaces N reads and a stack.
         if self.transform is None and isinstance(self.source, Tensors):
-            positions = self.indices[[key[0] if isinstance(key, tuple) else key for key in keys]]
-            return self.source.images[positions], self.source.labels[positions]
+            source_indices = self.indices[[key[0] if isinstance(key, tuple) else key for key in keys]]
+            return self.source.images[source_indices], self.source.labels[source_indices]
         return [self[key] for key in keys]
 
     def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, int] | Failure | None:

@@ -73,10 +73,10 @@ class Masked:
             WidthError: masks cannot say what a layer does at some width, as channels that it mixes, or that it keeps, are not a
                 prefix of the widest's (batch norms after a concatenation, groups of channels, layer norms).
         """
-        # Every input takes the same choice k, and the result is compared with the extracted network of width k.
+        # Every input takes the same choice k, and the result is compared with the extracted segment of width k.
         count = len(next(v for v in values if isinstance(v, Tensor)))
-        for k, network in enumerate(self.parts):
-            expected = network(*values)
+        for k, segment in enumerate(self.parts):
+            expected = segment(*values)
             one_hot = F.one_hot(torch.full((count,), k, device=expected.device), len(self.parts)).to(expected)
             error = float(
                 (self(values, one_hot) - expected).abs().max() / expected.abs().max().clamp_min(1e-12)
@@ -93,9 +93,9 @@ class Masked:
 
 
 class _Runner(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, networks: Sequence[nn.Module]) -> None:
+    def __init__(self, module: fx.GraphModule, segments: Sequence[nn.Module]) -> None:
         super().__init__(module, garbage_collect_values=False)
-        self.parts = networks
+        self.parts = segments
         self.choice: Tensor | None = None
 
     def with_(self, choice: Tensor) -> Callable[..., Tensor]:
@@ -104,7 +104,7 @@ class _Runner(fx.Interpreter):
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         layer = self.module.get_submodule(target)
-        layers = [network.get_submodule(target) for network in self.parts]
+        layers = [segment.get_submodule(target) for segment in self.parts]
         if isinstance(layer, BatchNorm):
             return self._normalised(layer, layers, args[0])  # pyright: ignore[reportArgumentType]
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -127,15 +127,15 @@ class _Runner(fx.Interpreter):
         table = torch.stack([F.pad(v, (0, channels - len(v))) for v in vectors])
         return self.choice @ table.to(self.choice)
 
-    def _normalised(self, layer: BatchNorm, widths: Sequence[BatchNorm], x: Tensor) -> Tensor:
+    def _normalised(self, layer: BatchNorm, norms: Sequence[BatchNorm], x: Tensor) -> Tensor:
         # F.batch_norm takes one mean per channel; here every input has its own, so the formula is written out.
         shape = (len(x), -1, *[1] * (x.ndim - 2))
-        means = self._mixed([w.running_mean for w in widths], x.shape[1])  # pyright: ignore[reportArgumentType]
-        variances = self._mixed([w.running_var for w in widths], x.shape[1])  # pyright: ignore[reportArgumentType]
+        means = self._mixed([norm.running_mean for norm in norms], x.shape[1])  # pyright: ignore[reportArgumentType]
+        variances = self._mixed([norm.running_var for norm in norms], x.shape[1])  # pyright: ignore[reportArgumentType]
         y = (x - means.reshape(shape)) * (variances + layer.eps).rsqrt().reshape(shape)
         if layer.affine:
             y = y * layer.weight.reshape(1, -1, *shape[2:]) + layer.bias.reshape(1, -1, *shape[2:])
-        return self._cut(y, [w.num_features for w in widths])
+        return self._cut(y, [norm.num_features for norm in norms])
 
 
 def published_losses(

@@ -64,12 +64,12 @@ class DynamicNet(nn.Module):
         name_by_id: dict[int, str] = {}
         # Two gates, two widths: segments (0, ()), (1, (0,)), (1, (1,)), (2, (0, 0)), ..., (2, (1, 1)). Routes that share
         # a module register it once, so that its weights are stored once.
-        for position in range(self.count + 1):
-            for route in _prefixes(routes.choices, position):
-                module = routes.part(position, route)
-                name = name_by_id.setdefault(id(module), f"part{position}_" + "_".join(map(str, route)))
+        for segment_index in range(self.count + 1):
+            for route in _prefixes(routes.choices, segment_index):
+                module = routes.part(segment_index, route)
+                name = name_by_id.setdefault(id(module), f"part{segment_index}_" + "_".join(map(str, route)))
                 self.parts[name] = flat(module) if isinstance(module, fx.GraphModule) else module
-                self.names[position, route] = name
+                self.names[segment_index, route] = name
         self.eval()
 
     def part(self, number: int, route: Route) -> nn.Module:

@@ -31,10 +31,10 @@ class _GatedSegment(nn.Module):
 def modules(net: DynamicNet) -> dict[Route, nn.Module]:
     """What runs after the choices of each route, shorter ones included; all but the last return (choice, *values)."""
     module_by_route: dict[Route, nn.Module] = {}
-    for (position, route), _ in net.names.items():
-        segment = net.part(position, route)
+    for (segment_index, route), _ in net.names.items():
+        segment = net.part(segment_index, route)
         module_by_route[route] = (
-            segment if position == net.count else _GatedSegment(segment, net.gates[position])
+            segment if segment_index == net.count else _GatedSegment(segment, net.gates[segment_index])
         )
     return module_by_route
 
@@ -157,7 +157,7 @@ class _Builder:
         self.models[route] = model
         return model
 
-    def graph(self, route: Route, values: Sequence[str]) -> tuple[list[Any], list[Any], tuple[str, str]]:
+    def graph(self, route: Route, input_names: Sequence[str]) -> tuple[list[Any], list[Any], tuple[str, str]]:
         """Nodes and initializers after the choices `route`, with the names of the output and of the routes from here on."""
         from onnx import helper, numpy_helper
 
@@ -167,7 +167,7 @@ class _Builder:
         # which a branch of an `If` sees by name.
         bound = [
             helper.make_node("Identity", [outer], [graph_input.name])
-            for outer, graph_input in zip(values, model.graph.input, strict=True)
+            for outer, graph_input in zip(input_names, model.graph.input, strict=True)
         ]
         nodes, initializers = [*bound, *model.graph.node], list(model.graph.initializer)
         results = [output.name for output in model.graph.output]
@@ -182,7 +182,7 @@ class _Builder:
         return nodes, initializers, (branches[2][0], f"{name}route")
 
     def _branch(
-        self, route: Route, choice: str, values: Sequence[str], candidate: int
+        self, route: Route, choice: str, input_names: Sequence[str], candidate: int
     ) -> tuple[list[Any], list[Any], tuple[str, str]]:
         """`If` the choice is `candidate`, that branch, else the same for the next ones."""
         import numpy as np
@@ -191,14 +191,14 @@ class _Builder:
         # Three widths: If(c == 0, A, If(c == 1, B, C)); the last branch needs no test.
         choices = self.net.choices
         if candidate == choices - 1:
-            return self.graph((*route, candidate), values)
+            return self.graph((*route, candidate), input_names)
         name = "r" + "_".join(map(str, route)) + f"/choice{candidate}/"
         candidate_tensor = numpy_helper.from_array(np.array(candidate, np.int64), f"{name}number")
         zero = numpy_helper.from_array(np.array(0, np.int64), f"{name}zero")
         branches = []
         for subgraph in (
-            self.graph((*route, candidate), values),
-            self._branch(route, choice, values, candidate + 1),
+            self.graph((*route, candidate), input_names),
+            self._branch(route, choice, input_names, candidate + 1),
         ):
             outputs = [
                 helper.make_tensor_value_info(subgraph[2][0], self.type, self.shape),

@@ -84,17 +84,17 @@ class Routes:
         # Writers of a group in segments 1 and 2 (a residual stream across a gate): segment 1 makes it first, and
         # gate 1 decides on its channels.
         modules = [{name.rpartition(".")[0] for name in segment.tensors} for segment in segments]
-        positions = []
+        segment_indices = []
         for group in self.net.space.groups:
             makers = [i for i, inside in enumerate(modules) if inside & set(group.writers)]
-            positions.append(min(makers, default=0))
-        return positions
+            segment_indices.append(min(makers, default=0))
+        return segment_indices
 
     def _check(self) -> None:
         narrowest = self.widths[0]
-        for g, position in enumerate(self._segment_of_group):
+        for g, segment_index in enumerate(self._segment_of_group):
             kept = {w.kept[g] for w in self.widths}
-            if position == 0 and len(kept) > 1:
+            if segment_index == 0 and len(kept) > 1:
                 gate_path = self.gates[0].at
                 raise WidthError(
                     f"group '{narrowest.names[g]}' comes before the gate at '{gate_path}', so all inputs share it, but the widths keep "
@@ -102,7 +102,7 @@ class Routes:
                 )
         for gate_position, gate in enumerate(self.gates, 1):
             gated_groups = [
-                g for g, position in enumerate(self._segment_of_group) if position == gate_position
+                g for g, segment_index in enumerate(self._segment_of_group) if segment_index == gate_position
             ]
             if not any(len({w.kept[g] for w in self.widths}) > 1 for g in gated_groups):
                 raise WidthError(
@@ -144,7 +144,8 @@ class Routes:
         # Segment of each group (0, 1, 2), route (2, 0): widths 0, 2 and 0 give the channels of these groups.
         full = (*route, *([0] * (len(self.gates) - len(route))))
         group_widths = [
-            self.widths[0 if position == 0 else full[position - 1]] for position in self._segment_of_group
+            self.widths[0 if segment_index == 0 else full[segment_index - 1]]
+            for segment_index in self._segment_of_group
         ]
         return Width(names=self.net.space.names, kept=tuple(w.kept[g] for g, w in enumerate(group_widths)))
 
@@ -161,7 +162,9 @@ class Routes:
         """
         width = self.width(route[:number])
         shape = (number, tuple(width.kept[g] for g in self._touched[number]))
-        upstream_groups = [g for g, position in enumerate(self._segment_of_group) if position < number]
+        upstream_groups = [
+            g for g, segment_index in enumerate(self._segment_of_group) if segment_index < number
+        ]
         # Batch norms have the statistics of what comes before them, whatever this part's own channels are.
         key = (*shape, tuple(width.kept[g] for g in upstream_groups) if self._measured[number] else ())
         if key not in self._segments:
@@ -177,8 +180,8 @@ class Routes:
         sizes = []
         values: Sequence[Tensor] = (x,)
         widest = (self.choices - 1,) * len(self.gates)
-        for position in range(len(self.gates)):
-            feature, *values = self.part(position, widest)(*values)
+        for segment_index in range(len(self.gates)):
+            feature, *values = self.part(segment_index, widest)(*values)
             sizes.append(pooled(feature).shape[1])
         return sizes
 

@@ -118,12 +118,14 @@ def load(
 
 def _check_entries(path: str | Path, state: dict[str, Tensor], expected: int) -> None:
     indices = {int(match[1]) for key in state if (match := re.search(r"\.bn\.(\d+)\.", key))}
-    entries = max(indices, default=-1) + 1
-    if entries != expected:
+    width_count = max(indices, default=-1) + 1
+    if width_count != expected:
         hint = "give the widths of the file in its order: widths=[...]"
-        if entries == 0:
+        if width_count == 0:
             hint = "an ordinary detector of torchvision is loaded into the model given to anywidth.detect.elastic_detector"
-        raise CheckpointError(f"{path}: holds batch norms of {entries} widths, expected {expected}; {hint}")
+        raise CheckpointError(
+            f"{path}: holds batch norms of {width_count} widths, expected {expected}; {hint}"
+        )
 
 
 def _file_targets(net: Elastic, labels: Sequence[float]) -> Iterator[tuple[str, Tensor]]:

@@ -214,10 +214,10 @@ def _check_entries(path: str | Path, state: Mapping[str, Tensor]) -> None:
     """Batch norms of stage 4's output have an entry for each sub-network."""
     last_norm = f"blocks.{len(CANDIDATES) - 2}.first_block.bn2.aux_bn"
     pattern = re.compile(re.escape(last_norm) + r"\.(\d+)\.running_mean")
-    entries = sum(pattern.fullmatch(name) is not None for name in state)
-    if entries != len(CANDIDATES[-1]):
+    width_count = sum(pattern.fullmatch(name) is not None for name in state)
+    if width_count != len(CANDIDATES[-1]):
         raise CheckpointError(
-            f"{path}: holds batch norms of {entries} widths ('{last_norm}.0', ...), expected the {len(CANDIDATES[-1])} of ds_mbnet"
+            f"{path}: holds batch norms of {width_count} widths ('{last_norm}.0', ...), expected the {len(CANDIDATES[-1])} of ds_mbnet"
         )
 
 
@@ -235,14 +235,16 @@ def _file_targets(net: Elastic) -> dict[str, tuple[Tensor, list[Any]]]:
             targets_by_name[f"{reference_module(path)}.{tensor_name}"] = (full_tensor, [full_tensor])
             continue
         group = net.space.axes[f"{path}.running_mean"][0][0].group  # type: ignore[index]
-        entries = list(enumerate(CANDIDATES[group]))
+        numbered_candidates = list(enumerate(CANDIDATES[group]))
         if tensor_name in ("weight", "bias"):
-            targets_by_name[f"{reference_module(path)}.aux_bn.{len(entries) - 1}.{tensor_name}"] = (
+            targets_by_name[
+                f"{reference_module(path)}.aux_bn.{len(numbered_candidates) - 1}.{tensor_name}"
+            ] = (
                 full_tensor,
                 [full_tensor],
             )
             continue
-        for entry, channels in entries:
+        for entry, channels in numbered_candidates:
             expected = torch.empty([channels] * full_tensor.ndim, device="meta")
             targets = [
                 tensors.get(name, full_tensor) for w, tensors in listed.items() if w.kept[group] == channels

@@ -159,11 +159,13 @@ def convert(
 
     Source: Liu et al., arXiv 1708.06519, and the layout of the code published with it.
     """
-    name, depth = family_of(model)
-    family = FAMILIES[name]
+    family_name, depth = family_of(model)
+    family = FAMILIES[family_name]
     state = {re.sub(r"^features\.module\.", "features.", key): tensor for key, tensor in state.items()}
-    check_family(name, model, state)
-    build = partial(family.build, **_options(name, state), **({} if depth is None else {"depth": depth}))
+    check_family(family_name, model, state)
+    build = partial(
+        family.build, **_options(family_name, state), **({} if depth is None else {"depth": depth})
+    )
     # The full network gives names and the number of axes only, so it needs no memory.
     with torch.device("meta"):
         layout = _layout(family, _built(build, model))

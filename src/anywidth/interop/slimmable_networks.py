@@ -45,14 +45,14 @@ def load(
     """
     spec = published(model)
     state = read_state(Path(path))
-    entries = _entries(state)
+    width_count = _entries(state)
     # The training of a universal network keeps statistics for its two ends only; calibration makes the others.
-    if widths is None and spec.norm == "shared" and entries == 2:
+    if widths is None and spec.norm == "shared" and width_count == 2:
         widths = [min(spec.widths), max(spec.widths)]
     net = new(model, widths, image_size=image_size)
     ratios = widths is not None and not spec.convolutions
     labels = [float(w) for w in widths or ()] if ratios else list(net.widths)
-    _check_entries(path, model, entries, labels)
+    _check_entries(path, model, width_count, labels)
     _check_distinct(path, net)
     targets = dict(_file_targets(net, spec, labels))
     report = compare(state, {key: tensors[0] for key, tensors in targets.items()})
@@ -74,15 +74,15 @@ def _entries(state: Mapping[str, Tensor]) -> int:
     return max(indices, default=-1) + 1
 
 
-def _check_entries(path: str | Path, model: str, entries: int, labels: Sequence[Hashable]) -> None:
-    if entries == 0:
+def _check_entries(path: str | Path, model: str, width_count: int, labels: Sequence[Hashable]) -> None:
+    if width_count == 0:
         raise CheckpointError(
             f"{path}: holds no batch norms of several widths (names like NAME.bn.0.running_mean), so it is no {model} of "
             "the reference code; for an ordinary network give source='torchvision' or 'timm'"
         )
-    if entries != len(labels):
+    if width_count != len(labels):
         raise CheckpointError(
-            f"{path}: holds batch norms of {entries} widths, expected {len(labels)} ({model}); give the widths of the "
+            f"{path}: holds batch norms of {width_count} widths, expected {len(labels)} ({model}); give the widths of the "
             "file in its order: widths=[...]"
         )
 

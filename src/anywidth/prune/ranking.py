@@ -52,17 +52,17 @@ class Ranking:
         }
         if not self.scores:
             raise WidthError("prune: no channel group of this network can be pruned by this criterion")
-        values = np.concatenate(list(self.scores.values()))
-        if not np.isfinite(values).all():
+        scores = np.concatenate(list(self.scores.values()))
+        if not np.isfinite(scores).all():
             raise WidthError(
                 "prune: some scores are not finite; the weights (or gradients) hold NaN or infinity"
             )
-        if values.size > 1 and np.ptp(values) == 0:
+        if scores.size > 1 and np.ptp(scores) == 0:
             raise WidthError(
-                f"prune: all {values.size} scores equal {values[0]:g}, so nothing tells channels apart; train first, for "
+                f"prune: all {scores.size} scores equal {scores[0]:g}, so nothing tells channels apart; train first, for "
                 "bn_scale with train.sparsity.l1, or use another criterion"
             )
-        self.judged = int(values.size)
+        self.judged = int(scores.size)
 
     def protecting(self) -> Ranking:
         """The same ranking, in which groups that would become empty keep their best channels."""
@@ -77,8 +77,8 @@ class Ranking:
         gone: dict[int, np.ndarray] = {}
         threshold = None
         for members in self._classes():
-            values = np.concatenate([self.scores[i] for i in members])
-            going, threshold = _going(values, ratio, self.config.rule)
+            scores = np.concatenate([self.scores[i] for i in members])
+            going, threshold = _going(scores, ratio, self.config.rule)
             for i, mask in zip(
                 members, np.split(going, np.cumsum([self.scores[i].size for i in members])[:-1]), strict=True
             ):
@@ -130,7 +130,7 @@ class Ranking:
             classes.setdefault(shapes[i], []).append(i)
         return list(classes.values())
 
-    def _kept_units(self, group: ChannelGroup, values: np.ndarray, stays: np.ndarray) -> tuple[int, ...]:
+    def _kept_units(self, group: ChannelGroup, scores: np.ndarray, stays: np.ndarray) -> tuple[int, ...]:
         """Units that stay within the limits of the group: the best ones."""
         # 10 units, 3 of them stay, round_to 4: 4 units, the 3 and the best of the others. max_per_layer 0.5: at least 5,
         # rounded up to 8. The epsilon: 90 * 0.7 is 62.999... in floats, and must count as 63.
@@ -143,31 +143,31 @@ class Ranking:
         count = max(int(stays.sum()), min(min_units, group.size))
         count = min(-(-count // quantum) * quantum, group.size)
         # All units that stay come before any that go, however the scores tie: a rule has broken ties already.
-        best = np.argsort(-values, kind="stable")
+        best = np.argsort(-scores, kind="stable")
         preference = np.concatenate([best[stays[best]], best[~stays[best]]])
         return tuple(sorted(preference[:count].tolist()))
 
 
-def _going(values: np.ndarray, ratio: float, rule: Rule | None) -> tuple[np.ndarray, float]:
+def _going(scores: np.ndarray, ratio: float, rule: Rule | None) -> tuple[np.ndarray, float]:
     """Which channels go, and the largest score among those that the ranking removes."""
     # Scores 0.1 0.2 0.2 0.3, ratio 0.5, position 2:
     #     None                 the 2 smallest go, of equal scores the first: 0.1 and one 0.2
     #     network-slimming     threshold ordered[2] = 0.2, and all up to it go: 0.1 and both 0.2
     #     torch7               threshold ordered[1] = 0.2: the same here, one fewer where there are no ties
-    position = int(values.size * ratio)
-    ordered = np.sort(values)
+    position = int(scores.size * ratio)
+    ordered = np.sort(scores)
     if rule is None:
-        going = np.zeros(values.size, bool)
-        going[np.argsort(values, kind="stable")[:position]] = True
+        going = np.zeros(scores.size, bool)
+        going[np.argsort(scores, kind="stable")[:position]] = True
         return going, float(ordered[max(position - 1, 0)])
     if rule == "torch7":
         position -= 1
         if position < 0:
             raise WidthError(
-                f"prune: rule 'torch7' removes nothing at ratio {ratio:g} of {values.size} channels"
+                f"prune: rule 'torch7' removes nothing at ratio {ratio:g} of {scores.size} channels"
             )
-    threshold = ordered[min(position, values.size - 1)]
-    return values <= threshold, float(threshold)
+    threshold = ordered[min(position, scores.size - 1)]
+    return scores <= threshold, float(threshold)
 
 
 def _removable(group: ChannelGroup) -> bool:

@@ -61,10 +61,10 @@ class Box:
         # A group of 64 units with divisor 8, range 0.25 to 1: shares 0, 0.3, 0.5, 1 -> 16, 32, 40, 64 units.
         sizes, fewest = np.array(self.space.full.kept), np.array(self.space.smallest.kept)
         quanta = np.array([quantum(group) for group in self.space.groups])
-        targets = sizes * (self.low + (self.high - self.low) * shares)
-        units = np.maximum(fewest, quanta * np.floor(targets / quanta + 0.5))  # as `round_units`
-        units += quanta * (units < 0.9 * targets)
-        units = np.where(targets >= sizes, sizes, np.minimum(units, sizes))
+        unrounded_units = sizes * (self.low + (self.high - self.low) * shares)
+        units = np.maximum(fewest, quanta * np.floor(unrounded_units / quanta + 0.5))  # as `round_units`
+        units += quanta * (units < 0.9 * unrounded_units)
+        units = np.where(unrounded_units >= sizes, sizes, np.minimum(units, sizes))
         return np.clip(units.astype(int), self.least, self.most)
 
     def shares(self, units: np.ndarray) -> np.ndarray:

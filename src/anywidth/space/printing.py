@@ -16,9 +16,11 @@ def show(groups: Iterable[ChannelGroup], frozen: Sequence[Frozen], unknown: Iter
         rows.append(
             (g.name, str(g.size), str(g.unit), str(g.divisor), _shortened(g.writers), _shortened(g.readers))
         )
-    widths = [max(len(r[c]) for r in rows) for c in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip() for r in rows]
-    lines.insert(1, "  ".join("-" * w for w in widths))
+    column_widths = [max(len(r[c]) for r in rows) for c in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(w) for cell, w in zip(r, column_widths, strict=True)).rstrip() for r in rows
+    ]
+    lines.insert(1, "  ".join("-" * w for w in column_widths))
     reasons = Counter(f.reason for f in frozen)
     if reasons:
         lines.append("frozen:")

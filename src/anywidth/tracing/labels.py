@@ -159,9 +159,11 @@ class Ledger:
         # Rows that differ by an offset alone are told apart by their first entry: `unique` over (rows, 1) is much
         # faster than over whole rows.
         same_elsewhere = bool((rows - first_column == rows[:1] - first_column[:1]).all())
-        _, index = np.unique((first_column if same_elsewhere else rows).numpy(), axis=0, return_inverse=True)
-        index = index.ravel()
-        return self.fresh(int(index.max()) + 1)[torch.from_numpy(index)].reshape(shape)
+        _, inverse = np.unique(
+            (first_column if same_elsewhere else rows).numpy(), axis=0, return_inverse=True
+        )
+        inverse = inverse.ravel()
+        return self.fresh(int(inverse.max()) + 1)[torch.from_numpy(inverse)].reshape(shape)
 
 
 def varying(shadow: Tensor) -> list[int]:
@@ -201,8 +203,8 @@ class Partition:
         differ = a != b
         if not differ.any():
             return False
-        nodes, index = np.unique(np.concatenate([a[differ], b[differ]]), return_inverse=True)
-        sources, targets = np.split(index, 2)
+        nodes, inverse = np.unique(np.concatenate([a[differ], b[differ]]), return_inverse=True)
+        sources, targets = np.split(inverse, 2)
         graph = coo_matrix((np.ones(sources.size, bool), (sources, targets)), shape=(nodes.size, nodes.size))
         _, component = connected_components(graph, directed=False)
         smallest = np.full(component.max() + 1, np.iinfo(np.int64).max)

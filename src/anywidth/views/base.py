@@ -117,9 +117,9 @@ def written_attribute(view: Any, name: str) -> Any:
 
 def refuse(view: Any, what: str) -> NoReturn:
     """Raise the error of what cannot be done to a view."""
-    module_class = type(view).__name__
+    class_name = type(view).__name__
     raise ViewError(
-        f"cannot {what} a view of {module_class}: its tensors are parts of the wide network's, and stay so. Do it to the wide network "
+        f"cannot {what} a view of {class_name}: its tensors are parts of the wide network's, and stay so. Do it to the wide network "
         "(net.model) for all widths, or to a copy of this width alone: net.extract(width)."
     )
 

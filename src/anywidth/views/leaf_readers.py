@@ -113,7 +113,7 @@ def _hold(view: Any) -> Any:
     values: dict[str, Any] = {}
     parameters, statistics = [], []
     for name, wide_tensor in view.__dict__[PARAMETERS].items():
-        active, pack = view._view_slices.get(name), None
+        active_slice, pack = view._view_slices.get(name), None
         norm = view._view_norm
         if norm is not None and norm.affine and norm.parameter(name) is not None:
             return None
@@ -124,10 +124,10 @@ def _hold(view: Any) -> Any:
                 or is_functorch_wrapped(wide_tensor)
             ):
                 return None
-            if active is not None:
-                if wide_tensor.shape != active.wide_shape or wide_tensor.grad is not None:
+            if active_slice is not None:
+                if wide_tensor.shape != active_slice.wide_shape or wide_tensor.grad is not None:
                     return None
-                t = packs.take(view._view_shared.number, view._view_packs, name, wide_tensor, active)
+                t = packs.take(view._view_shared.number, view._view_packs, name, wide_tensor, active_slice)
                 pack = view._view_packs.get(name)
                 if pack is None or pack.active is not t:  # there was no room for it
                     return None

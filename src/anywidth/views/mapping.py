@@ -51,13 +51,13 @@ def leads_on(value: Any, depth: int) -> bool:
 
 def is_object(value: Any) -> bool:
     """Whether a value is an instance of an ordinary class, with attributes of its own, of the user's or of a tool's."""
-    module_class = type(value)
+    value_class = type(value)
     return (
         hasattr(value, "__dict__")
         and not isinstance(
             value, nn.Module | Tensor | type | types.ModuleType | types.FunctionType | partial | weakref.ref
         )
-        and not module_class.__module__.startswith(
+        and not value_class.__module__.startswith(
             ("torch.", "builtins", "functools", "numpy", "_", "transformers.configuration")
         )
     )
@@ -112,8 +112,8 @@ def _mapped(value: Any, lookup: Lookup, outer: frozenset[int]) -> Any:
     if leads_on(value, depth=3):
         state = _mapped(vars(value), lookup, inside)
         if state is not _UNCHANGED:
-            module_class: Any = type(value)
-            counterpart = module_class.__new__(module_class)
+            value_class: Any = type(value)
+            counterpart = value_class.__new__(value_class)
             counterpart.__dict__.update(state)
             return counterpart
     return _UNCHANGED

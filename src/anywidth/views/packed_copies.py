@@ -76,14 +76,14 @@ class PackStore:
         return self._limit
 
     def take(
-        self, view: int, packs: dict[str, Pack], name: str, wide_tensor: Tensor, active: Slice
+        self, view: int, packs: dict[str, Pack], name: str, wide_tensor: Tensor, active_slice: Slice
     ) -> Tensor:
         """The active part of `wide_tensor`, kept in the dict `packs` of the view with the number `view` if there is room."""
         if wide_tensor.grad is not None or wide_tensor.is_inference():
-            return active.take(wide_tensor)
+            return active_slice.take(wide_tensor)
         with torch.inference_mode(False), torch.no_grad():
-            t = active.take(wide_tensor.detach())
-            if active.aliases and not t.is_contiguous():
+            t = active_slice.take(wide_tensor.detach())
+            if active_slice.aliases and not t.is_contiguous():
                 t = t.clone(memory_format=torch.preserve_format)
             if type(t) is not Tensor:
                 return t  # made inside a mode that gives tensors of another kind

@@ -24,13 +24,17 @@ class ViewParameter(ParameterLike):
     __torch_function__: Any = nn.Parameter.__torch_function__  # plain results
 
     _wide: Tensor
-    _active: Slice | None
+    _active_slice: Slice | None
     _state: tuple[Any, ...]  # of the wide tensor, when this part was taken
 
     @property
     def grad(self) -> Tensor | None:
         gradient = self._wide.grad
-        return gradient if gradient is None or self._active is None else _taken(gradient, self._active)
+        return (
+            gradient
+            if gradient is None or self._active_slice is None
+            else _taken(gradient, self._active_slice)
+        )
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -80,7 +84,7 @@ class WriteThrough(ViewParameter):
 
     def detach(self) -> Tensor:
         with DisableTorchFunctionSubclass():
-            return _attached(Tensor.detach(self), self._wide, self._active, self._copy)
+            return _attached(Tensor.detach(self), self._wide, self._active_slice, self._copy)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -96,7 +100,7 @@ class WriteThrough(ViewParameter):
             if _is_plain(out):
                 for t in gathered:
                     if storage_address(out) == storage_address(t):
-                        return _attached(out, t._wide, t._active, t._copy)
+                        return _attached(out, t._wide, t._active_slice, t._copy)
             return out
 
 
@@ -106,15 +110,15 @@ def _is_plain(value: Any) -> bool:
 
 @torch.no_grad()
 def _write(t: WriteThrough) -> None:
-    assert t._active is not None
-    t._active.cut.write_(t._wide.detach(), t._copy)
+    assert t._active_slice is not None
+    t._active_slice.cut.write_(t._wide.detach(), t._copy)
 
 
-def _attached(t: Tensor, wide_tensor: Tensor, active: Slice | None, copy: Tensor) -> WriteThrough:
+def _attached(t: Tensor, wide_tensor: Tensor, active_slice: Slice | None, copy: Tensor) -> WriteThrough:
     attached = t.as_subclass(WriteThrough)
-    attached._wide, attached._active, attached._copy, attached._seen = (
+    attached._wide, attached._active_slice, attached._copy, attached._seen = (
         wide_tensor,
-        active,
+        active_slice,
         copy,
         version_of(attached),
     )
@@ -131,13 +135,13 @@ def _gathered(value: Any) -> Iterator[WriteThrough]:
         yield from _gathered(list(value.values()))
 
 
-def _taken(t: Tensor, active: Slice) -> Tensor:
+def _taken(t: Tensor, active_slice: Slice) -> Tensor:
     """A part of a tensor without a graph, through which that tensor can be written."""
-    copy = active.take(t)
-    if active.aliases:
+    copy = active_slice.take(t)
+    if active_slice.aliases:
         return copy
     with DisableTorchFunctionSubclass():
-        return _attached(copy, t, active, copy.detach())
+        return _attached(copy, t, active_slice, copy.detach())
 
 
 def state_of(wide_tensor: Tensor) -> tuple[Any, ...]:
@@ -159,16 +163,16 @@ def plain(t: Tensor) -> Tensor:
         return Tensor.detach(t).as_subclass(Tensor).clone(memory_format=torch.contiguous_format)
 
 
-def handed_out(wide_tensor: Tensor, active: Slice | None) -> Tensor:
-    """The active part of a wide tensor, all of it if `active` is None, for code outside of a forward."""
-    if active is not None and not active.aliases:
-        t = active.take(wide_tensor)
+def handed_out(wide_tensor: Tensor, active_slice: Slice | None) -> Tensor:
+    """The active part of a wide tensor, all of it if `active_slice` is None, for code outside of a forward."""
+    if active_slice is not None and not active_slice.aliases:
+        t = active_slice.take(wide_tensor)
         with DisableTorchFunctionSubclass():
-            t = _attached(t, wide_tensor, active, t.detach())
+            t = _attached(t, wide_tensor, active_slice, t.detach())
     else:
-        t = (wide_tensor.view_as(wide_tensor) if active is None else active.take(wide_tensor)).as_subclass(
-            ViewParameter
-        )
-        t._wide, t._active = wide_tensor, active
+        t = (
+            wide_tensor.view_as(wide_tensor) if active_slice is None else active_slice.take(wide_tensor)
+        ).as_subclass(ViewParameter)
+        t._wide, t._active_slice = wide_tensor, active_slice
     t._state = state_of(wide_tensor)
     return t

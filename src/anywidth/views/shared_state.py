@@ -51,11 +51,12 @@ class Shared:
                     "parts. Keep the view that net.at(width) gave."
                 )
             return view
-        registry = self._registered_at(value)
-        if registry is None:
+        place = self._registered_at(value)
+        if place is None:
             return None
-        view = self.view_of(registry[0])
-        return None if view is None else taken(view, registry[1], registry[2])
+        owner, registry, name = place
+        view = self.view_of(owner)
+        return None if view is None else taken(view, registry, name)
 
     def registered(self, tensor: Tensor) -> bool:
         """Whether a tensor is a parameter or buffer of the wide network."""

@@ -82,7 +82,7 @@ def instead(module: nn.Module, **tensors: Tensor | None) -> Iterator[None]:
 
 @contextmanager
 def standing_for_tensors(module: nn.Module, names_by_id: dict[int, tuple[nn.Module, str]]) -> Iterator[None]:
-    """Every tensor of a view is one object inside, and `found` says by its id which; for torch.fx, which knows tensors so."""
+    """Every tensor of a view is one object inside, and `names_by_id` says by its id which; for torch.fx, which knows tensors so."""
     views = [m for m in module.modules() if isinstance(m, Live)]
     keep: list[Tensor] = []  # ids stay theirs
     added: list[tuple[Any, str]] = []

@@ -35,8 +35,8 @@ def tensor_property(registry: str, name: str, readers: Sequence[types.CodeType],
         if self._view_given and name in self._view_given:
             return self._view_given[name]
         tensor = self._view_wide.__dict__[registry].get(name, MISSING)
-        active = self._view_slices.get(name)
-        if active is None:
+        active_slice = self._view_slices.get(name)
+        if active_slice is None:
             if tensor is not None and type(tensor) not in PLAIN:
                 _check_use(self, name, tensor)
             return tensor
@@ -52,13 +52,17 @@ def tensor_property(registry: str, name: str, readers: Sequence[types.CodeType],
             packs = self._view_shared.packs
             if registry == BUFFERS:
                 return (
-                    active.take(tensor) if active.aliases else handed_out(tensor, active)
+                    active_slice.take(tensor) if active_slice.aliases else handed_out(tensor, active_slice)
                 )  # a forward may write to it
             if packs is not None:
                 if torch.is_grad_enabled() and tensor.requires_grad:
                     packs.learnt += 1
-                    if active.aliases and type(tensor) is nn.Parameter and tensor.shape == active.wide_shape:
-                        return tensor.as_strided(active.shape, tensor.stride())
+                    if (
+                        active_slice.aliases
+                        and type(tensor) is nn.Parameter
+                        and tensor.shape == active_slice.wide_shape
+                    ):
+                        return tensor.as_strided(active_slice.shape, tensor.stride())
                 elif not (self.training or is_functorch_wrapped(tensor)):
                     pack = self._view_packs.get(name)
                     if (
@@ -76,11 +80,13 @@ def tensor_property(registry: str, name: str, readers: Sequence[types.CodeType],
                         )
                     ):
                         return pack.active
-                    if type(tensor) in PLAIN and tensor.shape == active.wide_shape:
-                        return packs.take(self._view_shared.number, self._view_packs, name, tensor, active)
-        if type(tensor) not in PLAIN or tensor.shape != active.wide_shape:
+                    if type(tensor) in PLAIN and tensor.shape == active_slice.wide_shape:
+                        return packs.take(
+                            self._view_shared.number, self._view_packs, name, tensor, active_slice
+                        )
+        if type(tensor) not in PLAIN or tensor.shape != active_slice.wide_shape:
             _check_use(self, name, tensor)
-        return active.take(tensor)
+        return active_slice.take(tensor)
 
     return property(get)
 
@@ -156,10 +162,10 @@ def _check_use(view: Any, name: str, tensor: Any) -> None:
         )
     if tensor is None:
         return
-    active = view._view_slices.get(name)
-    if active is not None and tensor.shape != active.wide_shape:
+    active_slice = view._view_slices.get(name)
+    if active_slice is not None and tensor.shape != active_slice.wide_shape:
         raise StaleViewError(
-            f"'{dotted(view, name)}' has the shape {tuple(tensor.shape)}, but had {tuple(active.wide_shape)} when this view was made. "
+            f"'{dotted(view, name)}' has the shape {tuple(tensor.shape)}, but had {tuple(active_slice.wide_shape)} when this view was made. "
             "Call net.at(width) again, or make the network elastic again: aw.Elastic(model, example_inputs)."
         )
     if is_sharded(tensor) and _reads_in_forward(view):
@@ -185,8 +191,8 @@ def taken(view: Any, registry: str, name: str) -> Any:
     if tensor is not None:
         return tensor
     tensor = view._view_wide.__dict__[registry][name]
-    active = view._view_slices.get(name)
-    return tensor if tensor is None or active is None else active.take(tensor)
+    active_slice = view._view_slices.get(name)
+    return tensor if tensor is None or active_slice is None else active_slice.take(tensor)
 
 
 def read_tensor(view: Any, registry: str, name: str) -> Any:
@@ -201,19 +207,19 @@ def read_tensor(view: Any, registry: str, name: str) -> Any:
             view._view_norm.require(view)
         return of_width
     tensor = view._view_wide.__dict__[registry][name]
-    active = view._view_slices.get(name)
-    if tensor is None or (active is None and registry == BUFFERS):
+    active_slice = view._view_slices.get(name)
+    if tensor is None or (active_slice is None and registry == BUFFERS):
         return tensor
-    if active is not None and tensor.shape != active.wide_shape:
+    if active_slice is not None and tensor.shape != active_slice.wide_shape:
         _check_use(view, name, tensor)
     if _exporting():
-        return _exported(view, tensor, active)
+        return _exported(view, tensor, active_slice)
     handed = view._view_shared.handed
     known = handed.get(id(tensor))
     if known is not None and known._state == state_of(tensor):
         return known
     with torch.enable_grad():
-        handed[id(tensor)] = t = handed_out(tensor, active)
+        handed[id(tensor)] = t = handed_out(tensor, active_slice)
     return t
 
 
@@ -229,10 +235,10 @@ def _exporting() -> bool:
     return False
 
 
-def _exported(view: Any, tensor: Tensor, active: Slice | None) -> Tensor:
+def _exported(view: Any, tensor: Tensor, active_slice: Slice | None) -> Tensor:
     known = view._view_shared.exported.get(id(tensor))
     if known is None:
-        t = (tensor if active is None else active.take(tensor)).detach().clone()
+        t = (tensor if active_slice is None else active_slice.take(tensor)).detach().clone()
         known = nn.Parameter(t, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else t
         view._view_shared.exported[id(tensor)] = known
     return known

@@ -20,15 +20,15 @@ class TensorMapping(MutableMapping):
     """The parameters or the buffers of a view's module. What is put here stays here (`torch.func.functional_call`)."""
 
     def __init__(self, view: Any, registry: str) -> None:
-        self.view, self.place = view, registry
+        self.view, self.registry = view, registry
 
     def _names(self) -> dict[str, Any]:
-        return self.view._view_wide.__dict__[self.place]
+        return self.view._view_wide.__dict__[self.registry]
 
     def __getitem__(self, name: str) -> Any:
         if name in self._names():
-            return read_tensor(self.view, self.place, name)
-        if self.place == BUFFERS and name in self.view._view_given:
+            return read_tensor(self.view, self.registry, name)
+        if self.registry == BUFFERS and name in self.view._view_given:
             return self.view._view_given[name]
         raise KeyError(name)
 

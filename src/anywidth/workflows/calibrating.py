@@ -39,12 +39,12 @@ def calibrate(
         RecipeError: no finished run.
         WidthError: widths that do not exist.
     """
-    opened = finished_classifier(Path(run))
-    with distributed.processes(opened.device):
-        net = saved_classifier(opened)
+    open_run = finished_classifier(Path(run))
+    with distributed.processes(open_run.device):
+        net = saved_classifier(open_run)
         selected = widths_of(net, widths)
-        opened.calibrate_(net, selected, batches=batches)
+        open_run.calibrate_(net, selected, batches=batches)
         # All processes have the same statistics, as their sums were exchanged; one writes them.
         if distributed.rank() == 0:
-            net.save(opened.path / NET)
-    return Calibration(net=opened.path / NET, widths=tuple(selected))
+            net.save(open_run.path / NET)
+    return Calibration(net=open_run.path / NET, widths=tuple(selected))

@@ -74,17 +74,17 @@ def evaluate(
         latency=latency,
     )
     task.check_evaluation(options)
-    opened = task.open(path)
-    with distributed.processes(opened.device):
-        net = task.saved_net(opened)
+    open_run = task.open(path)
+    with distributed.processes(open_run.device):
+        net = task.saved_net(open_run)
         listed = list(net.widths)
-        selected = task.calibrated_widths_(opened, net, options, reporter)
-        rows = task.rows(opened, net, selected, listed, options)
+        selected = task.calibrated_widths_(open_run, net, options, reporter)
+        rows = task.rows(open_run, net, selected, listed, options)
         if distributed.rank() != 0:
             return Evaluation(run=path, rows=rows, tables=())
     # Measured after the processes have parted: one that waits for another would be timed with it.
     if latency:
-        for row, seconds in zip(rows, task.latencies(opened, net, selected), strict=True):
+        for row, seconds in zip(rows, task.latencies(open_run, net, selected), strict=True):
             row["latency"] = seconds
     write_json(Path(out) if out is not None else path / EVALUATION, {"model": task.model_name, "rows": rows})
     return Evaluation(run=path, rows=rows, tables=task.tables(f"{path}", rows))

@@ -61,9 +61,9 @@ def export(
     task = open_run_directory(path).task
     options = ExportOptions(width=width, front=None if front is None else Path(front), targets=tuple(targets))
     task.check_export(options)
-    opened = task.open(path)
+    open_run = task.open(path)
     written: list[ExportedWidth] = []
-    for item in task.exports(opened, task.saved_net(opened), options, reporter):
+    for item in task.exports(open_run, task.saved_net(open_run), options, reporter):
         # With a width `out` is its folder; without one, the folder of those of all members of the front.
         folder = (
             folder_asked

@@ -65,14 +65,14 @@ def compare_front(
     """
     reporter = spoken_once(reporter)
     directory = open_run_directory(run)
-    path = Path(front) if front is not None else directory.path / FRONT
-    directory.task.check_evaluation(EvaluationOptions(front=path))
-    opened = finished_classifier(directory.path)
-    with distributed.processes(opened.device):
-        net = saved_classifier(opened)
-        widths_by_curve = curves(net, front_widths(path, net), opened.recipe.narrowest)
-        rows_by_curve = _rows_by_curve(opened, net, widths_by_curve, reporter)
-        return _write(opened, rows_by_curve) if distributed.rank() == 0 else None
+    front_path = Path(front) if front is not None else directory.path / FRONT
+    directory.task.check_evaluation(EvaluationOptions(front=front_path))
+    open_run = finished_classifier(directory.path)
+    with distributed.processes(open_run.device):
+        net = saved_classifier(open_run)
+        widths_by_curve = curves(net, front_widths(front_path, net), open_run.recipe.narrowest)
+        rows_by_curve = _rows_by_curve(open_run, net, widths_by_curve, reporter)
+        return _write(open_run, rows_by_curve) if distributed.rank() == 0 else None
 
 
 def _rows_by_curve(

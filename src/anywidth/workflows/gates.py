@@ -76,24 +76,24 @@ def gate(
     """
     reporter, run = spoken_once(reporter), Path(run)
     changes = [*overrides, *([f"gate.target={json.dumps(target)}"] if target is not None else [])]
-    opened, section = _opened(run, changes)
-    routes = _routes(opened, section, reporter)
+    open_run, section = _opened(run, changes)
+    routes = _routes(open_run, section, reporter)
     config = _config(routes, section)
-    learning, held_out = _images(opened, section)
+    learning, held_out = _images(open_run, section)
     net = train_gates(
         routes,
         learning,
         config,
         held_out=held_out,
-        seed=opened.recipe.seed,
+        seed=open_run.recipe.seed,
         report=lambda step: _say(step, reporter),
     )
     gates = list(net.gates)
     write_gates(run / GATES, routes, gates)
-    measured = measured_gates(opened, routes, gates, net, held_out, config)
+    measured = measured_gates(open_run, routes, gates, net, held_out, config)
     if latency:
-        measured["latency"] = gate_latencies(opened, routes, net)
-    model = opened.recipe.model.name
+        measured["latency"] = gate_latencies(open_run, routes, net)
+    model = open_run.recipe.model.name
     # The file holds what was asked for beside what came of it, so that it can be read on its own.
     results = {"model": model, "settings": section.model_dump(mode="json"), **measured}
     write_json(run / GATE_RESULTS, results)
@@ -102,7 +102,7 @@ def gate(
     if onnx:
         from anywidth.gating.onnx import export_onnx
 
-        export_onnx(net.cpu(), example_image(opened).cpu(), run / GATED_ONNX)
+        export_onnx(net.cpu(), example_image(open_run).cpu(), run / GATED_ONNX)
     return GateResult(run=run, results=results, picture=run / PICTURE)
 
 
@@ -120,16 +120,16 @@ def _opened(run: Path, changes: Sequence[str]) -> tuple[ClassifierRun, GateSecti
         )
     if distributed.world() > 1:
         raise RecipeError("anywidth gate trains in one process; start it without torchrun")
-    opened = open_classifier(run, settings)
+    open_run = open_classifier(run, settings)
     if settings.data.augment.mixup or settings.data.augment.cutmix:
         raise RecipeError(
             "gate: mixed images have no one label; set data.augment.mixup=0 and data.augment.cutmix=0"
         )
-    if opened.splits.held_out is None:
+    if open_run.splits.held_out is None:
         raise DataError(
             "gate: the run held no images out to meet a target on; train with data.held_out=1000 or more"
         )
-    return opened, section
+    return open_run, section
 
 
 _USED = ("gate", "data", "calibration", "seed", "device", "threads")
@@ -138,8 +138,8 @@ _USED = ("gate", "data", "calibration", "seed", "device", "threads")
 def _check_keys(overrides: Sequence[str]) -> None:
     """Refuse overrides of what is trained already."""
     for override in overrides:
-        section = override.partition("=")[0].partition(".")[0]
-        if section in Recipe.model_fields and section not in _USED:
+        section_name = override.partition("=")[0].partition(".")[0]
+        if section_name in Recipe.model_fields and section_name not in _USED:
             raise RecipeError(
                 f"override {override!r}: the network is trained; anywidth gate uses the sections {', '.join(_USED)} only"
             )

@@ -107,8 +107,8 @@ def prune(
     """
     reporter, options = spoken_once(reporter), options or PruneOptions()
     run = Path(run)
-    opened = finished_classifier(run)
-    if opened.recipe.elastic.join:
+    open_run = finished_classifier(run)
+    if open_run.recipe.elastic.join:
         raise RecipeError(
             f"{run}: elastic.join makes one number of several layers, and pruning chooses the channels of each"
         )
@@ -117,8 +117,8 @@ def prune(
         raise RecipeError(f"{folder} is a run; its network would be lost. Name another folder with --out")
     if folder.resolve() == (run / PRUNED).resolve() and (run / "pass-1").exists():
         raise RecipeError(f"{run / 'pass-1'} was trained from {folder}; name another folder with --out")
-    section = _section(opened.recipe.prune, options)
-    return prune_into(opened, section, folder, batches=options.batches, reporter=reporter)
+    section = _section(open_run.recipe.prune, options)
+    return prune_into(open_run, section, folder, batches=options.batches, reporter=reporter)
 
 
 def _section(of_recipe: PruneSection | None, options: PruneOptions) -> PruneSection:

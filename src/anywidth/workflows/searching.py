@@ -77,13 +77,13 @@ def search(
         CheckpointError: the log of another search.
     """
     reporter, options = spoken_once(reporter), options or SearchOptions()
-    opened = finished_classifier(Path(run))
-    front_path = Path(front) if front is not None else opened.path / FRONT
-    log = opened.path / LOG if front is None else front_path.with_suffix(".search.jsonl")
+    open_run = finished_classifier(Path(run))
+    front_path = Path(front) if front is not None else open_run.path / FRONT
+    log = open_run.path / LOG if front is None else front_path.with_suffix(".search.jsonl")
     if options.low is None:
-        options = dataclasses.replace(options, low=opened.recipe.narrowest)
-    with distributed.processes(opened.device):
-        return _search(opened, options, front_path, log, reporter)
+        options = dataclasses.replace(options, low=open_run.recipe.narrowest)
+    with distributed.processes(open_run.device):
+        return _search(open_run, options, front_path, log, reporter)
 
 
 def _search(

@@ -85,7 +85,7 @@ def kind_name(iou_type: str) -> str:
 def _part_costs(row: dict[str, Any]) -> TextRow:
     return {
         "width": str(row["width"]),
-        **{part_name: si(macs) for part_name, macs in row["macs_of_parts"].items()},
+        **{row_name: si(macs) for row_name, macs in row["macs_of_parts"].items()},
         "of the full": f"{row['macs_share']:.3f}",
         "params": si(row["params"]),
         **({"latency": f"{1e3 * row['latency']:.0f} ms"} if "latency" in row else {}),

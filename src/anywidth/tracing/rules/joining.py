@@ -16,13 +16,13 @@ aten = torch.ops.aten
 
 def pad(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     """New positions along a channel dimension have label 0: they are always there."""
-    source, widths = args[0], args[1]
+    source, amounts = args[0], args[1]
     shadows = []
     for shadow in walk.shadows(source):
         full: list[int] = []
-        for k in range(len(widths) // 2):
+        for k in range(len(amounts) // 2):
             along = shadow.shape[source.ndim - 1 - k] > 1
-            full += [widths[2 * k], widths[2 * k + 1]] if along else [0, 0]
+            full += [amounts[2 * k], amounts[2 * k + 1]] if along else [0, 0]
         if any(w < 0 for w in full):
             walk.freeze([shadow], "channels are cut by a fixed amount")
         shadows.append(aten.constant_pad_nd.default(shadow, full, 0))
