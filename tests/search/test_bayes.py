@@ -18,6 +18,7 @@ def found_by(searcher, problem):
     )
 
 
+@pytest.mark.usefixtures("not_compiled")
 @pytest.mark.parametrize("acquisition", ["optimistic", "ehvi"])
 def test_it_beats_random_and_is_no_worse_than_the_published_bound_on_a_known_front(chain, acquisition):
     evals = 26
@@ -57,6 +58,7 @@ def test_every_width_is_asked_once_and_lies_in_the_box(chain):
     assert high in kept
 
 
+@pytest.mark.usefixtures("not_compiled")
 def test_pending_proposals_of_a_batch_differ(chain):
     problem = Problem(2)
     for acquisition in ("optimistic", "ehvi"):
