@@ -9,3 +9,5 @@ SEEDS = 4 if FULL else 1
 """How many problems a search is tried on."""
 SEQUENCES = 30 if FULL else 10
 """How many sequences of actions are tried on a network and its views."""
+THREADS_SECONDS = 6 if FULL else 3
+"""How long threads use one network at the same time."""

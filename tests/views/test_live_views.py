@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 from torch.testing import assert_close
 
 from anywidth import Elastic, errors
-from effort import SEQUENCES
+from effort import SEQUENCES, THREADS_SECONDS
 from live_views import X, mlp, packed, same
 from oracles import TIGHT, rand, randomized
 from random_nets import RandomNet
@@ -197,7 +197,7 @@ def test_threads():
     threads = [threading.Thread(target=run, args=(work,)) for work in jobs]
     for t in threads:
         t.start()
-    stop.wait(6)
+    stop.wait(THREADS_SECONDS)
     stop.set()
     for t in threads:
         t.join()
