@@ -39,7 +39,7 @@ def test_a_network_of_ones_own():
     assert model[1].out_features == 5
     with pytest.raises(
         RecipeError,
-        match=r"'nothing_here:Net' cannot be imported: .* expected NAME, torchvision:NAME, timm:NAME or",
+        match=r"'nothing_here:Net' cannot be imported: .* expected NAME, torchvision:NAME or timm:NAME, or your own",
     ):
         naming.build_model("nothing_here:Net", {})
 

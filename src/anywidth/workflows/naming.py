@@ -46,7 +46,7 @@ def _builder(name: str) -> Callable[..., nn.Module]:
             return find("model", name, {})
         except RecipeError as error:
             raise RecipeError(
-                f"{error}; expected NAME, torchvision:NAME, timm:NAME or package.module:NAME"
+                f"{error}; expected NAME, torchvision:NAME or timm:NAME, or your own as package.module:NAME"
             ) from error
     for lookup in [lookups[source]] if colon else lookups.values():
         if build := lookup(short):
