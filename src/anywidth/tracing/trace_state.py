@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,7 @@ class Walk:
     _sources: dict[int, int] = field(default_factory=dict)
     _bits: dict[str, int] = field(default_factory=dict)
     _normalised: dict[str, int] = field(default_factory=dict)
+    _positions: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     _shadows: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     _blank: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
 
@@ -105,6 +106,24 @@ class Walk:
 
     def is_blank(self, t: Tensor) -> bool:
         return t in self._blank
+
+    def positions(self, out: Tensor, shadows: Sequence[Tensor], dims: Iterable[int]) -> None:
+        """The numbers in `out` are positions along `dims` of a tensor with these shadows.
+
+        The entry 7 of an argmax over 12 channels means the channel 7 of 12 and nothing else, so once somebody looks at it, these
+        channels keep their number and order. Until then nothing is frozen: `x.max(1)` is often called for its values alone.
+        """
+        along = [(s, d) for s in shadows for d in dims if s.shape[d] > 1]
+        if along:
+            self._positions[out] = [*self._positions.get(out, []), *along]
+
+    def use(self, tensors: Iterable[Tensor]) -> None:
+        """Somebody looks at these tensors: where they hold positions of channels, the channels stay."""
+        if not self._positions:
+            return
+        for t in tensors:
+            for shadow, dim in self._positions.get(t, ()):
+                self.ledger.rigid(shadow, dim, "positions along it leave as numbers", self.where)
 
     def freeze(self, shadows: Sequence[Tensor], reason: str) -> None:
         for s in shadows:

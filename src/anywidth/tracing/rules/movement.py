@@ -81,14 +81,6 @@ def scan(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out
         walk.set(t, walk.shadows(args[0]))
 
 
-def sort(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
-    """Sorting by value mixes channels, so the sorted dimension keeps its size."""
-    source = args[0]
-    dims = [a for a in args[1:] if isinstance(a, int) and not isinstance(a, bool)] or [kwargs.get("dim", -1)]
-    for t in outputs(out):
-        walk.set(t, without(walk, walk.shadows(source), [dims[0] % max(source.ndim, 1)]))
-
-
 def fourier(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     walk.set(out, without(walk, walk.shadows(args[0]), [d % args[0].ndim for d in args[1]]))
 
