@@ -2,7 +2,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from anywidth.cli import app
 from anywidth.data import Folder
+from forks import Forks, forking
 
 RECIPE = """\
 model:
@@ -94,6 +95,13 @@ def trained(recipe, tmp_path_factory) -> Path:
     outcome = invoke("train", recipe, "--run", path)
     assert outcome.code == 0, outcome.err
     return path
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory) -> Iterator[Forks]:
+    """Commands in processes of their own, which may be killed."""
+    with forking(tmp_path_factory.mktemp("forks"), ["botorch"]) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import free_port, together
+from processes import free_port
 
 RECIPE = """\
 model: {{name: SmallResNet, kwargs: {{in_channels: 3, num_classes: 3, channels: [4, 8]}}}}
@@ -70,7 +70,7 @@ def test_image2lmdb_files_give_the_same_network_packed_or_not(recipe, image2lmdb
 
 
 @pytest.mark.slow
-def test_two_processes_train_evaluate_and_search_as_one(recipe, run_command, tmp_path):
+def test_two_processes_train_evaluate_and_search_as_one(recipe, run_command, forks, tmp_path):
     def rows(run):
         return json.loads((run / "results.json").read_text())["rows"]
 
@@ -82,25 +82,23 @@ def test_two_processes_train_evaluate_and_search_as_one(recipe, run_command, tmp
 
     one, two = tmp_path / "one", tmp_path / "two"
     assert run_command("train", recipe, "--run", one).code == 0
-    for done in together(["-m", "anywidth", "train", str(recipe), "--run", str(two)]):
-        assert done.returncode == 0, done.stderr
+    for done in forks.together("train", recipe, "--run", two):
+        assert done.code == 0, done.err
     close(rows(one), rows(two))
     command = ["search", "--budget", "macs=60%", "--images", "4", "--batch-size", "4", "--steps", "2"]
     assert run_command(command[0], one, *command[1:]).code == 0
     front = (one / "front.json").read_text()
     (one / "search.jsonl").unlink()
-    for done in together(["-m", "anywidth", command[0], str(one), *command[1:]]):
-        assert done.returncode == 0, done.stderr
+    for done in forks.together(command[0], one, *command[1:]):
+        assert done.code == 0, done.err
     assert (one / "front.json").read_text() == front
 
 
 @pytest.mark.slow
-def test_processes_that_cannot_share_a_batch(recipe, tmp_path):
-    done = together(
-        ["-m", "anywidth", "train", str(recipe), "data.batch_size=3", "--run", str(tmp_path / "run")]
-    )
-    assert [d.returncode for d in done] == [2, 2]
-    errors = [line for d in done for line in d.stderr.splitlines() if "error:" in line]
+def test_processes_that_cannot_share_a_batch(recipe, forks, tmp_path):
+    done = forks.together("train", recipe, "data.batch_size=3", "--run", tmp_path / "run")
+    assert [d.code for d in done] == [2, 2]
+    errors = [line for d in done for line in d.err.splitlines() if "error:" in line]
     assert any("data.batch_size = 3: cannot be shared evenly by 2 processes" in line for line in errors)
     assert not (tmp_path / "run").exists()
 

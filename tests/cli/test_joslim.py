@@ -1,8 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -64,21 +60,11 @@ def test_its_front_is_tested_beside_uniform_widths(joint, run_command):
     assert (joint / "pareto.png").stat().st_size > 10_000
 
 
-def test_a_killed_training_proposes_the_same_widths(joint, recipe, tmp_path):
+def test_a_killed_training_proposes_the_same_widths(joint, recipe, forks, tmp_path):
     run = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "anywidth",
-        "train",
-        str(recipe),
-        *CHANGES,
-        "train.save_every=7",
-        "--run",
-        str(run),
-    ]
+    command = ("train", recipe, *CHANGES, "train.save_every=7", "--run", run)
     for wanted in (1, 3):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = forks.start(*command)
         deadline = time.monotonic() + 90
         while process.poll() is None and time.monotonic() < deadline:
             if (
@@ -88,36 +74,19 @@ def test_a_killed_training_proposes_the_same_widths(joint, recipe, tmp_path):
             ):
                 break
             time.sleep(0.005)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+        process.kill()
+    done = forks.start(*command).wait()
+    assert done.code == 0, done.err
     assert proposals(run) == proposals(joint)
     ours, theirs = (json.loads((r / "front.json").read_text()) for r in (run, joint))
     assert ours == theirs
 
 
-def test_two_processes_propose_the_same_and_train_one_network(recipe, tmp_path):
+def test_two_processes_propose_the_same_and_train_one_network(recipe, forks, tmp_path):
     """Were proposals different, gradients of other widths would meet, and the ranks would hang or differ."""
     run = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "anywidth",
-    ]
-    done = subprocess.run(
-        [*command, "train", str(recipe), *CHANGES, "train.epochs=2", "--run-dir", str(run)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
+    for done in forks.together("train", recipe, *CHANGES, "train.epochs=2", "--run-dir", run):
+        assert done.code == 0, done.err
     assert len(proposals(run)) > 4
     assert json.loads((run / "results.json").read_text())["processes"] == 2
 

@@ -1,6 +1,4 @@
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -168,17 +166,16 @@ def test_what_export_and_eval_need(trained, searched, refused):
 
 
 @pytest.mark.slow
-def test_kill_during_a_search(searched, run_command, tmp_path):
+def test_kill_during_a_search(searched, run_command, forks):
     """Every time at another moment; the front is that of a search that was left alone."""
     whole = (searched / "search.jsonl").read_text()
     expected = (searched / "front.json").read_text()
     (searched / "search.jsonl").unlink()
     (searched / "front.json").unlink()
-    command = [sys.executable, "-m", "anywidth", "search", str(searched), *OPTIONS]
     generator = torch.Generator().manual_seed(0)
     sizes = []
     for _ in range(KILLS):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = forks.start("search", searched, *OPTIONS)
         deadline = time.monotonic() + 60
         log = searched / "search.jsonl"
         before = log.stat().st_size if log.exists() else 0
@@ -189,9 +186,7 @@ def test_kill_during_a_search(searched, run_command, tmp_path):
         ):
             time.sleep(0.005)
         time.sleep(0.1 * torch.rand((), generator=generator).item())
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
         sizes.append(log.stat().st_size if log.exists() else 0)
     assert sizes == sorted(sizes)
     assert run_command("search", searched, *OPTIONS).code == 0

@@ -1,23 +1,17 @@
 """Two processes (gloo), each with half of every batch, train the detector that one process trains, and find the same boxes."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch.testing import assert_close
 
 import detector_processes
-from detector_processes import CASES, train
-from processes import together
-
-SCRIPT = Path(detector_processes.__file__)
+from detector_processes import CASES
+from processes import run
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_train_what_one_trains(name, tmp_path):
-    for done in together([str(SCRIPT), str(tmp_path)]):
-        assert done.returncode == 0, done.stderr
-    train(name, tmp_path)
+    run(detector_processes.__file__, str(tmp_path))
     one, two = (torch.load(tmp_path / f"{name}-{world}.pt", weights_only=True) for world in (1, 2))
     assert one["net"].keys() == two["net"].keys()
     for key, t in one["net"].items():

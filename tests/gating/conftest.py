@@ -2,8 +2,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from anywidth.elastic import Elastic
 from anywidth.gating import Cut, Routes
@@ -43,7 +43,8 @@ def case() -> Case:
 @pytest.fixture(scope="session")
 def two_gates():
     torch.manual_seed(0)
-    net = Elastic(torchvision.models.resnet18(num_classes=5), torch.zeros(1, 3, 32, 32)).double()
+    model = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=5)
+    net = Elastic(model, torch.zeros(1, 3, 32, 32)).double()
     narrow = {"layer3*": 0.25, "layer4*": 0.5}
     widths = [net.space.width(narrow), net.space.width({"layer3*": 0.5, "layer4*": 0.75}), net.space.full]
     images = torch.randn(20, 3, 32, 32, dtype=torch.float64)

@@ -33,7 +33,10 @@ def ds_resnet() -> Routes:
 
 
 def small_vgg() -> Routes:
-    net = Elastic(torchvision.models.vgg11_bn(num_classes=5).double(), torch.zeros(1, 3, 32, 32).double())
+    features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["A"], batch_norm=True)
+    model = torchvision.models.VGG(features, num_classes=5)
+    model.classifier = nn.Sequential(nn.Linear(512 * 49, 16), nn.ReLU(), nn.Linear(16, 5))  # not a gigabyte
+    net = Elastic(model.double(), torch.zeros(1, 3, 32, 32).double())
     for label, share in (("narrow", 0.5), ("wide", 1.0)):
         net.list_width_(label, net.space.width({"features.1?": share, "features.2?": share}))
     return made(net, [Cut(at="features.10")], ("narrow", "wide"))

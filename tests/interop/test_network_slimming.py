@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 import anywidth as aw
 from anywidth.channel_select import selects
 from anywidth.errors import CheckpointError
-from anywidth.interop.network_slimming import MODELS, convert
+from anywidth.interop.network_slimming import convert
 from deterministic_fill import filled
 from slimming_counts import macs, params
 from slimming_reference import Densenet, Resnet, Vgg, VggA, compact, counts, mask_, norms, threshold
@@ -324,10 +324,6 @@ def test_options(tmp_path):
         aw.interop.load(path, "network-slimming", "vgg11", model_options={"num_classes": 10})
     with pytest.raises(CheckpointError, match="no such file"):
         aw.interop.load(tmp_path / "b.pth.tar", "network-slimming", "vgg11")
-
-
-def test_all_names_are_networks():
-    assert {m for m in MODELS if m != "densenet100"} <= {n for n in SIZES if " " not in n}
 
 
 def test_all_norms_of_the_oracle_are_pruned():

@@ -4,6 +4,8 @@ from torch import nn
 
 import anywidth as aw
 from anywidth.models import CifarVGG
+from judged_net import Net
+from judged_net import X as JUDGED
 from scattered_norms import X, scattered
 
 
@@ -17,3 +19,8 @@ def vgg():
 def small():
     torch.manual_seed(0)
     return aw.Elastic(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 3))
+
+
+@pytest.fixture
+def net():
+    return aw.Elastic(Net().eval(), JUDGED).eval()

@@ -1,5 +1,3 @@
-import socket
-
 import pytest
 import torch
 from torch import nn
@@ -15,10 +13,11 @@ def net() -> Elastic:
 
 
 @pytest.fixture
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+def not_compiled(monkeypatch) -> None:
+    """BoTorch compiles a part of "ehvi" on first use, which takes half a minute; what it does in Python is the same."""
+    logei = pytest.importorskip("botorch.acquisition.multi_objective.logei")
+    monkeypatch.setattr(logei, "_load_attempted", True, raising=False)
+    monkeypatch.setattr(logei, "_C", None, raising=False)
 
 
 @pytest.fixture(scope="module")

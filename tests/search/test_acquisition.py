@@ -47,6 +47,7 @@ def test_a_dominated_candidate_comes_after_what_dominates_it():
     assert order.index(4) < order.index(9)
 
 
+@pytest.mark.usefixtures("not_compiled")
 def test_more_hypervolume_is_expected_of_a_better_candidate_and_none_of_a_known_one():
     x = np.linspace(0, 1, 8)[:, None]
     errors = 0.6 - 0.5 * x[:, 0]

@@ -1,11 +1,16 @@
 """Real processes: two that search as one, and one that is killed again and again."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import processes
+
+KINDS = ("greedy", "evolve", "bayes")
 NET = """
 import hashlib, json, os, random, signal, sys, time
 from pathlib import Path
@@ -34,10 +39,11 @@ def plain(front):
 """
 
 TWO = """
+sys.path.insert(0, sys.argv[2])
 from anywidth.train import distributed
+from processes import fork
 
-folder, kind = Path(sys.argv[1]), sys.argv[2]
-with distributed.processes(torch.device("cpu")):
+def search_and_refuse(folder, kind):
     rank, world = distributed.rank(), distributed.world()
     together = Together(rank=rank, world=world, gathered=distributed.gathered, from_first=distributed.from_first)
     asked = []
@@ -45,12 +51,23 @@ with distributed.processes(torch.device("cpu")):
         asked.extend(widths)
         return [error(w) for w in widths]
     front = run_search(searcher(kind, together), errors, closed_form(net, "macs"), log=folder / f"{kind}.jsonl", together=together)
-    print(json.dumps({"rank": rank, "world": world, "asked": len(asked), "front": plain(front)}))
+    results = {"rank": rank, "world": world, "asked": len(asked), "front": plain(front)}
     other = Greedy(net, budget, steps=3) if kind == "greedy" else Evolve(net, budget, seed=5)
     try:
         run_search(other, errors, closed_form(net, "macs"), log=folder / f"{kind}.jsonl", together=together)
     except ValueError as mistake:
-        print(json.dumps({"rank": rank, "mistake": str(mistake)}))
+        results["mistake"] = str(mistake)
+    (folder / f"{kind}-{rank}.json").write_text(json.dumps(results))
+
+def task(folder=Path(sys.argv[1]) / "two"):
+    with distributed.processes(torch.device("cpu")):
+        for kind in KINDS:
+            search_and_refuse(folder, kind)
+
+import botorch  # once, not in every process
+fork(task, world=2)
+os.environ["WORLD_SIZE"] = "1"
+task(Path(sys.argv[1]) / "one")
 """
 
 KILLED = """
@@ -93,8 +110,6 @@ print(json.dumps({"ends": ends, "rounds": rounds, "same": plain(found) == plain(
 
 
 def run(arguments, **environment):
-    import os
-
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         env={**os.environ, **environment},
@@ -110,28 +125,36 @@ def finished(process):
     return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
 
-@pytest.mark.parametrize("kind", ["greedy", "evolve", "bayes"])
-def test_two_gloo_processes_search_as_one(tmp_path, kind, free_port):
-    script = tmp_path / "script.py"
-    script.write_text(NET + TWO)
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port), "WORLD_SIZE": "2"}
-    (tmp_path / "two").mkdir()
-    (tmp_path / "one").mkdir()
-    pair = [run([script, tmp_path / "two", kind], RANK=str(rank), **address) for rank in range(2)]
-    both = [finished(process) for process in pair]
-    ((alone, refused),) = [finished(run([script, tmp_path / "one", kind], WORLD_SIZE="1"))]
-    assert [(found[0]["rank"], found[0]["world"]) for found in both] == [(0, 2), (1, 2)]
-    assert both[0][0]["front"] == both[1][0]["front"] == alone["front"]
-    assert both[0][0]["asked"] + both[1][0]["asked"] == alone["asked"]
-    assert both[1][0]["asked"] > 0.25 * alone["asked"]
-    logs = [(tmp_path / folder / f"{kind}.jsonl").read_text() for folder in ("one", "two")]
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """Every kind of search, in two processes and in one."""
+    folder = tmp_path_factory.mktemp("searched")
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+    (folder / "script.py").write_text(NET + f"KINDS = {KINDS}\n" + TWO)
+    finished(run([folder / "script.py", folder, Path(processes.__file__).parent]))
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_gloo_processes_search_as_one(searched, kind):
+    def told(name, rank):
+        return json.loads((searched / name / f"{kind}-{rank}.json").read_text())
+
+    both, alone = [told("two", rank) for rank in range(2)], told("one", 0)
+    assert [(found["rank"], found["world"]) for found in both] == [(0, 2), (1, 2)]
+    assert alone["world"] == 1
+    assert both[0]["front"] == both[1]["front"] == alone["front"]
+    assert both[0]["asked"] + both[1]["asked"] == alone["asked"]
+    assert both[1]["asked"] > 0.25 * alone["asked"]
+    logs = [(searched / folder / f"{kind}.jsonl").read_text() for folder in ("one", "two")]
     assert logs[0] == logs[1]
-    assert "is the log of another search" in refused["mistake"]
-    mistakes = [found[1]["mistake"].replace(f"{tmp_path}/two/", f"{tmp_path}/one/") for found in both]
-    assert mistakes == [refused["mistake"]] * 2
+    assert "is the log of another search" in alone["mistake"]
+    mistakes = [found["mistake"].replace(f"{searched}/two/", f"{searched}/one/") for found in both]
+    assert mistakes == [alone["mistake"]] * 2
 
 
-@pytest.mark.parametrize("kind", ["greedy", "evolve", "bayes"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_kill_at_any_moment_ten_times(tmp_path, kind):
     script = tmp_path / "script.py"
     script.write_text(NET + KILLED)

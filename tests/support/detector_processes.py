@@ -1,13 +1,19 @@
-"""Trains small detectors for two steps and writes the weights; run once alone, and once as two processes (see test_detector_processes)."""
+"""Trains small detectors for two steps and writes the weights; as a script, in two processes and in one (see test_detector_processes).
+
+Processes are forked, so that imports and networks are paid once.
+"""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from anywidth.detect import DetectionLoss, detections
+from anywidth.elastic import Elastic
 from anywidth.train import FitConfig, distributed, fit_, policies
 from detector_cases import small
+from processes import fork
 
 CASES = {"retinanet_resnet50_fpn": {}}
 
@@ -23,10 +29,13 @@ def data():
     return images, targets
 
 
-def train(name: str, out: Path) -> None:
-    rank, world = distributed.rank(), distributed.world()
+def new(name: str) -> Elastic:
     torch.manual_seed(0)
-    net = small(name, widths=(0.25, 1.0), **CASES[name])
+    return small(name, widths=(0.25, 1.0), **CASES[name])
+
+
+def train(name: str, net: Elastic, out: Path) -> None:
+    rank, world = distributed.rank(), distributed.world()
     images, targets = data()
     share = [([images[i] for i in part], [targets[i] for i in part]) for part in torch.arange(4).view(2, world, -1)[:, rank].tolist()]  # fmt: skip
 
@@ -44,8 +53,14 @@ def train(name: str, out: Path) -> None:
         torch.save({"net": net.state_dict(), "found": gathered}, out / f"{name}-{world}.pt")
 
 
+def train_all(nets: dict[str, Elastic], out: Path) -> None:
+    with distributed.processes(torch.device("cpu")):
+        for name, net in nets.items():
+            train(name, net, out)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with distributed.processes(torch.device("cpu")):
-        for case in CASES:
-            train(case, Path(sys.argv[1]))
+    nets = {name: new(name) for name in CASES}
+    fork(partial(train_all, nets, Path(sys.argv[1])), world=2)
+    train_all(nets, Path(sys.argv[1]))

@@ -1,13 +1,14 @@
 """What several processes do together, and one does alone (see test_two_processes).
 
-Called with a folder: train every case of `CASES` and write the weights, and what else two processes are needed for. With "more" as
-second argument: train `MORE`, and go on from where two processes were stopped.
+Called with a folder: two processes train every case of `CASES` and write the weights, and what else two processes are needed for.
+Then four train `MORE`, and go on from where two were stopped. They are forked, so that imports are paid once.
 """
 
 import contextlib
 import hashlib
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from anywidth.models import SmallResNet
 from anywidth.train import FitConfig, Progress, distributed, evaluate, fit_, policies
 from anywidth.train.sparsity import SparsityConfig
 from anywidth.train.synchronised_norms import synchronised_
+from processes import fork
 
 WIDTHS = [0.25, 0.5, 1.0]
 CASES: dict[str, Any] = {
@@ -203,15 +205,22 @@ def uneven(out: Path) -> None:
         torch.save({"gradients": gradients, "statistics": net.norm_state()}, out / "uneven.pt")
 
 
-if __name__ == "__main__":
+def as_two(folder: Path) -> None:
     torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
     with distributed.processes(torch.device("cpu")):
-        if sys.argv[2:] == ["more"]:
-            train(MORE, folder)
-            go_on(folder)
-        else:
-            for case in (*CASES, UNSYNCHRONISED):
-                train(case, folder)
-            stop(folder)
-            uneven(folder)
+        for case in (*CASES, UNSYNCHRONISED):
+            train(case, folder)
+        stop(folder)
+        uneven(folder)
+
+
+def as_four(folder: Path) -> None:
+    torch.set_num_threads(1)
+    with distributed.processes(torch.device("cpu")):
+        train(MORE, folder)
+        go_on(folder)
+
+
+if __name__ == "__main__":
+    fork(partial(as_two, Path(sys.argv[1])), world=2)
+    fork(partial(as_four, Path(sys.argv[1])), world=4)

@@ -141,61 +141,6 @@ def test_parametrised_weights_are_followed_or_reported():
     assert all(p.grad is not None for p in net.parameters())
 
 
-@torch.library.custom_op("anywidth_tests::mystery", mutates_args=())
-def mystery(x: Tensor) -> Tensor:
-    return x.flip(-1) * 2
-
-
-mystery.register_autograd(lambda ctx, grad: grad.flip(-1) * 2)
-
-
-class Inner(nn.Module):
-    def __init__(self, kind: str):
-        super().__init__()
-        self.kind = kind
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.kind == "custom":
-            return mystery(x)
-        return torch.linalg.svdvals(x)[:, None] * x[:, :1] + x
-
-
-class WithInner(nn.Module):
-    def __init__(self, kind: str, a: int = 8, b: int = 6):
-        super().__init__()
-        self.a, self.inner, self.b, self.head = nn.Linear(3, a), Inner(kind), nn.Linear(a, b), nn.Linear(b, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.b(self.inner(self.a(x))))
-
-
-def test_an_unknown_operation_freezes_what_it_touches_and_is_reported():
-    net = Elastic(randomized(WithInner("custom")), rand(4, 3))
-    assert groups(net) == {"b": (6, 1)}
-    assert net.space.unknown == ("anywidth_tests::mystery in inner",)
-    reasons = {(f.tensor, f.axis): f.reason for f in net.space.frozen}
-    assert reasons["a.weight", 0] == "unknown operation (anywidth_tests::mystery in inner)"
-    assert ("b.weight", 0) not in reasons
-    assert "no rule for anywidth_tests::mystery in inner: the channels it touches are frozen" in str(
-        net.space
-    )
-    assert_narrow(net, {"b": 4}, WithInner("custom", 8, 4), rand(4, 3))
-
-
-def test_an_unknown_operation_without_channels_is_no_matter():
-    class Batch(nn.Module):
-        def __init__(self, width: int):
-            super().__init__()
-            self.a, self.b = nn.Linear(3, width), nn.Linear(width, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.b(self.a(mystery(x)))
-
-    net = Elastic(randomized(Batch(8)), rand(4, 3))
-    assert net.space.unknown == ()
-    assert_narrow(net, {"a": 3}, Batch(3), rand(4, 3))
-
-
 def test_a_size_hidden_in_a_closure_is_found_by_trying_the_narrow_network():
     class Closed(nn.Module):
         def __init__(self, width: int = 8):

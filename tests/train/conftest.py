@@ -6,6 +6,8 @@ from torch.utils.data import TensorDataset
 
 from anywidth.elastic import Elastic
 from anywidth.models import SmallResNet
+from anywidth.train import fit_
+from fit_settings import CONFIG, DRAW
 
 WIDTHS = [0.25, 0.5, 1.0]
 
@@ -60,3 +62,15 @@ def new_net(images) -> Callable[..., Elastic]:
         return Elastic(model, images.tensors[0][:2], widths=WIDTHS, norm=norm)
 
     return build
+
+
+@pytest.fixture
+def fit(batches, new_net, tmp_path):
+    def run(name="run", *, seed=0, config=CONFIG, draw=DRAW, dropout=0.0, **options):
+        net = new_net(dropout)
+        directory = tmp_path / name
+        directory.mkdir(exist_ok=True)
+        fit_(net, batches, draw, config, seed=seed, run=directory, **options)
+        return net
+
+    return run

@@ -6,25 +6,15 @@ import pytest
 import torch
 
 import two_processes
-from processes import together
+from processes import run
 from two_processes import CASES, MORE, STOPPED, UNSYNCHRONISED, go_on, train, uneven_images, uneven_net
-
-SCRIPT = Path(two_processes.__file__)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("processes")
-    for done in together([str(SCRIPT), str(out)]):
-        assert done.returncode == 0, done.stderr
+    run(two_processes.__file__, str(out))
     return out
-
-
-@pytest.fixture(scope="module")
-def results_of_four(results) -> Path:
-    for done in together([str(SCRIPT), str(results), "more"], world=4):
-        assert done.returncode == 0, done.stderr
-    return results
 
 
 @pytest.fixture
@@ -63,16 +53,16 @@ def test_processes_end_with_the_same_bits(case, results):
     assert len(set(digests)) == 1
 
 
-def test_four_processes_find_what_two_find(results_of_four):
-    compare(results_of_four, MORE, "2", "4")
+def test_four_processes_find_what_two_find(results):
+    compare(results, MORE, "2", "4")
 
 
-def test_shares_of_two_processes_go_on_in_one_and_in_four(results_of_four, one_thread, tmp_path):
+def test_shares_of_two_processes_go_on_in_one_and_in_four(results, one_thread, tmp_path):
     train(STOPPED, tmp_path)
-    (tmp_path / f"{STOPPED}-1.pt").rename(results_of_four / f"{STOPPED}-uninterrupted.pt")
-    go_on(results_of_four)
+    (tmp_path / f"{STOPPED}-1.pt").rename(results / f"{STOPPED}-uninterrupted.pt")
+    go_on(results)
     for processes in ("1", "4"):
-        compare(results_of_four, STOPPED, "uninterrupted", processes)
+        compare(results, STOPPED, "uninterrupted", processes)
 
 
 def test_norms_count_the_elements_of_every_process(results):

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn.utils import prune
 from torch.testing import assert_close
 
 from anywidth import Elastic, errors
+from effort import SEQUENCES, THREADS_SECONDS
 from live_views import X, mlp, packed, same
 from oracles import TIGHT, rand, randomized
 from random_nets import RandomNet
@@ -195,7 +197,7 @@ def test_threads():
     threads = [threading.Thread(target=run, args=(work,)) for work in jobs]
     for t in threads:
         t.start()
-    stop.wait(6)
+    stop.wait(THREADS_SECONDS)
     stop.set()
     for t in threads:
         t.join()
@@ -317,3 +319,4 @@ class Anything(RuleBasedStateMachine):
 
 
 TestAnything = Anything.TestCase
+TestAnything.settings = settings(max_examples=SEQUENCES)

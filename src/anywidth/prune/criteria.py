@@ -139,6 +139,8 @@ def _lamp(source: Source) -> np.ndarray:
 
 
 def _fpgm(source: Source) -> np.ndarray:
+    # Filters (1, 0), (1, 1), (5, 0): distances 1 + 4, 1 + 4.1, 4 + 4.1. The first two are near the others' middle, and so
+    # replaceable by them; norms, 1, 1.4 and 5, would keep the same one here, but not where filters repeat.
     return torch.cdist(source.rows, source.rows).sum(1).numpy()
 
 
@@ -148,6 +150,7 @@ def _taylor(source: Source) -> np.ndarray:
             f"prune: criterion 'taylor' needs gradients and '{source.module}' has none; run loss = criterion(net(x), y); "
             "loss.backward() over some batches first"
         )
+    # Weight (2, -1), gradient (0.1, 0.3): (0.2)^2 + (-0.3)^2 = 0.13, how much the loss would change, to first order and squared.
     return (source.rows * source.gradient).square().sum(1).numpy()
 
 
@@ -185,6 +188,7 @@ def _activations(net: Elastic, batches: Iterable[Any] | None) -> Iterator[tuple[
             hook.remove()
     if not batch_count:
         raise WidthError("prune: criterion 'activation' got no batch to run; give batches=[x1, x2, ...]")
+    # A layer whose output was reshaped before the hook saw it (heads beside channels) has another number of entries: it is not judged.
     for path, total in totals.items():
         if total.numel() == sum(r.positions for r in axes[path]):
             yield axes[path], (total / batch_count).numpy()
@@ -213,6 +217,7 @@ def _at_random(net: Elastic, batches: Iterable[Any] | None, seed: int) -> Judged
 
 
 def _in_order(net: Elastic, batches: Iterable[Any] | None, seed: int) -> Judged:
+    # 4 units: 0.875, 0.625, 0.375, 0.125; 2 units: 0.75, 0.25. A global ratio of 1/2 takes the last half of both.
     return [
         (_units(net.space, g), 1 - (np.arange(group.size) + 0.5) / group.size)
         for g, group in enumerate(net.space.groups)

@@ -87,6 +87,7 @@ class Blueprint:
         self._rules: dict[str, list[AttributeRule]] = {}
         for rule in space.attributes:
             self._rules.setdefault(rule.module, []).append(rule)
+        # Tensors by identity: a tied weight has one name and one axis, however many modules hold it.
         self._names: dict[int, str] = {}
         self.places: dict[int, tuple[nn.Module, str, str]] = {}
         paths = {m: path for path, m in model.named_modules()}
@@ -127,6 +128,8 @@ class Blueprint:
             }
             assigned = assigned_names(module_class)
             kept = {**kept, **{k: Kept.of(v, runtime=k in assigned) for k, v in new.items()}}
+        # conv.out_channels is one of torch's own sizes (`sizes`), self.num_heads of an attention is found by the trace (`rules`): both are
+        # integers that every width has its own of, so they are slots of the view's class.
         narrow = tuple(sorted({r.name for r in rules} | set(sizes)))
         return _ModulePlan(
             wide_module=m,

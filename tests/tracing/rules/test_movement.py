@@ -1,54 +1,11 @@
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anywidth import Elastic
 from oracles import assert_narrow, groups, rand, randomized
 from traced_nets import IMAGE, elastic, in_each
 from traced_operations import Through
-
-
-class Concat(nn.Module):
-    def __init__(self, a: int, b: int):
-        super().__init__()
-        self.a, self.b = nn.Conv2d(3, a, 1), nn.Conv2d(3, b, 1)
-        self.norm = nn.BatchNorm2d(a + b + 3)
-        self.head = nn.Conv2d(a + b + 3, 2, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.norm(torch.cat([self.a(x), x, self.b(x)], 1)))
-
-
-def test_concatenation_keeps_a_prefix_of_every_source():
-    net = elastic(Concat(8, 6))
-    assert groups(net) == {"a": (8, 1), "b": (6, 1)}
-    axis = [*range(3), 8, 9, 10, *range(11, 15)]
-    where = {f"norm.{n}": {0: axis} for n in ("weight", "bias", "running_mean", "running_var")}
-    assert_narrow(net, {"a": 3, "b": 4}, Concat(3, 4), rand(*IMAGE), {**where, "head.weight": {1: axis}})
-
-
-class Dense(nn.Module):
-    """DenseNet: every layer reads all before it."""
-
-    def __init__(self, stem: int, growth: int, growth2: int):
-        super().__init__()
-        self.stem = nn.Conv2d(3, stem, 1)
-        self.one = nn.Conv2d(stem, growth, 3, padding=1)
-        self.two = nn.Conv2d(stem + growth, growth2, 3, padding=1)
-        self.head = nn.Linear(stem + growth + growth2, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        x = torch.cat([x, self.one(x)], 1)
-        return self.head(torch.cat([x, self.two(x)], 1).mean((2, 3)))
-
-
-def test_dense_connections_follow_segments():
-    net = elastic(Dense(6, 4, 5))
-    assert groups(net) == {"stem": (6, 1), "one": (4, 1), "two": (5, 1)}
-    where = {"two.weight": {1: [0, 1, 2, 6, 7]}, "head.weight": {1: [0, 1, 2, 6, 7, 10, 11, 12, 13]}}
-    assert_narrow(net, {"stem": 3, "one": 2, "two": 4}, Dense(3, 2, 4), rand(*IMAGE), where)
 
 
 class Shuffled(nn.Module):
@@ -131,23 +88,3 @@ def test_a_flip_keeps_the_end_of_what_reads_it():
     net = Elastic(randomized(Through(lambda y: y.flip(-1))), rand(4, 5, 3))
     compact = Through(lambda y: y.flip(-1), 3)
     assert_narrow(net, {"a": 3}, compact, rand(4, 5, 3), {"b.weight": {1: [5, 6, 7]}})
-
-
-@pytest.mark.parametrize("rows", [[1], [0, 2], [0]])
-def test_rows_written_by_number_keep_their_channels(rows):
-    """Assigning one row takes its leading size of 1 away before it arrives."""
-
-    def scattered(y: Tensor) -> Tensor:
-        out = torch.zeros((len(y), *y.shape[1:]), dtype=y.dtype)
-        index = torch.tensor(rows)
-        out[index] = y[index]
-        return out
-
-    net = Elastic(randomized(Through(scattered)), rand(4, 5, 3))
-    assert groups(net)["a"] == (8, 1)
-    full = torch.zeros(4, 5, 8, dtype=torch.float64)
-    x = rand(4, 5, 3)
-    full[rows] = net.model.a(x)[rows]
-    torch.testing.assert_close(
-        net.extract(0.5)(x), F.linear(full[..., :4], net.model.b.weight[:, :4], net.model.b.bias)
-    )
