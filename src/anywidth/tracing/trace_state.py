@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
@@ -49,6 +50,9 @@ class Walk:
     used: set[str] = field(default_factory=set)
     module: str = ""
     operation: str = ""
+    read: list[np.ndarray] = field(default_factory=list)
+    written: list[np.ndarray] = field(default_factory=list)
+    _weights: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     # Address of a storage -> bits of the tensors it depends on.
     _sources: dict[int, int] = field(default_factory=dict)
     _bits: dict[str, int] = field(default_factory=dict)
@@ -107,6 +111,30 @@ class Walk:
     def is_blank(self, t: Tensor) -> bool:
         return t in self._blank
 
+    # --- who reads an axis, and who writes it ---------------------------------------------------------------------
+
+    def is_weight(self, t: Tensor) -> bool:
+        """Whether a tensor is one of the model's own, or computed from these alone: `w.T`, `g * v / |v|`, `b @ a`."""
+        return t in self._weights
+
+    def computed(self, inputs: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
+        """Note what is computed from the model's tensors alone."""
+        if inputs and all(t in self._weights for t in inputs):
+            for t in outs:
+                self._weights[t] = True
+
+    def contracted(self, a: Tensor, b: Tensor, a_dim: int, b_dim: int) -> None:
+        """Products of two tensors were summed along these dimensions: there a weight reads channels, elsewhere it writes them.
+
+        y = x @ w: the rows of w read the channels of x, whatever the number of their axis; its columns write those of y. Of
+        two weights, `b @ a` of a low-rank update, the one that comes last in the code is the reader.
+        """
+        weight, dim = (b, b_dim) if self.is_weight(b) else (a, a_dim)
+        if not self.is_weight(weight):
+            return
+        for s in self.shadows(weight):
+            (self.read if s.shape[dim] > 1 else self.written).append(s.numpy().ravel())
+
     def positions(self, out: Tensor, shadows: Sequence[Tensor], dims: Iterable[int]) -> None:
         """The numbers in `out` are positions along `dims` of a tensor with these shadows.
 
@@ -115,14 +143,14 @@ class Walk:
         """
         along = [(s, d) for s in shadows for d in dims if s.shape[d] > 1]
         if along:
-            self._positions[out] = [*self._positions.get(out, []), *along]
+            self._positions[out] = [*(self._positions.get(out) or []), *along]
 
     def use(self, tensors: Iterable[Tensor]) -> None:
         """Somebody looks at these tensors: where they hold positions of channels, the channels stay."""
         if not self._positions:
             return
         for t in tensors:
-            for shadow, dim in self._positions.get(t, ()):
+            for shadow, dim in self._positions.get(t) or ():
                 self.ledger.rigid(shadow, dim, "positions along it leave as numbers", self.where)
 
     def freeze(self, shadows: Sequence[Tensor], reason: str) -> None:
@@ -230,6 +258,7 @@ class Walk:
 
     def parameter(self, t: Tensor, name: str) -> None:
         """Give every axis of a parameter or buffer fresh labels."""
+        self._weights[t] = True
         shadows = []
         for axis, size in enumerate(t.shape):
             if size > 1:

@@ -208,5 +208,7 @@ def embedding(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any]
     for shadow in walk.shadows(weight):
         walk.ledger.rigid(shadow, 0, "the entries of an embedding are addressed by number", walk.where)
         if shadow.shape[1] > 1:
+            # Also where the same weight reads elsewhere, as that of a language model's head does.
+            walk.written.append(shadow[:1].numpy().ravel())
             kept.append(shadow[:1].reshape([1] * ids.ndim + [-1]))
     walk.set(out, kept)
