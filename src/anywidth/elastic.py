@@ -346,6 +346,11 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
             Tensor, lambda t: t.to(like) if t.is_floating_point() else t.to(like.device), self._example
         )
 
+    @property
+    def knows_example(self) -> bool:
+        """Whether there are example inputs, those it was made with or others (`set_example_`)."""
+        return self._example is not None
+
     def set_example_(self, example_inputs: Any) -> None:
         """Inputs on which the model runs: a tensor, a tuple of arguments or a dict of keyword arguments."""
         self._example = example_inputs

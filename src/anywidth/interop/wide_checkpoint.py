@@ -11,7 +11,7 @@ from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError
 from anywidth.interop.checkpoint_files import Report, compare, read_state, take_
 from anywidth.reorder import reorder_
-from anywidth.tracing.groups import made_axes
+from anywidth.tracing.groups import writing_axes
 from anywidth.views import cut
 
 
@@ -66,12 +66,12 @@ def _start_over_(net: Elastic) -> None:
 def importance_order(net: Elastic) -> dict[str, list[int]]:
     """Units of every group that may be reordered, the most important first: L1 norm of the weights that make them."""
     tensors: dict[str, Tensor] = dict(net.model.named_parameters())
-    output_dims = made_axes(net.model)
+    writing = writing_axes(net.model, net.space)
     scores = [torch.zeros(group.size, dtype=torch.float64) for group in net.space.groups]
-    for name, axes in net.space.axes.items():
-        parameter, dim = tensors.get(name), output_dims.get(name, 0)
-        axis = axes[dim]
-        if parameter is None or parameter.ndim < 2 or axis is None:
+    places = [(name, dim) for name, dims in writing.items() for dim in dims if name in tensors]
+    for name, dim in places:
+        parameter, axis = tensors[name], net.space.axis(name, dim)
+        if parameter.ndim < 2 or axis is None:
             continue
         # (64, 32, 3, 3) -> (64,): the sum over the 32 * 3 * 3 weights that make each output channel.
         sizes = parameter.detach().abs().double().transpose(0, dim).flatten(1).sum(1).cpu()

@@ -18,7 +18,7 @@ from anywidth.import_path import find
 from anywidth.seeds import generator
 from anywidth.space.axes import Axis, Run
 from anywidth.space.channel_space import ChannelSpace
-from anywidth.tracing.groups import made_axes
+from anywidth.tracing.groups import made_axes, writing_axes
 
 Judged = Iterable[tuple[Axis, np.ndarray]]
 """Axes that make channels, each with one number per position."""
@@ -104,12 +104,15 @@ def _scales(model: nn.Module, space: ChannelSpace) -> Iterator[tuple[Axis, np.nd
 
 
 def _sources(model: nn.Module, space: ChannelSpace) -> Iterator[Source]:
-    """Weights of layers, output channels first."""
-    output_axes = made_axes(model)
+    """Parameters that make channels, these first: of layers, recurrent ones too, raw parameters and embeddings.
+
+    Not biases and scales, which have one number per channel and no rows to compare.
+    """
+    writing = writing_axes(model, space)
     for name, p in model.named_parameters():
-        dim = output_axes.get(name)
-        axis = None if dim is None else space.axis(name, dim)
-        if dim is not None and axis is not None:
+        for dim in writing.get(name, ()) if p.ndim > 1 else ():
+            axis = space.axis(name, dim)
+            assert axis is not None
             rows = p.detach().double().cpu().movedim(dim, 0)
             gradient = None if p.grad is None else p.grad.detach().double().cpu().movedim(dim, 0)
             yield Source(
@@ -159,7 +162,10 @@ def _activations(net: Elastic, batches: Iterable[Any] | None) -> Iterator[tuple[
     """Mean |output| per channel of the layers that make them."""
     if batches is None:
         raise WidthError("prune: criterion 'activation' needs inputs to run; give batches=[x1, x2, ...]")
-    axes = {s.module: s.axis for s in _sources(net.model, net.space)}
+    outputs = {
+        name.rpartition(".")[0]: net.space.axis(name, dim) for name, dim in made_axes(net.model).items()
+    }
+    axes = {path: axis for path, axis in outputs.items() if axis is not None}
     totals: dict[str, Tensor] = {}
     hooks = []
     for path, m in net.model.named_modules():

@@ -31,6 +31,7 @@ class ChannelSpace:
         terms: contractions, for the closed-form cost.
         frozen: what is not elastic, and why.
         upstream: path of a batch norm -> the groups, by number, whose channels its input depends on, or that it has itself.
+        readers: axes of parameters and buffers that only read channels, as (name, axis); None where nobody recorded it.
         freeze: names or patterns of what was asked to stay.
         divisor, minimum: the rounding policies that the groups' own numbers come from.
         unknown: operations without a rule that touched channels, as "operation in module".
@@ -43,6 +44,7 @@ class ChannelSpace:
     frozen: tuple[Frozen, ...] = ()
     unknown: tuple[str, ...] = ()
     upstream: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    readers: tuple[tuple[str, int], ...] | None = None
     freeze: tuple[str, ...] = ()
     divisor: Policy = 1
     minimum: Policy = 1
@@ -276,6 +278,7 @@ class ChannelSpace:
             ),
             frozen=tuple(Frozen(**f) for f in d["frozen"]),
             unknown=tuple(d["unknown"]),
+            readers=tuple((n, d) for n, d in d["readers"]) if d.get("readers") is not None else None,
             upstream={n: tuple(g) for n, g in d.get("upstream", {}).items()},
             freeze=tuple(d.get("freeze", ())),
             divisor=d.get("divisor", 1),

@@ -40,8 +40,10 @@ class LabelMode(DispatchMode):
                 self.walk.used.add(self.names[id(t)])
         out = func(*args, **kwargs)
         self.walk.depends(inputs, outputs(out), self.names)
+        self.walk.computed(inputs, outputs(out))
         namespace, _, operation = func.name().split(".")[0].partition("::")
         self.walk.operation = operation if namespace in ("aten", "prims") else f"{namespace}::{operation}"
+        self.walk.use(inputs)
         rule = rule_for(func)
         if rule is not None:
             self._apply(rule, func, args, kwargs, out, inputs)

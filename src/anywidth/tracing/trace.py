@@ -189,7 +189,9 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
                 f"{message_lines[0] if message_lines else ''}. Give example_inputs with which model(*example_inputs) works (a tensor, a tuple of arguments or a dict)."
             ) from error
     walk.module, walk.operation = "", "the output"
-    for t in tensors_in(out):
+    output_tensors = tensors_in(out)
+    walk.use(output_tensors)
+    for t in output_tensors:
         walk.freeze(walk.shadows(t), "output of the model")
 
 

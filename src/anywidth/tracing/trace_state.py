@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
@@ -49,10 +50,14 @@ class Walk:
     used: set[str] = field(default_factory=set)
     module: str = ""
     operation: str = ""
+    read: list[np.ndarray] = field(default_factory=list)
+    written: list[np.ndarray] = field(default_factory=list)
+    _weights: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     # Address of a storage -> bits of the tensors it depends on.
     _sources: dict[int, int] = field(default_factory=dict)
     _bits: dict[str, int] = field(default_factory=dict)
     _normalised: dict[str, int] = field(default_factory=dict)
+    _positions: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     _shadows: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     _blank: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
 
@@ -105,6 +110,48 @@ class Walk:
 
     def is_blank(self, t: Tensor) -> bool:
         return t in self._blank
+
+    # --- who reads an axis, and who writes it ---------------------------------------------------------------------
+
+    def is_weight(self, t: Tensor) -> bool:
+        """Whether a tensor is one of the model's own, or computed from these alone: `w.T`, `g * v / |v|`, `b @ a`."""
+        return t in self._weights
+
+    def computed(self, inputs: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
+        """Note what is computed from the model's tensors alone."""
+        if inputs and all(t in self._weights for t in inputs):
+            for t in outs:
+                self._weights[t] = True
+
+    def contracted(self, a: Tensor, b: Tensor, a_dim: int, b_dim: int) -> None:
+        """Products of two tensors were summed along these dimensions: there a weight reads channels, elsewhere it writes them.
+
+        y = x @ w: the rows of w read the channels of x, whatever the number of their axis; its columns write those of y. Of
+        two weights, `b @ a` of a low-rank update, the one that comes last in the code is the reader.
+        """
+        weight, dim = (b, b_dim) if self.is_weight(b) else (a, a_dim)
+        if not self.is_weight(weight):
+            return
+        for s in self.shadows(weight):
+            (self.read if s.shape[dim] > 1 else self.written).append(s.numpy().ravel())
+
+    def positions(self, out: Tensor, shadows: Sequence[Tensor], dims: Iterable[int]) -> None:
+        """The numbers in `out` are positions along `dims` of a tensor with these shadows.
+
+        The entry 7 of an argmax over 12 channels means the channel 7 of 12 and nothing else, so once somebody looks at it, these
+        channels keep their number and order. Until then nothing is frozen: `x.max(1)` is often called for its values alone.
+        """
+        along = [(s, d) for s in shadows for d in dims if s.shape[d] > 1]
+        if along:
+            self._positions[out] = [*(self._positions.get(out) or []), *along]
+
+    def use(self, tensors: Iterable[Tensor]) -> None:
+        """Somebody looks at these tensors: where they hold positions of channels, the channels stay."""
+        if not self._positions:
+            return
+        for t in tensors:
+            for shadow, dim in self._positions.get(t) or ():
+                self.ledger.rigid(shadow, dim, "positions along it leave as numbers", self.where)
 
     def freeze(self, shadows: Sequence[Tensor], reason: str) -> None:
         for s in shadows:
@@ -211,6 +258,7 @@ class Walk:
 
     def parameter(self, t: Tensor, name: str) -> None:
         """Give every axis of a parameter or buffer fresh labels."""
+        self._weights[t] = True
         shadows = []
         for axis, size in enumerate(t.shape):
             if size > 1:

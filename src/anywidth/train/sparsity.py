@@ -19,7 +19,7 @@ from anywidth.compat.layers import BatchNorm
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
 from anywidth.space.axes import spelled_out
-from anywidth.tracing.groups import made_axes
+from anywidth.tracing.groups import writing_axes
 
 _BINS = 40
 
@@ -136,7 +136,11 @@ class Sparsity:
         space = self.net.space
         offsets = torch.tensor([0, *(g.size for g in space.groups)]).cumsum(0)
         layers = []
-        for name, dim in made_axes(self.net.model).items():
+        weights = {name for name, p in self.net.model.named_parameters() if p.ndim > 1}
+        places = [
+            (n, d) for n, dims in writing_axes(self.net.model, space).items() if n in weights for d in dims
+        ]
+        for name, dim in places:
             axis = space.axis(name, dim)
             if axis is not None and fnmatch.fnmatchcase(name.rpartition(".")[0], self.config.norms):
                 group, unit = map(torch.from_numpy, spelled_out(axis))

@@ -14,7 +14,7 @@ from torch import nn
 from anywidth import data
 from anywidth import prune as methods
 from anywidth.elastic import Elastic
-from anywidth.errors import RecipeError
+from anywidth.errors import RecipeError, WidthError
 from anywidth.norms.calibration import collect_
 from anywidth.prune.ranking import Plan
 from anywidth.recipe import PruneSection
@@ -164,7 +164,14 @@ def prune_into(
     }
     if section.fold:
         networks["folded"] = lambda: small
-    rows = [_row(run, name, make(), net, plan) for name, make in networks.items()]
+    rows = []
+    for name, make in networks.items():
+        try:
+            rows.append(_row(run, name, make(), net, plan))
+        except WidthError as error:
+            if name != "zeroed":
+                raise
+            reporter.say(str(error))
     if section.calibrate:
         count = run.recipe.calibration.batches
         collect_([lambda: small], _images(run, count), count, device=run.device)

@@ -32,10 +32,10 @@ from anywidth.tracing.rules.movement import (
     select,
     shuffle,
     slice_,
-    sort,
 )
 from anywidth.tracing.rules.norm import batch_norm, group_norm, layer_norm, weight_norm
 from anywidth.tracing.rules.reduction import col2im, im2col, mean, pointwise, reduce, spatial
+from anywidth.tracing.rules.selection import arg_extremum, extremum, places, ranked, running_extremum
 from anywidth.tracing.trace_state import Walk, outputs
 
 aten = torch.ops.aten
@@ -63,8 +63,13 @@ _TABLE: dict[Rule, str] = {
     move_as_float: "pixel_unshuffle",
     pixel_shuffle: "pixel_shuffle",
     shuffle: "channel_shuffle native_channel_shuffle",
-    scan: "cumsum cumprod logcumsumexp cummax cummin",
-    sort: "sort argsort",
+    scan: "cumsum cumprod logcumsumexp",
+    running_extremum: "cummax cummin",
+    ranked(1): "sort argsort mode",
+    ranked(2): "topk kthvalue",
+    arg_extremum: "argmax argmin",
+    extremum: "max min median nanmedian",
+    places: "nonzero multinomial",
     weight_norm: "_weight_norm_interface",
     fourier: "_fft_r2c _fft_c2r _fft_c2c",
     complex_view: "view_as_real view_as_complex",
@@ -74,7 +79,7 @@ _TABLE: dict[Rule, str] = {
     select: "select unbind",
     glu: "glu",
     index: "index _unsafe_index",
-    index_along: "index_select gather scatter scatter_add index_add index_copy scatter_ index_add_ index_fill_ topk",
+    index_along: "index_select gather scatter scatter_add index_add index_copy scatter_ index_add_ index_fill_",
     roll: "roll",
     embedding: "embedding",
     pad: "constant_pad_nd",
@@ -85,8 +90,8 @@ _TABLE: dict[Rule, str] = {
     same: "log_sigmoid_forward hardswish hardsigmoid hardtanh relu6 silu mish gelu elu celu selu leaky_relu softplus clone alias detach contiguous lift_fresh _softmax _log_softmax softmax log_softmax native_dropout _to_copy _conj "
     "_safe_softmax bernoulli bernoulli_ normal_ uniform_ fill_ zero_ dropout clamp masked_fill masked_fill_ "
     "_fake_quantize_learnable_per_tensor_affine",
-    reduce: "sum amax amin var std var_mean std_mean max min argmax argmin prod any all logsumexp linalg_vector_norm norm "
-    "median count_nonzero",
+    reduce: "sum amax amin var std var_mean std_mean prod any all logsumexp linalg_vector_norm norm "
+    "count_nonzero",
     mean: "mean",
     spatial(
         1
@@ -114,7 +119,7 @@ _TABLE: dict[Rule, str] = {
     attention: "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu",
     blank_like: "zeros_like ones_like empty_like full_like rand_like randn_like bernoulli.p",
     nothing: "arange linspace zeros ones empty full eye rand randn new_zeros new_empty new_ones new_full scalar_tensor "
-    "_local_scalar_dense nonzero unique _unique2 bucketize meshgrid randint randperm empty_strided new_empty_strided "
+    "_local_scalar_dense unique _unique2 bucketize meshgrid randint randperm empty_strided new_empty_strided "
     "item is_nonzero equal _assert_async tensor sym_size",
     roi_pool: "roi_align roi_pool ps_roi_align deform_conv2d",
 }

@@ -31,6 +31,7 @@ def bmm(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out:
     sa, sb = walk.shadows(a), walk.shadows(b)
     if a.ndim == 2:
         sa, sb = [s.unsqueeze(0) for s in sa], [s.unsqueeze(0) for s in sb]
+    walk.contracted(a, b, a.ndim - 1, b.ndim - 2)
     full_a, full_b = (1, *a.shape)[-3:], (1, *b.shape)[-3:]
     # Along the batch and the summed dimension both operands are the same elements: align them there.
     swapped = [s.transpose(1, 2).unsqueeze(1) for s in sb]  # (b, 1, n, k)
@@ -64,6 +65,7 @@ def addmm(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], ou
 
 def matvec(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     a, v = args
+    walk.contracted(a, v, 1, 0)
     rows = [s.reshape(1, -1) for s in walk.shadows(v)]
     product_shadows = walk.together(walk.shadows(a), a.shape, rows, (1, v.shape[0]))
     row_shadows = [t for s in product_shadows if (t := project_out(walk, s, 1)) is not None]
@@ -88,6 +90,8 @@ def convolution(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, An
     rows = [s.movedim(out_axis, 0)[:, 0] for s in ws if s.shape[out_axis] > 1]
     cols = [s.movedim(in_axis, 0)[:, 0] for s in ws if s.shape[in_axis] > 1]
     channels = x.shape[1]
+    if not (groups > 1 and channels == groups):  # a depthwise filter has no inputs besides its own channel
+        walk.contracted(x, weight, 1, in_axis)
     xs = _conv_space(walk, x, out)
     outs: list[Tensor] = []
     tail = [1] * (x.ndim - 2)

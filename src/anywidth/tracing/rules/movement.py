@@ -81,14 +81,6 @@ def scan(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out
         walk.set(t, walk.shadows(args[0]))
 
 
-def sort(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
-    """Sorting by value mixes channels, so the sorted dimension keeps its size."""
-    source = args[0]
-    dims = [a for a in args[1:] if isinstance(a, int) and not isinstance(a, bool)] or [kwargs.get("dim", -1)]
-    for t in outputs(out):
-        walk.set(t, without(walk, walk.shadows(source), [dims[0] % max(source.ndim, 1)]))
-
-
 def fourier(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     walk.set(out, without(walk, walk.shadows(args[0]), [d % args[0].ndim for d in args[1]]))
 
@@ -216,5 +208,7 @@ def embedding(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any]
     for shadow in walk.shadows(weight):
         walk.ledger.rigid(shadow, 0, "the entries of an embedding are addressed by number", walk.where)
         if shadow.shape[1] > 1:
+            # Also where the same weight reads elsewhere, as that of a language model's head does.
+            walk.written.append(shadow[:1].numpy().ravel())
             kept.append(shadow[:1].reshape([1] * ids.ndim + [-1]))
     walk.set(out, kept)
