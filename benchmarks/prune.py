@@ -132,7 +132,7 @@ def ours(model: Any, example: Any, scope: str) -> tuple[Any, dict[str, Any]]:
     traced = time.process_time() - start
     try:
         plan, positional = prune.planned(net, **options), False
-    except aw.WidthError:
+    except aw.errors.WidthError:
         plan, positional = prune.planned(net, positional=True, **options), True
     planned = time.process_time() - start
     small = net.extract(plan.width)

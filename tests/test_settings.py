@@ -44,3 +44,9 @@ def test_further_options_of_another_name_stay():
         return options
 
     assert list(inspect.signature(build).parameters) == ["steps", "names", "options"]
+
+
+def test_another_kind_of_config_is_refused():
+    for other in ({"steps": 3}, "macs", object()):
+        with pytest.raises(TypeError, match="expected a Config, got"):
+            run(None, other)

@@ -45,6 +45,10 @@ def configured(config_class: type[_C], config: _C | None, settings: Mapping[str,
     """A config with some settings in the place of its own; without one, in the place of the defaults.
 
     Raises:
-        TypeError: a setting that the config does not have.
+        TypeError: another kind of config, or a setting that it does not have.
     """
+    if config is not None and not isinstance(config, config_class):
+        raise TypeError(
+            f"expected a {config_class.__name__}, got {type(config).__name__}; give settings by their names"
+        )
     return replace(config, **settings) if config is not None else config_class(**settings)  # pyright: ignore[reportArgumentType]

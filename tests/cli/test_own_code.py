@@ -48,6 +48,19 @@ class Ladder:
         return front_of_trials(self.net, self.trials, self.kind, None, self.identity())
 
 
+def nothing(module, inputs, path):
+    pass
+
+
+from anywidth.export import ExportTarget
+clash = ExportTarget(write=nothing, suffix=".safetensors")
+description = ExportTarget(write=nothing, suffix=".json")
+
+
+def plain(logits, labels, context):
+    return (logits.logsumexp(-1) - logits.gather(-1, labels[:, None])[:, 0]).mean()
+
+
 def shapes(module, inputs, path):
     path.write_text(" ".join(str(tuple(p.shape)) for p in module.parameters()))
 
@@ -152,3 +165,34 @@ def test_an_own_network_is_trained_and_profiled(recipe, run_command, tmp_path):
     )
     assert code == 0, err
     assert len(json.loads(out)["groups"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("clash", "writes model.safetensors, which is written already"),
+        ("description", "writes model.json, which is written already"),
+        ("nothing", "the export target of model.nothing wrote no such file"),
+    ],
+)
+def test_an_own_target_takes_nobodys_place(own, trained, run_command, target, message):
+    command = ("export", trained, "--width", 0.5, "--target", f"own_code:{target}", "--out", own / "half")
+    code, _, err = run_command(*command)
+    assert code == 2
+    assert message in err
+    assert not (own / "half" / "model.safetensors").exists()
+
+
+def test_a_plain_loss_is_a_target(own, recipe, run_command):
+    code, _, err = run_command(
+        "train", recipe, "train.target=own_code:plain", "train.epochs=1", "--run", own / "run"
+    )
+    assert code == 0, err
+
+
+def test_a_criterion_that_is_not_there_is_said_before_training(own, recipe, run_command):
+    prune = "prune={ratio: 0.5, criterion: 'own_code:nowhere', passes: 1}"
+    code, _, err = run_command("train", recipe, prune, "train.epochs=1", "--run", own / "run")
+    assert code == 2
+    assert "criterion 'own_code:nowhere' cannot be imported" in err
+    assert "epoch" not in err

@@ -48,3 +48,13 @@ def test_options_that_do_not_go_together(options, message):
 def test_an_unknown_method_is_answered_with_the_nearest():
     with pytest.raises(RecipeError, match="unknown method of search 'greed'; did you mean 'greedy'"):
         check_search_options(SearchOptions(method="greed"))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"beta": 3.0}, "beta"), ({"method": "random", "population": 7}, "population"), ({"method": "evolve", "prior_points": 3}, "prior-points")],
+)  # fmt: skip
+def test_a_setting_of_another_method_is_refused(options, name):
+    method = options.get("method", "greedy")
+    with pytest.raises(WidthError, match=f"--{name} has no effect on {method}"):
+        check_search_options(SearchOptions(**options))

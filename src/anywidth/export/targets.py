@@ -9,9 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from anywidth.export.formats import export_onnx, export_program, export_weights
+from anywidth.errors import RecipeError
+from anywidth.export.formats import ExportError, export_onnx, export_program, export_weights
 from anywidth.import_path import find
 
+_DESCRIPTION = "model.json"  # beside the files of all targets
 Write = Callable[[nn.Module, Sequence[Any], Path], None]
 """Extracted network in evaluation mode, example inputs - (N, ...), or a list of images -, file to write whole or not at all."""
 
@@ -64,10 +66,32 @@ def named_files(names: Sequence[str], known: Mapping[str, ExportTarget] = TARGET
     A function without a suffix of its own gives its name: "mypackage.targets:shapes" writes model.shapes.
 
     Raises:
-        RecipeError: an unknown one.
+        RecipeError: an unknown one, or two that write the same file.
     """
-    targets = {name: export_target(name, known) for name in names}
-    return {f"model{t.suffix or '.' + name.rpartition(':')[2]}": t for name, t in targets.items()}
+    files: dict[str, ExportTarget] = {}
+    for name in dict.fromkeys(names):
+        target = export_target(name, known)
+        file = f"model{target.suffix or '.' + name.rpartition(':')[2]}"
+        if file in files or file == _DESCRIPTION:
+            raise RecipeError(
+                f"export target {name!r} writes {file}, which is written already; give it another suffix"
+            )
+        files[file] = target
+    return files
+
+
+def write_files(
+    files: Mapping[str, ExportTarget], module: nn.Module, inputs: Sequence[Any], folder: Path
+) -> None:
+    """Write an extracted network as all of these files.
+
+    Raises:
+        ExportError: a target that wrote nothing.
+    """
+    for file, target in files.items():
+        target(module, inputs, folder / file)
+        if not (folder / file).exists():
+            raise ExportError(f"the export target of {file} wrote no such file")
 
 
 def export_as(

@@ -22,13 +22,14 @@ from anywidth.space.width import Width
 _log = logging.getLogger(__name__)
 
 
-def plan(net: Elastic, ratio: float | None = None, **options: Any) -> Width:
+@takes_fields_of(PlanConfig)
+def plan(net: Elastic, ratio: float | None = None, config: PlanConfig | None = None, **options: Any) -> Width:
     """The width that pruning leaves; see `planned` for the options, and for more than the width.
 
     `net` is not touched: `net.extract(width)` is the compact network, `prune.compact` also makes up for what the removed
     channels had added.
     """
-    return planned(net, ratio, **options).width
+    return planned(net, ratio, config, **options).width
 
 
 @takes_fields_of(PlanConfig)

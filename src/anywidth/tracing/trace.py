@@ -7,12 +7,12 @@ It is an ordinary run of real Python, so control flow, hooks and detectors are n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anywidth.errors import TraceError
@@ -221,7 +221,3 @@ def _trace_training_(walk: Walk, model: nn.Module, example: Any) -> None:
         return
     finally:
         del walk.contractions[before:]
-
-
-def example_tensors(example: Any) -> Sequence[Tensor]:
-    return tensors_in(example)

@@ -16,8 +16,8 @@ from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError, WidthError
 from anywidth.files import replacing, write_json
 from anywidth.recipe import Recipe
-from anywidth.search import Bayes, write_front
-from anywidth.train import Draw, FitConfig, Joslim, distributed, policies
+from anywidth.search import write_front
+from anywidth.train import Draw, FitConfig, distributed, policies
 from anywidth.train.sparsity import histogram, scales_of
 from anywidth.workflows.classifier_export import classifier_exports
 from anywidth.workflows.classifier_network import new_classifier, saved_classifier
@@ -84,6 +84,8 @@ class ClassificationTask(RecipeTask[ClassifierRun]):
 
     def policy(self, run: ClassifierRun, net: Elastic) -> Draw:
         widths = self.recipe.widths
+        if self.recipe.prune is not None:  # before hours of training, not after
+            prune.criterion_of(self.recipe.prune.criterion)
         if policies.policy_of(widths.policy).searches:
             return searching_policy(run, net)
         return widths.draw(net)
@@ -110,8 +112,9 @@ class ClassificationTask(RecipeTask[ClassifierRun]):
     def finish_(
         self, run: ClassifierRun, net: Elastic, draw: Draw
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        if isinstance(draw, Joslim) and isinstance(draw.proposer, Bayes) and distributed.rank() == 0:
-            write_front(run.path / FRONT, draw.proposer.present_front())
+        proposer: Any = getattr(draw, "proposer", None)
+        if hasattr(proposer, "present_front") and distributed.rank() == 0:
+            write_front(run.path / FRONT, proposer.present_front())
         listed = list(net.widths)
         if (
             self.recipe.elastic.norm == "shared"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from anywidth import prune
 from anywidth.elastic import Elastic
-from anywidth.export.targets import ExportTarget, named_files
+from anywidth.export.targets import ExportTarget, named_files, write_files
 from anywidth.files import write_json
 from anywidth.search import named, read_front
 from anywidth.space.width import Width
@@ -77,8 +77,7 @@ def _export(
     files: Mapping[str, ExportTarget],
 ) -> Export:
     def write(folder: Path) -> None:
-        for file, target in files.items():
-            target(small, (x,), folder / file)
+        write_files(files, small, (x,), folder)
         contents = {
             "model": model,
             **description,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from anywidth.elastic import Elastic
-from anywidth.export.targets import TARGETS, ExportTarget, named_files
+from anywidth.export.targets import TARGETS, ExportTarget, named_files, write_files
 from anywidth.files import write_json
 from anywidth.models.detectors import example_images
 from anywidth.workflows.detector_run import DetectorRun
@@ -23,7 +23,9 @@ from anywidth.workflows.task_options import ExportOptions
 
 def _script(module: nn.Module, inputs: Sequence[Any], path: Path) -> None:
     with warnings.catch_warnings():  # torch.export, its successor, cannot take detectors
-        warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
+        warnings.filterwarnings(
+            "ignore", message="`torch.jit"
+        )  # a FutureWarning, in torch 2.11 a DeprecationWarning
         torch.jit.script(module).save(str(path))
 
 
@@ -55,8 +57,7 @@ def detector_exports(
     size = run.recipe.detector.size
 
     def write(folder: Path) -> None:
-        for file, target in files.items():
-            target(small, example_images(small, (size, size)), folder / file)
+        write_files(files, small, example_images(small, (size, size)), folder)
         description = {
             "model": run.recipe.detector.name,
             "width": width,

@@ -199,7 +199,7 @@ def _planned(run: ClassifierRun, section: PruneSection, net: Elastic, batches: i
         round_to=section.round_to, empty=section.empty, budget=section.budget, seed=run.recipe.seed,
     )  # fmt: skip
     batches_judged = _images(run, batches) if criterion.needs_batches else None
-    return methods.planned(net, section.ratio, config, criterion=criterion, batches=batches_judged)
+    return methods.planned(net, section.ratio, config, criterion=section.criterion, batches=batches_judged)
 
 
 def _description(run: ClassifierRun, section: PruneSection, net: Elastic, plan: Plan) -> dict[str, Any]:

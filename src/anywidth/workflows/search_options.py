@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
 from anywidth.cost.budget import Kind
 from anywidth.errors import WidthError
 from anywidth.search.methods import method_of, takes
+
+_OF_METHODS = (
+    "criterion", "steps", "population", "generations", "acquisition", "beta", "prior_points", "batch", "high", "ard", "seed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,15 @@ def check_search_options(options: SearchOptions) -> None:
         WidthError: options of another one.
     """
     method_of(options.method)
+    for setting in fields(options):
+        if (
+            setting.name in _OF_METHODS
+            and getattr(options, setting.name) != setting.default
+            and not takes(options.method, setting.name)
+        ):
+            raise WidthError(
+                f"search: --{setting.name.replace('_', '-')} has no effect on {options.method}; leave it out"
+            )
     if options.evals is not None and not takes(options.method, "evals"):
         raise WidthError(
             f"search: --evals is for bayes, random and evolve; {options.method} decides itself how much it measures"

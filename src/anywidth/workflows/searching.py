@@ -114,7 +114,7 @@ def _search(
         report=lambda done: _say(done, reporter),
     )
     ceilings = limits.limits if limits is not None else {m.label: m.cost for m in front.members}
-    uniform = [uniform_rival(net, costs, ceilings[m.label]) for m in front.members]
+    uniform = [uniform_rival(net, costs, ceilings.get(m.label, m.cost)) for m in front.members]
     rows: list[dict[str, Any]] = []
     if distributed.rank() == 0:
         methods.write_front(front_path, front)

@@ -89,6 +89,8 @@ def declared(name: str) -> WidthPolicy:
     try:
         return policy_of(name)
     except RecipeError:
+        if ":" not in name:
+            raise
         return WidthPolicy(make=listed.make)
 
 

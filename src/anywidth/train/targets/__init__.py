@@ -1,8 +1,10 @@
 """What a width learns from. One file a target; `Context` says what a target may look at."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from anywidth.errors import RecipeError
 from anywidth.import_path import call_with, find
 from anywidth.train.targets.alpha import alpha
 from anywidth.train.targets.context import Context, Target, as_target
@@ -25,7 +27,18 @@ def make_target(name: str, *, smoothing: float, over: Smoothing, options: Mappin
         RecipeError: unknown name or option.
     """
     function = find("target", name, TARGETS)
+    if isinstance(function, Target) or _is_loss(function):
+        if options:
+            raise RecipeError(f"target {name!r} is a loss, which takes no options; got {', '.join(options)}")
+        return as_target(function)
     return as_target(call_with("target", name, function, {"smoothing": smoothing, "over": over}, options))
+
+
+def _is_loss(function: Callable[..., Any]) -> bool:
+    """Whether a function is a loss of (logits, labels, context) itself, and not one that makes it."""
+    empty = inspect.Parameter.empty
+    parameters = inspect.signature(function).parameters.values()
+    return sum(p.default is empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) == 3
 
 
 __all__ = [
