@@ -11,6 +11,7 @@ from scattered_norms import X, scattered
 
 @pytest.fixture(scope="module")
 def vgg():
+    torch.manual_seed(0)
     channels = [8, 16, 16, 16, 24, 24, 32, 32]
     return aw.Elastic(scattered(CifarVGG(11, channels=channels)).double(), X[:1]).eval()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 
 import torch
 
@@ -25,8 +26,9 @@ def within_budget(net: Elastic, ranking: Ranking, budget: str, max_ratio: float)
     # budget; so groups are protected during the search, and only the plan that is returned must do without.
     if strict:
         ranking = ranking.protecting()
-    limit = _parsed(net, budget)
-    cost = _cost(net, limit.kind)
+    latency = _cost(net, "latency") if budget.startswith("latency") else None
+    limit = _parsed(net, budget, latency)
+    cost = latency or _cost(net, limit.kind)
     label, allowed = next(iter(limit.limits.items()))
     full_cost = cost(net.space.full)
     if full_cost <= allowed:
@@ -104,12 +106,12 @@ def _with_group(width: Width, source: Width, group: int) -> Width:
     )
 
 
-def _parsed(net: Elastic, budget: str) -> Budget:
-    cost_kind, _, limits = budget.partition("=")
-    if cost_kind == "latency" and limits.strip().endswith("%"):
+def _parsed(net: Elastic, budget: str, latency: Callable[[Width], float] | None) -> Budget:
+    _, _, limits = budget.partition("=")
+    if latency is not None and limits.strip().endswith("%"):
         share = limits.strip()[:-1]
         try:
-            seconds = float(share) / 100 * _cost(net, "latency")(net.space.full)
+            seconds = float(share) / 100 * latency(net.space.full)
         except ValueError:
             raise WidthError(f"prune: budget {budget!r}: {share!r} is no number") from None
         return Budget(kind="latency", limits={budget: seconds})
@@ -128,6 +130,8 @@ def _cost(net: Elastic, cost_kind: Kind) -> Callable[[Width], float]:
         return lambda width: float(net.params(width))
     example = net.example()
 
+    # Measured once each: a second measurement of the whole network may differ by more than the budget asks for.
+    @cache
     @torch.inference_mode()
     def seconds(width: Width) -> float:
         small = net.extract(width).eval()
