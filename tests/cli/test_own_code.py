@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from anywidth.errors import RecipeError
 from anywidth.workflows.naming import key_values
+from coco_images import make_coco
 
 OWN = '''
 import numpy as np
@@ -196,3 +197,32 @@ def test_a_criterion_that_is_not_there_is_said_before_training(own, recipe, run_
     assert code == 2
     assert "criterion 'own_code:nowhere' cannot be imported" in err
     assert "epoch" not in err
+
+
+def test_an_own_detector_is_trained_evaluated_and_exported(run_command, tmp_path):
+    make_coco(tmp_path / "coco", train=4, val=2)
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(
+        """
+detector: {name: "user_code:small_detector", kwargs: {anchors: 24}, constant_norms: false, size: 64, min_size: 64, max_size: 64}
+data: {root: %s, batch_size: 2, workers: 0}
+widths: {listed: [0.5, 1.0]}
+train: {epochs: 1, lr: 0.001, warmup_epochs: 0}
+device: cpu
+"""
+        % (tmp_path / "coco")
+    )
+    run = tmp_path / "run"
+    for command in (
+        ("train", recipe, "--run", run),
+        ("eval", run, "--widths", "listed"),
+        ("export", run, "--width", 0.5, "--out", tmp_path / "half"),
+    ):
+        code, _, err = run_command(*command)
+        assert code == 0, err
+    assert (tmp_path / "half" / "model.safetensors").exists()
+    code, _, err = run_command("train", recipe, "detector.kwargs={anchorz: 3}", "--run", tmp_path / "other")
+    assert code == 2
+    assert (
+        "unknown option of the detector 'user_code:small_detector' 'anchorz'; did you mean 'anchors'" in err
+    )

@@ -78,3 +78,25 @@ def by_rows(path, model, widths, *, image_size=None, **options):
 def Perceptron(*, hidden: int = 8, classes: int = 10) -> nn.Module:  # noqa: N802
     """A network of one's own for 8 x 8 images."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+
+def small_detector(
+    *, num_classes: int, min_size: int = 64, max_size: int = 64, anchors: int = 16
+) -> nn.Module:
+    """A Faster R-CNN on three layers."""
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.ops import MultiScaleRoIAlign
+
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU())
+    layers.out_channels = 16
+    generator = AnchorGenerator(((anchors,),), ((1.0,),))
+    pool = MultiScaleRoIAlign(["0"], 3, 2)
+    return FasterRCNN(
+        layers,
+        num_classes,
+        min_size=min_size,
+        max_size=max_size,
+        rpn_anchor_generator=generator,
+        box_roi_pool=pool,
+    )

@@ -63,8 +63,10 @@ class DetectorSection(Section):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> DetectorSection:
-        if self.name not in DETECTORS:
-            raise ValueError(f"detector.name = {self.name!r} is unknown; known are {', '.join(DETECTORS)}")
+        if self.name not in DETECTORS and ":" not in self.name:
+            raise ValueError(
+                f"detector.name = {self.name!r} is unknown; known are {', '.join(DETECTORS)}, or your own as package.module:NAME"
+            )
         for part_name in self.parts:
             if part_name not in PARTS:
                 raise ValueError(

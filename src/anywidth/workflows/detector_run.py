@@ -14,10 +14,12 @@ from anywidth import data, detect
 from anywidth.data.coco_config import Need
 from anywidth.detect.costs import part_macs
 from anywidth.detect.metrics import PERSON, Backend, coco_metrics
+from anywidth.detect.parts import check_detector
 from anywidth.detect.results import Kind, of_kind
 from anywidth.elastic import Elastic
 from anywidth.errors import RecipeError
 from anywidth.files import write_json
+from anywidth.import_path import call_with, find
 from anywidth.models import detectors
 from anywidth.recipe import DetectionRecipe
 from anywidth.train import distributed
@@ -181,7 +183,14 @@ def plain_detector(recipe: DetectionRecipe, classes: int, keypoints: int = 0) ->
     options = _options(recipe, classes)
     if keypoints:
         options.setdefault("num_keypoints", keypoints)
+    name = recipe.detector.name
     try:
-        return detectors.detector(recipe.detector.name, **options)
+        if ":" in name:  # a detector of the user's own takes those of the options that it names
+            kwargs = recipe.detector.kwargs
+            offered = {key: value for key, value in options.items() if key not in kwargs}
+            model = call_with("detector", name, find("detector", name, {}), offered, kwargs)
+            check_detector(model)
+            return model
+        return detectors.detector(name, **options)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"detector.kwargs: {error}") from None
