@@ -1,8 +1,9 @@
 """Pruning: order channels by importance, keep the best, cut the rest."""
 
-from anywidth.prune.compact import compact, kept_by_norm, masked
+from anywidth.prune.compact import compact, kept_by_norm
 from anywidth.prune.criteria import CRITERIA, Criterion, Source, criterion_of, criterion_of_sources
 from anywidth.prune.importance import scores
+from anywidth.prune.masked import masked
 from anywidth.prune.plan import plan, planned
 from anywidth.prune.plan_config import PlanConfig
 from anywidth.prune.ranking import Plan

@@ -16,7 +16,8 @@ from anywidth.channel_select import select_first_
 from anywidth.elastic import Elastic
 from anywidth.errors import CheckpointError, WidthError
 from anywidth.files import replacing, write_json
-from anywidth.prune.compact import fold_, owner
+from anywidth.prune.compact import fold_
+from anywidth.prune.masked import owner
 from anywidth.space.width import Width
 
 ABOUT, WEIGHTS = "pruned.json", "net.safetensors"

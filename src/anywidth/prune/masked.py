@@ -1,0 +1,133 @@
+"""Networks of full size in which removed channels are zero."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anywidth.channel_select import INDEX, selects
+from anywidth.compat.layers import BatchNorm
+from anywidth.elastic import Elastic
+from anywidth.errors import WidthError
+from anywidth.space.channel_space import ChannelSpace
+from anywidth.space.width import Width
+from anywidth.tracing.groups import writing_axes
+from anywidth.tracing.trace import call
+from anywidth.tracing.trace_state import tensors_in
+
+_CLOSE = 1e-3
+"""Relative difference up to which two computations of a network are one."""
+
+
+def owner(net: Elastic, w: Any) -> tuple[Elastic, Width]:
+    """The network that a width is of, this one or that of its selections, and the width.
+
+    Raises:
+        TraceError: the width may be of the selections, and the network knows no example inputs.
+        WidthError: it is of neither.
+    """
+    if isinstance(w, Width) and w.names != net.space.names:
+        net.example()
+    of = net._of(w)
+    return of, of.width(w)
+
+
+def masked(net: Elastic, width: Any) -> nn.Module:
+    """A copy of the wide network in which removed channels are zero: all that makes them, in weights, scales and shifts.
+
+    In evaluation it computes what `net.extract(width)` does (Network Slimming's first step); this is tried on the example inputs,
+    if the network knows some. Batch norms that the width has of its own are put in the place of the wide ones.
+
+    Raises:
+        WidthError: zeros cannot stand for channels that are gone, as in a LayerNorm or GroupNorm that takes its statistics over
+            channels, or a weight that is divided by its own norm.
+    """
+    of, width = owner(net, width)
+    masked_model = zeroed(of, width, shifts=False)
+    if (
+        of.norms.policy == "switchable" and not width.is_prefix
+    ):  # no network can be extracted there to compare with
+        return masked_model
+    small = of.extract(width)
+    _with_norms_(masked_model, small, of.space, width)
+    if of.knows_example:
+        _check_masked(masked_model, small, of.example())
+    return masked_model
+
+
+@torch.no_grad()
+def _with_norms_(masked_model: nn.Module, small: nn.Module, space: ChannelSpace, width: Width) -> None:
+    """The scales, shifts and statistics of the extracted norms, at the channels that are kept."""
+    for path, m in masked_model.named_modules():
+        if not isinstance(m, BatchNorm) or selects(m):
+            continue
+        norm = small.get_submodule(path)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            wide_tensor, tensor = getattr(m, name), getattr(norm, name, None)
+            kept = space.kept(f"{path}.{name}", 0, width)
+            if wide_tensor is None or tensor is None:
+                continue
+            positions: Any = slice(None) if kept is None else torch.from_numpy(kept).to(wide_tensor.device)
+            if (
+                wide_tensor[positions].shape == tensor.shape
+            ):  # not where an emptied group has one silent channel
+                wide_tensor[positions] = tensor.to(wide_tensor)
+
+
+@torch.no_grad()
+def _check_masked(masked_model: nn.Module, small: nn.Module, example: Any) -> None:
+    modes = [(m, m.training) for model in (masked_model, small) for m in model.modules()]
+    with torch.random.fork_rng(devices=[]):
+        expected = tensors_in(call(small.eval(), example))
+        outputs = tensors_in(call(masked_model.eval(), example))
+    for m, mode in modes:
+        m.training = mode
+    for a, b in zip(outputs, expected, strict=True):
+        a, b = a.double(), b.double()
+        if not torch.allclose(a, b, rtol=_CLOSE, atol=_CLOSE * float(b.abs().max()) if b.numel() else 0.0):
+            gap = float((a - b).abs().max())
+            raise WidthError(
+                f"prune.masked: with zeros in the place of the removed channels, this {type(masked_model).__name__} computes something else "
+                f"than without them (outputs up to {gap:.2g} apart), as norms over channels do; use net.extract(width)"
+            )
+
+
+@torch.no_grad()
+def zeroed(net: Elastic, width: Width, *, shifts: bool) -> nn.Module:
+    """`shifts`: only the scales of batch norms are zero."""
+    # conv -> bn -> relu -> conv2, channel 3 removed: the row 3 of conv.weight, bn.weight[3] and bn.bias[3] are zero, so that
+    # relu(bn(conv(x)))[3] = 0. With `shifts` only bn.weight[3] is zero, and the channel is the constant relu(bn.bias[3]).
+    masked_model = copy.deepcopy(net.model)
+    writing = writing_axes(masked_model, net.space)
+    for path, module in masked_model.named_modules():
+        if selects(module):
+            gone = gone_positions(net.space, f"{path}.{INDEX}", 0, width)
+            if gone is not None:
+                lost = module.get_buffer(INDEX)[gone.to(module.get_buffer(INDEX).device)]
+                for name, t in module.named_parameters(recurse=False):
+                    if name == "weight" or not shifts:
+                        t[lost] = 0
+            continue
+        norm = isinstance(module, BatchNorm)
+        # Statistics of a batch norm stay: with scale and shift zero it gives zero whatever they are.
+        buffers = (
+            [] if norm else [(n, b) for n, b in module.named_buffers(recurse=False) if b.is_floating_point()]
+        )
+        for name, t in [*module.named_parameters(recurse=False), *buffers]:
+            full = f"{path}.{name}" if path else name
+            if shifts and not (norm and name == "weight"):
+                continue
+            for dim in writing.get(full, ()):
+                gone = gone_positions(net.space, full, dim, width)
+                if gone is not None:
+                    t.index_fill_(dim, gone.to(t.device), 0)
+    return masked_model
+
+
+def gone_positions(space: ChannelSpace, tensor: str, dim: int, width: Width) -> Tensor | None:
+    """Positions along an axis that a width does not keep; None if it keeps all."""
+    kept = space.kept(tensor, dim, width)
+    return None if kept is None or kept.all() else torch.from_numpy((~kept).nonzero()[0])
