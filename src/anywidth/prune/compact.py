@@ -1,4 +1,4 @@
-"""From a width to networks: masked, compact, and compact with the shifts of removed channels folded in."""
+"""From a width to compact networks, with or without the shifts of removed channels folded in."""
 
 from __future__ import annotations
 
