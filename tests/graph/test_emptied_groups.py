@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -77,3 +79,50 @@ def test_an_emptied_network_is_the_bias_of_what_is_left():
     assert [type(m).__name__ for m in small] == ["Constant", "Constant", "Identity", "Constant", "Constant"]
     bias = net.model[4].bias.detach()
     torch.testing.assert_close(small(rand(*IMAGE)), bias.reshape(1, 2, 1, 1).expand(2, 2, 3, 3))
+
+
+class Rows(nn.Module):
+    """x @ weight + bias: its rows read."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight, self.bias = (
+            nn.Parameter(torch.randn(inputs, outputs)),
+            nn.Parameter(torch.randn(outputs)),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight + self.bias
+
+
+class Table(nn.Embedding):
+    """An embedding: its columns write."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward((x[:, :5] > 0).long())
+
+
+def three_layers(kind: str) -> tuple[nn.Module, torch.Tensor]:
+    if kind == "transposed":
+        layers = [nn.ConvTranspose2d(3, 8, 3), nn.ConvTranspose2d(8, 6, 3), nn.ConvTranspose2d(6, 4, 1)]
+        return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2]), torch.randn(2, 3, 5, 5)
+    first = Table(5, 8) if kind == "table" else Rows(5, 8)
+    return nn.Sequential(first, nn.ReLU(), Rows(8, 6), nn.ReLU(), Rows(6, 4)), torch.randn(2, 5)
+
+
+@pytest.mark.parametrize("kept", [(0, 3), (8, 0), (0, 0)])
+@pytest.mark.parametrize("kind", ["transposed", "rows", "table"])
+@torch.no_grad()
+def test_an_emptied_group_is_silent_whatever_axis_writes_it(kind, kept):
+    torch.manual_seed(0)
+    model, x = three_layers(kind)
+    net = Elastic(model.eval(), x)
+    assert net.space.full.kept == (8, 6)
+    width = Width(names=net.space.names, kept=kept, indices=tuple(() if k == 0 else None for k in kept))
+    by_hand = copy.deepcopy(model)
+    for layer, count in zip((by_hand[0], by_hand[2]), kept, strict=True):
+        layer.weight[:, count:] = 0
+        if getattr(layer, "bias", None) is not None:
+            layer.bias[count:] = 0
+    torch.testing.assert_close(net.extract(width)(x), by_hand(x))
+    torch.testing.assert_close(net.extract(deadened(net.space, width))(x), by_hand(x))

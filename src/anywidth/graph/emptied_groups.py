@@ -104,8 +104,14 @@ def silence_(small: nn.Module, space: ChannelSpace, width: Width) -> None:
                 for t in module.parameters(recurse=False):
                     t[module.get_buffer(INDEX)] = 0
             continue
-        for name, t in module.named_parameters(recurse=False):
-            _zero_(t, space.axis(f"{path}.{name}", 0), width, empty)
+        buffers = (
+            []
+            if isinstance(module, BatchNorm)
+            else [b for b in module.named_buffers(recurse=False) if b[1].is_floating_point()]
+        )
+        for name, t in [*module.named_parameters(recurse=False), *buffers]:
+            for dim in range(t.ndim):
+                _zero_(t, dim, space.axis(f"{path}.{name}" if path else name, dim), width, empty)
         weight = f"{path}.weight"
         if isinstance(module, BatchNorm) and _is_empty(space, weight, 0, empty):
             replaced[path] = nn.Identity()
@@ -134,8 +140,8 @@ def _is_empty(space: ChannelSpace, tensor: str, dim: int, empty: Iterable[int]) 
     return axis is not None and all(r.group in empty for r in axis)
 
 
-def _zero_(t: Tensor, axis: Axis | None, width: Width, empty: set[int]) -> None:
-    """What makes a silent channel is zero; what reads it may be anything."""
+def _zero_(t: Tensor, dim: int, axis: Axis | None, width: Width, empty: set[int]) -> None:
+    """What makes a silent channel is zero; what reads it may be anything, and so is zero, too."""
     if axis is None or not any(r.group in empty for r in axis):
         return
     # Positions of the extracted tensor: an empty group has its one silent unit (unit 0, `each` positions), others the units kept.
@@ -143,13 +149,19 @@ def _zero_(t: Tensor, axis: Axis | None, width: Width, empty: set[int]) -> None:
     for r in axis:
         if r.group in empty:
             count = r.each if r.first == 0 else 0
-            t[start : start + count] = 0
+            t.narrow(dim, start, count).zero_()
         elif r.group < 0:
             count = r.positions
         else:
             units = width.units(r.group)
             count = r.each * sum(r.first <= u < r.first + r.count for u in units)
         start += count
+
+
+def _reading_dims(space: ChannelSpace, name: str) -> list[int]:
+    if space.readers is None:  # saved before this was recorded: the layout of most layers
+        return [1] if name.endswith("weight") and len(space.axes[name]) > 1 else []
+    return [d for n, d in space.readers if n == name]
 
 
 def deadened(space: ChannelSpace, width: Width) -> Width:
@@ -164,11 +176,12 @@ def deadened(space: ChannelSpace, width: Width) -> Width:
         alive: set[int] = set(routed)
         fed: set[int] = set()
         for name, axes in space.axes.items():
-            if len(axes) < 2 or not name.endswith("weight"):
-                continue
-            groups = {r.group for r in axes[1] or () if r.group >= 0}
+            reading = _reading_dims(space, name)
+            groups = {r.group for d in reading for r in axes[d] or () if r.group >= 0}
             fed |= groups
-            if not _is_empty(space, name, 0, empty):
+            # What a weight writes: all axes that do not read. Those of a kernel's size are None, and say nothing.
+            written = [d for d in range(len(axes)) if d not in reading or (name, d) in space.tied]
+            if not any(_is_empty(space, name, d, empty) for d in written):
                 alive |= groups
         unread = fed - alive - empty
         if not unread:

@@ -31,7 +31,8 @@ class ChannelSpace:
         terms: contractions, for the closed-form cost.
         frozen: what is not elastic, and why.
         upstream: path of a batch norm -> the groups, by number, whose channels its input depends on, or that it has itself.
-        readers: axes of parameters and buffers that only read channels, as (name, axis); None where nobody recorded it.
+        readers: axes of parameters and buffers that read channels, as (name, axis); None where nobody recorded it.
+        tied: those of the readers that also write channels, as a table of embeddings that is the head's weight, too.
         freeze: names or patterns of what was asked to stay.
         divisor, minimum: the rounding policies that the groups' own numbers come from.
         unknown: operations without a rule that touched channels, as "operation in module".
@@ -45,6 +46,7 @@ class ChannelSpace:
     unknown: tuple[str, ...] = ()
     upstream: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     readers: tuple[tuple[str, int], ...] | None = None
+    tied: tuple[tuple[str, int], ...] = ()
     freeze: tuple[str, ...] = ()
     divisor: Policy = 1
     minimum: Policy = 1
@@ -278,7 +280,8 @@ class ChannelSpace:
             ),
             frozen=tuple(Frozen(**f) for f in d["frozen"]),
             unknown=tuple(d["unknown"]),
-            readers=tuple((n, d) for n, d in d["readers"]) if d.get("readers") is not None else None,
+            readers=tuple((n, dim) for n, dim in d["readers"]) if d.get("readers") is not None else None,
+            tied=tuple((n, dim) for n, dim in d.get("tied", ())),
             upstream={n: tuple(g) for n, g in d.get("upstream", {}).items()},
             freeze=tuple(d.get("freeze", ())),
             divisor=d.get("divisor", 1),

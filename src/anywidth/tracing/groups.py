@@ -114,6 +114,7 @@ def build(
         for c in walk.contractions
     )
     unknown = tuple(f"{op} in {module or '<root>'}" for op, module in walk.unknown)
+    read = _axes_of(walk, axes, walk.read)
     space = ChannelSpace(
         groups=groups,
         axes=axes,
@@ -122,39 +123,38 @@ def build(
         unknown=unknown,
         frozen=_reasons(walk, solution, coder),
         upstream=_upstream(walk, axes),
-        readers=_reading_axes(walk, axes),
+        readers=read,
+        tied=tuple(place for place in _axes_of(walk, axes, walk.written) if place in read),
     )
     return space.rounded(divisor, minimum)
 
 
-def _reading_axes(walk: Walk, axes: Mapping[str, tuple[Axis | None, ...]]) -> tuple[tuple[str, int], ...]:
-    """Axes of the model's tensors that only read channels: a product with them is summed."""
-    labels = walk.ledger.count
-    read, written = np.zeros(labels, bool), np.zeros(labels, bool)
-    for values in walk.read:
-        read[values] = True
-    for values in walk.written:
-        written[values] = True
-    only_read = read & ~written
-    readers = []
+def _axes_of(
+    walk: Walk, axes: Mapping[str, tuple[Axis | None, ...]], vectors: Iterable[np.ndarray]
+) -> tuple[tuple[str, int], ...]:
+    """Axes of the model's tensors with any of these labels, in the tensors' order."""
+    listed = np.zeros(walk.ledger.count, bool)
+    for labels in vectors:
+        listed[labels] = True
+    places = []
     for b in walk.ledger.blocks:
         axis = axes[b.tensor][b.axis] if b.tensor is not None and b.tensor in axes else None
-        if axis is not None and only_read[b.start : b.start + b.size].any():
-            readers.append((b.tensor, b.axis))
-    return tuple(readers)
+        if axis is not None and listed[b.start : b.start + b.size].any():
+            places.append((b.tensor, b.axis))
+    return tuple(places)
 
 
 def writing_axes(model: nn.Module, space: ChannelSpace) -> dict[str, tuple[int, ...]]:
-    """Name of a parameter or buffer -> its axes that make channels; those that read them are left out.
+    """Name of a parameter or buffer -> its axes that make channels; those that only read them are left out.
 
     A channel is gone where every entry that makes it is zero, or cut out.
     """
     if space.readers is None:  # a space that was saved before this was recorded: by the layers' classes
         output_axes = made_axes(model)
         return {n: (output_axes.get(n, 0),) for n in space.axes if space.axis(n, output_axes.get(n, 0))}
-    readers = set(space.readers)
+    only_read = set(space.readers) - set(space.tied)
     return {
-        n: tuple(d for d, axis in enumerate(axes) if axis is not None and (n, d) not in readers)
+        n: tuple(d for d, axis in enumerate(axes) if axis is not None and (n, d) not in only_read)
         for n, axes in space.axes.items()
     }
 
