@@ -44,3 +44,16 @@ def test_options_that_a_function_does_not_take_are_refused():
         call_with("rule", "scaled", scaled, {"low": 0.25}, {"step": 7})
     with pytest.raises(RecipeError, match=r"'high' of the rule 'scaled' is a number, like 1.0; got 'wide'"):
         call_with("rule", "scaled", scaled, {"low": 0.25}, {"high": "wide"})
+
+
+@pytest.mark.parametrize("name", [":f", "module:", ".relative:f", "..up:f", ":"])
+def test_half_a_name_is_refused(name):
+    with pytest.raises(RecipeError, match=r"your own function is named as 'package.module:function'"):
+        find("rule", name, {})
+
+
+def test_a_function_of_any_options_takes_any():
+    assert call_with("rule", "any", lambda low, **more: (low, more), {"low": 1, "high": 2}, {"steps": 3}) == (
+        1,
+        {"steps": 3},
+    )

@@ -17,7 +17,7 @@ def find(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Calla
     if name in known:
         return known[name]
     module, colon, function = name.partition(":")
-    if not colon:
+    if not colon or not all((module, function)) or module.startswith("."):
         raise RecipeError(
             f"{unknown_name(kind, name, known)}; your own function is named as 'package.module:function'"
         )
@@ -40,8 +40,11 @@ def call_with(
     """
     # offered {"low": 0.25, "high": 1.0, "grid": None} for f(*, low, high): called with low and high only.
     parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for option in options:
         if option not in parameters:
+            if takes_any:
+                continue
             raise RecipeError(unknown_name(f"option of the {kind} {name!r}", option, parameters))
         default = parameters[option].default
         if isinstance(default, float) and not isinstance(options[option], int | float):
