@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from coco_images import make_coco
+
 CLASSES = ("ant", "bee", "cat")
 
 
@@ -29,3 +31,15 @@ def folder(tmp_path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """A small data set in COCO's format."""
+    return make_coco(tmp_path / "coco")
+
+
+@pytest.fixture
+def instances(root) -> Path:
+    """Its file of training objects."""
+    return root / "annotations" / "instances_train2017.json"

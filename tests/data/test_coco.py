@@ -5,27 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from anywidth.data import coco_set, load_coco
-from coco_entries import MASKS, POINTS, drawn, entries_of, overlap
-from coco_images import CROWD, EMPTY, KEYPOINTS, config_of, edit, make_coco
-
-
-@pytest.fixture
-def root(tmp_path):
-    return make_coco(tmp_path / "coco")
-
-
-@pytest.fixture
-def instances(root):
-    return root / "annotations" / "instances_train2017.json"
-
-
-def train(root, need=("boxes",), **values):
-    return coco_set(config_of(root, **values), "train", need)
+from anywidth.data import load_coco
+from coco_entries import MASKS, POINTS, drawn, entries_of, overlap, train_set
+from coco_images import CROWD, EMPTY, KEYPOINTS, config_of, edit
 
 
 def test_an_item_is_what_the_files_say(root, instances):
-    images = train(root, MASKS)
+    images = train_set(root, MASKS)
     image, target = images[0]
     pixels = np.array(Image.open(root / "train2017" / "000000000001.png"))
     assert image.dtype == torch.float32
@@ -85,7 +71,7 @@ def test_what_other_makers_leave_out_is_filled_in(root, instances):
                 del entry["area"]
 
     edit(instances, change)
-    _, target = train(root)[0]
+    _, target = train_set(root)[0]
     box = target["boxes"][1]
     assert target["area"][1] == (box[2] - box[0]) * (box[3] - box[1])
     assert target["iscrowd"].tolist() == [0, 0, 0]

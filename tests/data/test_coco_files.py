@@ -8,23 +8,8 @@ from PIL import Image
 from anywidth.data import coco_set, load_coco
 from anywidth.data.imageset import Failure
 from anywidth.errors import DataError
-from coco_images import config_of, edit, make_coco
-
-MASKS, POINTS = ("boxes", "masks"), ("boxes", "masks", "keypoints")
-
-
-@pytest.fixture
-def root(tmp_path):
-    return make_coco(tmp_path / "coco")
-
-
-@pytest.fixture
-def instances(root):
-    return root / "annotations" / "instances_train2017.json"
-
-
-def train(root, need=("boxes",), **values):
-    return coco_set(config_of(root, **values), "train", need)
+from coco_entries import MASKS, POINTS, train_set
+from coco_images import config_of, edit
 
 
 def message_of(root, need=("boxes",), part="train") -> str:
@@ -46,7 +31,7 @@ def test_missing_files_are_named(root, instances):
 
 
 def test_an_image_that_vanishes_is_named(root):
-    images = train(root)
+    images = train_set(root)
     (root / "train2017" / "000000000001.png").unlink()
     failure = images[0]
     assert isinstance(failure, Failure)
@@ -58,7 +43,7 @@ def test_an_image_that_vanishes_is_named(root):
 def test_a_damaged_image_is_named(root, content):
     path = root / "train2017" / "000000000001.png"
     path.write_bytes(path.read_bytes()[:2000] if content is None else content)
-    failure = train(root)[0]
+    failure = train_set(root)[0]
     assert isinstance(failure, Failure)
     assert f"{path} (image id 1 in" in failure.message
     assert "cannot be read" in failure.message
@@ -66,7 +51,7 @@ def test_a_damaged_image_is_named(root, content):
 
 def test_an_image_of_another_size_is_named(root):
     Image.new("RGB", (50, 50)).save(root / "train2017" / "000000000001.png")
-    failure = train(root)[0]
+    failure = train_set(root)[0]
     assert isinstance(failure, Failure)
     assert "image id 1" in failure.message
     assert "is 50x50 pixels, but its boxes were drawn on 96x64" in failure.message
@@ -113,7 +98,7 @@ def set_in(part, number, key, value):
 def test_a_wrong_entry_is_named(root, instances, change, match):
     edit(instances, change)
     with pytest.raises(DataError, match=match) as caught:
-        train(root)
+        train_set(root)
     assert str(caught.value).startswith(str(instances))
 
 
@@ -128,13 +113,13 @@ def test_a_wrong_entry_is_named(root, instances, change, match):
 def test_absent_masks_are_an_error_for_a_model_with_masks(root, instances, value, match):
     edit(instances, set_in("annotations", 0, "segmentation", value))
     with pytest.raises(DataError, match=rf"image id 1 \(000000000001.png\): {match}"):
-        train(root, MASKS)
-    assert len(train(root)) == 5
+        train_set(root, MASKS)
+    assert len(train_set(root)) == 5
 
 
 def test_a_mask_that_cannot_be_read_is_named(root, instances):
     edit(instances, set_in("annotations", 0, "segmentation", [["a"] * 6]))
-    failure = train(root, MASKS)[0]
+    failure = train_set(root, MASKS)[0]
     assert isinstance(failure, Failure)
     assert "image id 1" in failure.message
     assert "its annotations cannot be read" in failure.message
@@ -143,7 +128,7 @@ def test_a_mask_that_cannot_be_read_is_named(root, instances):
 def test_absent_keypoints_are_an_error_for_a_model_with_keypoints(root):
     path = root / "annotations" / "person_keypoints_train2017.json"
     with pytest.raises(DataError, match=r"of image id 1 .*has no keypoints.*person_keypoints_\*\.json"):
-        train(root, POINTS, train_keypoints="annotations/instances_train2017.json")
+        train_set(root, POINTS, train_keypoints="annotations/instances_train2017.json")
     edit(path, set_in("annotations", 0, "keypoints", [1, 2, 2]))
     assert "3 values of keypoints, expected 51 for 17 keypoints" in message_of(root, POINTS)
     edit(path, set_in("annotations", 0, "keypoints", [1, 2]))
@@ -172,9 +157,9 @@ def test_a_missing_package_names_the_extra(root, monkeypatch):
 
 def test_nothing_left_to_train_on(root):
     with pytest.raises(DataError, match="none of 6 images has an annotation to learn from"):
-        train(root, min_side=500)
+        train_set(root, min_side=500)
 
 
 def test_what_is_needed_has_a_name(root):
     with pytest.raises(ValueError, match=r"need: \['boxs'\]: expected some of boxes, masks, keypoints"):
-        train(root, ("boxs",))
+        train_set(root, ("boxs",))

@@ -1,28 +1,11 @@
 import logging
 
-import pytest
-
-from anywidth.data import coco_set
-from coco_entries import MASKS, POINTS, drawn, entries_of, overlap
-from coco_images import config_of, edit, make_coco
-
-
-@pytest.fixture
-def root(tmp_path):
-    return make_coco(tmp_path / "coco")
-
-
-@pytest.fixture
-def instances(root):
-    return root / "annotations" / "instances_train2017.json"
-
-
-def train(root, need=("boxes",), **values):
-    return coco_set(config_of(root, **values), "train", need)
+from coco_entries import MASKS, POINTS, drawn, entries_of, overlap, train_set
+from coco_images import edit
 
 
 def test_small_images_are_left_out_of_training(root):
-    assert train(root, min_side=65).ids == (3,)
+    assert train_set(root, min_side=65).ids == (3,)
 
 
 def test_boxes_are_clipped_and_useless_ones_left_out_with_one_warning(root, instances, caplog):
@@ -37,7 +20,7 @@ def test_boxes_are_clipped_and_useless_ones_left_out_with_one_warning(root, inst
 
     edit(instances, change)
     with caplog.at_level(logging.WARNING):
-        images = train(root)
+        images = train_set(root)
     assert images.ids == (1,)
     assert images[0][1]["boxes"].tolist() == [[0, 0, 15, 15], [90, 60, 96, 64]]
     small, outside = (record.getMessage() for record in caplog.records)
@@ -57,7 +40,7 @@ def test_polygons_without_an_inside_are_left_out(root, instances, caplog):
 
     edit(instances, change)
     with caplog.at_level(logging.WARNING):
-        images = train(root, MASKS)
+        images = train_set(root, MASKS)
     assert "1 annotations are left out because they have a mask of fewer than three corners" in caplog.text
     before, after = entries_of(instances, 1)[1], images[0][1]["masks"][0].numpy()
     assert overlap(after, drawn(before, (96, 64))) > 0.85
@@ -68,4 +51,4 @@ def test_images_without_a_labelled_keypoint_are_left_out_for_keypoints(root):
         document["annotations"][0]["keypoints"] = [0] * 51
 
     edit(root / "annotations" / "person_keypoints_train2017.json", change)
-    assert train(root, POINTS).ids == (2, 3, 5, 6)
+    assert train_set(root, POINTS).ids == (2, 3, 5, 6)

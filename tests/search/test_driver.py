@@ -3,8 +3,9 @@ import json
 import pytest
 
 from anywidth.errors import CheckpointError
-from anywidth.search import Greedy, Together, closed_form, largest_uniform, run_search
+from anywidth.search import Greedy, closed_form, largest_uniform, run_search
 from enumerated_searches import LIMITS, additive, budget, optimum, searchers
+from meeting import Meeting
 
 
 @pytest.mark.parametrize("name", ["greedy", "per cost", "evolve"])
@@ -52,27 +53,14 @@ def test_two_processes_search_as_one(net, name):
 
     errors, costs = additive(net), closed_form(net, "macs")
     alone = run_search(searchers(net)[name], errors, costs)
-    meeting, board, share = threading.Barrier(2), {}, {0: 0, 1: 0}
+    meeting, share = Meeting(), {0: 0, 1: 0}
 
     def process(rank, results):
-        def gathered(value):
-            board[rank] = value
-            meeting.wait()
-            found = [board[0], board[1]]
-            meeting.wait()
-            return found
-
         def counted(widths):
             share[rank] += len(widths)
             return errors(widths)
 
-        together = Together(
-            rank=rank,
-            world=2,
-            gathered=gathered,
-            from_first=lambda f: gathered(f() if rank == 0 else None)[0],
-        )
-        results[rank] = run_search(searchers(net)[name], counted, costs, together=together)
+        results[rank] = run_search(searchers(net)[name], counted, costs, together=meeting.of(rank))
 
     results = {}
     threads = [threading.Thread(target=process, args=(rank, results)) for rank in range(2)]

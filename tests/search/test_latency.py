@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from anywidth.errors import CheckpointError, WidthError
-from anywidth.search import Budget, Evolve, Greedy, Together, check, measured, remembered, run_search
+from anywidth.search import Budget, Evolve, Greedy, check, measured, remembered, run_search
+from meeting import Meeting
 
 
 class Clock:
@@ -75,24 +76,11 @@ def test_a_search_with_a_noisy_clock_goes_on_from_any_record(net, tmp_path, make
 
 
 def test_processes_agree_though_their_clocks_differ(net, tmp_path):
-    meeting, board, results = threading.Barrier(2), {}, {}
+    meeting, results = Meeting(), {}
 
     def process(rank):
-        def gathered(value):
-            board[rank] = value
-            meeting.wait()
-            found = [board[0], board[1]]
-            meeting.wait()
-            return found
-
-        together = Together(
-            rank=rank,
-            world=2,
-            gathered=gathered,
-            from_first=lambda f: gathered(f() if rank == 0 else None)[0],
-        )
         clock = Clock(1000 * rank)
-        costs = remembered(clock, tmp_path / "times", together=together)
+        costs = remembered(clock, tmp_path / "times", together=meeting.of(rank))
         results[rank] = (costs([net.space.full, net.space.smallest]), len(clock.calls))
 
     threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]

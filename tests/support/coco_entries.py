@@ -5,6 +5,9 @@ import json
 import numpy as np
 from PIL import Image, ImageDraw
 
+from anywidth.data import coco_set
+from coco_images import config_of
+
 MASKS, POINTS = ("boxes", "masks"), ("boxes", "masks", "keypoints")
 
 
@@ -21,3 +24,8 @@ def drawn(entry, size) -> np.ndarray:
 
 def overlap(a, b) -> float:
     return float((a & b).sum() / (a | b).sum())
+
+
+def train_set(root, need=("boxes",), **values):
+    """The training images of a data set, with what is needed of each."""
+    return coco_set(config_of(root, **values), "train", need)
