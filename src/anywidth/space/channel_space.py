@@ -204,12 +204,7 @@ class ChannelSpace:
                 )
 
     def axis(self, tensor: str, dim: int) -> Axis | None:
-        """What an axis of a parameter or buffer consists of; None where it stays as it is at all widths.
-
-        Args:
-            tensor: dotted name, like "layer1.0.conv1.weight"; one that the space does not know stays.
-            dim: of the tensor, from 0.
-        """
+        """What an axis of a parameter or buffer ("layer1.0.conv1.weight", 0) consists of; None where it stays at all widths."""
         axes = self.axes.get(tensor, ())
         return axes[dim] if dim < len(axes) else None
 
