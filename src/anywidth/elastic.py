@@ -33,6 +33,7 @@ from anywidth.saving import save
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.groups import Policy
 from anywidth.space.width import Width, check_label
+from anywidth.tracing.model_outputs import FreeOutputs
 from anywidth.views import Blueprint, NormKind, PackStore, baseline, compile_, standalone
 from anywidth.views.model_signature import ModelForward
 from anywidth.views.slices import is_sharded
@@ -56,6 +57,9 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
         divisor, minimum: rounding of `space.uniform`, in channels: a number, or group name or glob pattern -> number. The
             hidden channels of MobileNet v2 (expansion t, divisor 8) have the divisor 8 t.
         freeze: names or glob patterns of modules or parameters; the channels they make stay.
+        free_outputs: outputs that may be narrower at a narrow width, as features that nobody relies on: names or glob patterns ("features",
+            "1.hidden.*"), or a function of name and tensor. Caches, hidden states and attentions of Hugging Face outputs always are;
+            `net.space.free_outputs` lists them.
         space: a channel space found earlier, instead of tracing; `divisor` and `minimum` then are its own by default, and `freeze`
             says what was frozen when it was found.
 
@@ -77,6 +81,7 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
         divisor: Policy | None = None,
         minimum: Policy | None = None,
         freeze: Sequence[str] = (),
+        free_outputs: FreeOutputs = (),
         space: ChannelSpace | None = None,
     ) -> None:
         super().__init__()
@@ -84,7 +89,7 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
         freeze = (freeze,) if isinstance(freeze, str) else tuple(freeze)
         self.model = model
         if space is None:
-            space = probed_space(model, example_inputs, freeze, divisor or 1, minimum or 1)
+            space = probed_space(model, example_inputs, freeze, divisor or 1, minimum or 1, free_outputs)
         elif divisor is not None or minimum is not None:
             space = space.rounded(
                 space.divisor if divisor is None else divisor, space.minimum if minimum is None else minimum
@@ -305,10 +310,11 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
             norm = "frozen" if self.norms.policy == "frozen" else "shared"
             # Made up to three times: the first trace finds which groups are streams, the second one has them frozen, and the last
             # network reuses that space under the rounding policies of this one, as far as they match its groups.
-            known = Elastic(twin, example, norm=norm, freeze=freeze)
+            free = tuple(self.space.free_outputs)
+            known = Elastic(twin, example, norm=norm, freeze=freeze, free_outputs=free)
             written = [g.writers[0] for g in known.space.groups if g.stream and g.writers]
             if written:
-                known = Elastic(twin, example, norm=norm, freeze=(*freeze, *written))
+                known = Elastic(twin, example, norm=norm, freeze=(*freeze, *written), free_outputs=free)
             space = known.space.rounded(self.space.divisor, self.space.minimum, strict=False)
             known = Elastic(twin, example, norm=norm, space=space)
             # In a list: as an attribute it would become a submodule, and its tensors would be saved twice.

@@ -178,7 +178,8 @@ class Called(nn.Module):
 
 
 REFUSED = {
-    "layer norm": lambda: nn.LayerNorm(16),
+    "softmax over channels": lambda: nn.Softmax(-1),
+    "norm without parameters": lambda: nn.LayerNorm(16, elementwise_affine=False),
     "weight norm": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(16, 16)),
     "a closure over the module": Called,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from anywidth.channel_select import INDEX, selects
 from anywidth.compat.layers import BatchNorm
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
+from anywidth.prune.kept_norms import over_kept_
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
 from anywidth.tracing.groups import writing_axes
+from anywidth.tracing.model_outputs import named_tensors
 from anywidth.tracing.trace import call
-from anywidth.tracing.trace_state import tensors_in
 
 _CLOSE = 1e-3
 """Relative difference up to which two computations of a network are one."""
@@ -39,11 +41,12 @@ def masked(net: Elastic, width: Any) -> nn.Module:
     """A copy of the wide network in which removed channels are zero: all that makes them, in weights, scales and shifts.
 
     In evaluation it computes what `net.extract(width)` does (Network Slimming's first step); this is tried on the example inputs,
-    if the network knows some. Batch norms that the width has of its own are put in the place of the wide ones.
+    if the network knows some. Batch norms that the width has of its own are put in the place of the wide ones, and norms that take
+    statistics over channels, like LayerNorm, take them over those that are kept.
 
     Raises:
-        WidthError: zeros cannot stand for channels that are gone, as in a LayerNorm or GroupNorm that takes its statistics over
-            channels, or a weight that is divided by its own norm.
+        WidthError: zeros cannot stand for channels that are gone, as in a softmax over channels or a weight that is divided by its
+            own norm.
     """
     of, width = owner(net, width)
     masked_model = zeroed(of, width, shifts=False)
@@ -53,8 +56,9 @@ def masked(net: Elastic, width: Any) -> nn.Module:
         return masked_model
     small = of.extract(width)
     _with_norms_(masked_model, small, of.space, width)
+    over_kept_(masked_model, small, of.space, width)
     if of.knows_example:
-        _check_masked(masked_model, small, of.example())
+        _check_masked(masked_model, small, of.example(), of.space.free_outputs)
     return masked_model
 
 
@@ -78,22 +82,26 @@ def _with_norms_(masked_model: nn.Module, small: nn.Module, space: ChannelSpace,
 
 
 @torch.no_grad()
-def _check_masked(masked_model: nn.Module, small: nn.Module, example: Any) -> None:
+def _check_masked(
+    masked_model: nn.Module, small: nn.Module, example: Any, free_outputs: Collection[str]
+) -> None:
     modes = [(m, m.training) for model in (masked_model, small) for m in model.modules()]
     with torch.random.fork_rng(devices=[]):
-        expected = tensors_in(call(small.eval(), example))
-        outputs = tensors_in(call(masked_model.eval(), example))
+        expected = dict(named_tensors(call(small.eval(), example)))
+        outputs = dict(named_tensors(call(masked_model.eval(), example)))
     for m, mode in modes:
         m.training = mode
-    for a, b in zip(outputs, expected, strict=True):
-        a, b = (t if t.is_complex() else t.double() for t in (a, b))
+    for name in (
+        expected.keys() - free_outputs
+    ):  # those have channels missing in one network, and zeros in the other
+        a, b = (t if t.is_complex() else t.double() for t in (outputs[name], expected[name]))
         if not torch.allclose(
             a, b, rtol=_CLOSE, atol=_CLOSE * float(b.abs().max()) if b.numel() else 0.0, equal_nan=True
         ):
             gap = float((a - b).abs().max())
             raise WidthError(
                 f"prune.masked: with zeros in the place of the removed channels, this {type(masked_model).__name__} computes something else "
-                f"than without them (outputs up to {gap:.2g} apart), as norms over channels do; use net.extract(width)"
+                f"than without them (output '{name}' up to {gap:.2g} apart), as a softmax over channels does; use net.extract(width)"
             )
 
 

@@ -34,6 +34,7 @@ class ChannelSpace:
         readers: axes of parameters and buffers that read channels, as (name, axis); None where nobody recorded it.
         tied: those of the readers that also write channels, as a table of embeddings that is the head's weight, too.
         freeze: names or patterns of what was asked to stay.
+        free_outputs: names of the model's outputs that may be narrower at a narrow width.
         divisor, minimum: the rounding policies that the groups' own numbers come from.
         unknown: operations without a rule that touched channels, as "operation in module".
     """
@@ -48,6 +49,7 @@ class ChannelSpace:
     readers: tuple[tuple[str, int], ...] | None = None
     tied: tuple[tuple[str, int], ...] = ()
     freeze: tuple[str, ...] = ()
+    free_outputs: tuple[str, ...] = ()
     divisor: Policy = 1
     minimum: Policy = 1
     _index: dict[str, int] = field(init=False, repr=False, compare=False, default_factory=dict)
@@ -279,6 +281,7 @@ class ChannelSpace:
             tied=tuple((n, dim) for n, dim in d.get("tied", ())),
             upstream={n: tuple(g) for n, g in d.get("upstream", {}).items()},
             freeze=tuple(d.get("freeze", ())),
+            free_outputs=tuple(d.get("free_outputs", ())),
             divisor=d.get("divisor", 1),
             minimum=d.get("minimum", 1),
         )

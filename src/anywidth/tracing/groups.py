@@ -15,13 +15,14 @@ from anywidth.space.axes import AttributeRule, Axis, Frozen, Run, Size, Term
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.groups import ChannelGroup, Policy
 from anywidth.tracing.labels import FIXED, Block, Freeze, Partition
+from anywidth.tracing.model_outputs import FreeOutputs
 from anywidth.tracing.solution import Solution
 from anywidth.tracing.solver import solve
 from anywidth.tracing.symbolic_sizes import DimSize, Form
 from anywidth.tracing.trace import trace
 from anywidth.tracing.trace_state import Walk
 
-_TRIVIAL = {"output of the model", "a kernel keeps its spatial size"}
+_KERNEL = "a kernel keeps its spatial size"
 
 
 def channel_space(
@@ -29,6 +30,7 @@ def channel_space(
     example: Any,
     *,
     freeze: Sequence[str] = (),
+    free_outputs: FreeOutputs = (),
     divisor: Policy = 1,
     minimum: Policy = 1,
 ) -> ChannelSpace:
@@ -38,7 +40,7 @@ def channel_space(
         TraceError: the model does not run on the example.
         WidthError: a freeze pattern or a rounding policy that matches nothing.
     """
-    walk = trace(model, example)
+    walk = trace(model, example, free_outputs)
     return build(walk, frozen_by_name(walk, model, freeze), divisor=divisor, minimum=minimum)
 
 
@@ -122,6 +124,7 @@ def build(
         terms=terms,
         unknown=unknown,
         frozen=_reasons(walk, solution, coder),
+        free_outputs=tuple(sorted(walk.free_outputs)),
         upstream=_upstream(walk, axes),
         readers=read,
         tied=tuple(place for place in _axes_of(walk, axes, walk.written) if place in read),
@@ -353,7 +356,7 @@ def _reasons(walk: Walk, solution: Solution, coder: _Coder) -> tuple[Frozen, ...
         freeze_index[partition.name[solution.freezes[i].labels]] = i
     reasons = []
     for block in walk.ledger.blocks:
-        if block.tensor is None or block.axis > 1:
+        if block.tensor is None:
             continue
         names = np.arange(block.start, block.start + block.size)
         fixed = names[coder.group_of[solution.partition.name[names]] < 0]
@@ -362,7 +365,7 @@ def _reasons(walk: Walk, solution: Solution, coder: _Coder) -> tuple[Frozen, ...
         causes = freeze_index[partition.name[fixed]]
         cause = solution.freezes[int(causes.max())] if causes.max() >= 0 else None
         reason = f"{cause.reason} ({cause.where})" if cause else _default_reason(solution, fixed)
-        if cause is None or cause.reason not in _TRIVIAL:
+        if cause is None or cause.reason != _KERNEL:
             reasons.append(Frozen(block.tensor, block.axis, int(fixed.size), reason))
     return tuple(reasons)
 

@@ -16,9 +16,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anywidth.errors import TraceError
+from anywidth.tracing.model_outputs import FreeOutputs, free_names, named_tensors
 from anywidth.tracing.modes import LabelMode, SizeMode
 from anywidth.tracing.symbolic_sizes import COMPARED, Attribute, TracedInt
-from anywidth.tracing.trace_state import Walk, tensors_in
+from anywidth.tracing.trace_state import Walk
 
 _GEOMETRY = {"stride", "padding", "dilation", "kernel_size", "output_padding", "output_size"}
 
@@ -154,7 +155,7 @@ def call(model: nn.Module, example: Any) -> Any:
     return model(**example) if isinstance(example, dict) else model(example)
 
 
-def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
+def trace_(walk: Walk, model: nn.Module, example: Any, free_outputs: FreeOutputs = ()) -> None:
     """One forward of `model` in its present mode, added to `walk`. No parameter, buffer or random state changes."""
     tensors = dict(model.named_parameters(remove_duplicate=True)) | dict(
         model.named_buffers(remove_duplicate=True)
@@ -189,34 +190,46 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
                 f"{message_lines[0] if message_lines else ''}. Give example_inputs with which model(*example_inputs) works (a tensor, a tuple of arguments or a dict)."
             ) from error
     walk.module, walk.operation = "", "the output"
-    output_tensors = tensors_in(out)
-    walk.use(output_tensors)
-    for t in output_tensors:
-        walk.freeze(walk.shadows(t), "output of the model")
+    _keep_outputs(walk, out, free_outputs)
 
 
-def trace(model: nn.Module, example: Any) -> Walk:
-    """Trace in evaluation mode, then once more in training mode if parts of the model were not reached."""
+def _keep_outputs(walk: Walk, out: Any, free_outputs: FreeOutputs) -> None:
+    """Channels of outputs stay, but for those that may shrink."""
+    free = free_names(out, free_outputs, walk.free_outputs)
+    walk.free_outputs |= free
+    for name, t in named_tensors(out):
+        if name not in free:
+            walk.use([t])
+            for shadow in walk.shadows(t):
+                walk.ledger.freeze(shadow, "output of the model", name or "its only one")
+
+
+def trace(model: nn.Module, example: Any, free_outputs: FreeOutputs = ()) -> Walk:
+    """Trace in evaluation mode, then once more in training mode if parts of the model were not reached.
+
+    Args:
+        free_outputs: what may shrink among the outputs (see `anywidth.tracing.model_outputs`).
+    """
     walk = Walk()
     modes = {m: m.training for m in model.modules()}
     try:
         model.eval()
-        trace_(walk, model, example)
+        trace_(walk, model, example, free_outputs)
         missed = {n for n, _ in model.named_parameters()} - walk.used
         if missed:
-            _trace_training_(walk, model, example)
+            _trace_training_(walk, model, example, free_outputs)
     finally:
         for module, mode in modes.items():
             module.training = mode
     return walk
 
 
-def _trace_training_(walk: Walk, model: nn.Module, example: Any) -> None:
+def _trace_training_(walk: Walk, model: nn.Module, example: Any, free_outputs: FreeOutputs) -> None:
     """Auxiliary heads run in training only; a model that cannot train on the example keeps them frozen."""
     before = len(walk.contractions)
     model.train()
     try:
-        trace_(walk, model, example)
+        trace_(walk, model, example, free_outputs)
     except TraceError:
         return
     finally:

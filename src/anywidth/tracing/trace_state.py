@@ -13,6 +13,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from anywidth.compat.tensors import storage_address
 from anywidth.tracing.labels import Ledger, Table, varying
+from anywidth.tracing.model_outputs import named_tensors
 from anywidth.tracing.symbolic_sizes import DimSize, Expression
 
 
@@ -48,6 +49,7 @@ class Walk:
     relabel: frozenset[int] = frozenset()
     splits: list[tuple[str, list[Tensor]]] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
+    free_outputs: set[str] = field(default_factory=set)
     module: str = ""
     operation: str = ""
     read: list[np.ndarray] = field(default_factory=list)
@@ -273,15 +275,7 @@ def _storage(t: Tensor) -> int:
 
 def tensors_in(value: object) -> list[Tensor]:
     """All tensors in nested dicts, lists, tuples and objects with fields (model outputs)."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, dict):
-        return [t for v in value.values() for t in tensors_in(v)]
-    if isinstance(value, list | tuple | set):
-        return [t for v in value for t in tensors_in(v)]
-    if hasattr(value, "__dict__") and not isinstance(value, torch.nn.Module | type):
-        return [t for v in vars(value).values() for t in tensors_in(v)]
-    return []
+    return [t for _, t in named_tensors(value)]
 
 
 def outputs(out: Any) -> list[Tensor]:

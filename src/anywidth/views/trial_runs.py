@@ -20,8 +20,9 @@ from anywidth.space.groups import Policy
 from anywidth.space.width import Width
 from anywidth.tracing.groups import build, frozen_by_name
 from anywidth.tracing.labels import Freeze
+from anywidth.tracing.model_outputs import FreeOutputs, named_tensors
 from anywidth.tracing.trace import call, following, trace, untouched
-from anywidth.tracing.trace_state import Walk, tensors_in
+from anywidth.tracing.trace_state import Walk
 from anywidth.views.base import Live
 from anywidth.views.blueprint import Blueprint
 from anywidth.views.temporary_tensors import hold_
@@ -35,13 +36,14 @@ def probed_space(
     freeze: Sequence[str] = (),
     divisor: Policy = 1,
     minimum: Policy = 1,
+    free_outputs: FreeOutputs = (),
 ) -> ChannelSpace:
     """The channel space of `model`, tried out at narrow widths."""
     # Trace once; then solve, try two narrow widths, freeze what failed, and solve again:
     #     width 0.5: RuntimeError in 'stage3.attn' -> freeze the elastic tensors of stage3.attn -> width 0.5: shapes (1, 10) as in the
     #     full network, random width: shapes (1, 10) -> done
     # The full network runs in a view too, and only where a narrow one succeeded: its shapes are what all are compared with.
-    walk = trace(model, example)
+    walk = trace(model, example, free_outputs)
     frozen = frozen_by_name(walk, model, freeze)
     full_shapes: list[tuple[int, ...]] | None = None
     for _ in range(_ATTEMPTS):
@@ -99,7 +101,7 @@ def _try(
             for n, b in view.named_buffers():
                 if n in buffers and b.shape == buffers[n].shape:
                     b.data.copy_(buffers[n])
-    return [tuple(t.shape) for t in tensors_in(out)], None
+    return [tuple(t.shape) for name, t in named_tensors(out) if name not in space.free_outputs], None
 
 
 def _elastic_modules(model: nn.Module, space: ChannelSpace) -> dict[int, str]:
