@@ -57,6 +57,7 @@ def masked(net: Elastic, width: Any) -> nn.Module:
     small = of.extract(width)
     _with_norms_(masked_model, small, of.space, width)
     over_kept_(masked_model, small, of.space, width)
+    _with_numbers_(masked_model, of.space, width)
     if of.knows_example:
         _check_masked(masked_model, small, of.example(), of.space.free_outputs)
     return masked_model
@@ -79,6 +80,14 @@ def _with_norms_(masked_model: nn.Module, small: nn.Module, space: ChannelSpace,
                 wide_tensor[positions].shape == tensor.shape
             ):  # not where an emptied group has one silent channel
                 wide_tensor[positions] = tensor.to(wide_tensor)
+
+
+@torch.no_grad()
+def _with_numbers_(masked_model: nn.Module, space: ChannelSpace, width: Width) -> None:
+    """What the model computed from its sizes when it was made, as a network of the narrow sizes has it."""
+    for rule in space.numbers:
+        m = masked_model.get_submodule(rule.module)
+        setattr(m, rule.name, getattr(m, rule.name) * rule.factor(width))
 
 
 @torch.no_grad()

@@ -43,6 +43,11 @@ class Size:
     constant: int
     runs: tuple[Run, ...] = ()
 
+    @property
+    def full(self) -> int:
+        """The size in the wide network."""
+        return self.constant + sum(r.positions for r in self.runs)
+
     def at(self, width: Width) -> int:
         # 3 + Run(group 0, first 0, count 8, each 2) with 5 units kept: 3 + 2 x 5 = 13. A run that starts at unit 4 of the
         # group has 5 - 4 = 1 of its units kept.
@@ -64,6 +69,20 @@ class AttributeRule:
     name: str
     index: int | None
     size: Size
+
+
+@dataclass(frozen=True)
+class NumberRule:
+    """A float attribute of a module, or a buffer of one element, that goes with a power of a size: `head_dim ** -0.5`."""
+
+    module: str
+    name: str
+    size: Size
+    power: float
+
+    def factor(self, width: Width) -> float:
+        """What the wide network's number is multiplied by."""
+        return (self.size.at(width) / self.size.full) ** self.power
 
 
 @dataclass(frozen=True)

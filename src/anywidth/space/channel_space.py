@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from anywidth.errors import WidthError, unknown_name
-from anywidth.space.axes import AttributeRule, Axis, Frozen, Term, runs_of, size_of, spelled_out
+from anywidth.space.axes import AttributeRule, Axis, Frozen, NumberRule, Term, runs_of, size_of, spelled_out
 from anywidth.space.groups import ChannelGroup, Policy, policy_of_group
 from anywidth.space.printing import show
 from anywidth.space.width import Width, check_multiplier
@@ -28,6 +28,7 @@ class ChannelSpace:
         groups: the channel groups; a `Width` gives one number to each.
         axes: parameter or buffer name -> per axis the runs of units along it, None where the axis is fixed.
         attributes: integer attributes of modules that follow the width.
+        numbers: floats that the model computed from sizes that follow the width.
         terms: contractions, for the closed-form cost.
         frozen: what is not elastic, and why.
         upstream: path of a batch norm -> the groups, by number, whose channels its input depends on, or that it has itself.
@@ -42,6 +43,7 @@ class ChannelSpace:
     groups: tuple[ChannelGroup, ...]
     axes: Mapping[str, tuple[Axis | None, ...]]
     attributes: tuple[AttributeRule, ...] = ()
+    numbers: tuple[NumberRule, ...] = ()
     terms: tuple[Term, ...] = ()
     frozen: tuple[Frozen, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -268,6 +270,10 @@ class ChannelSpace:
             axes={n: tuple(None if a is None else runs_of(a) for a in axes) for n, axes in d["axes"].items()},
             attributes=tuple(
                 AttributeRule(a["module"], a["name"], a["index"], size_of(a["size"])) for a in d["attributes"]
+            ),
+            numbers=tuple(
+                NumberRule(n["module"], n["name"], size_of(n["size"]), n["power"])
+                for n in d.get("numbers", ())
             ),
             terms=tuple(
                 Term(

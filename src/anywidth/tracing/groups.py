@@ -11,14 +11,14 @@ from torch import nn
 
 from anywidth.compat.layers import Convolution, TransposedConvolution
 from anywidth.errors import WidthError, unknown_name
-from anywidth.space.axes import AttributeRule, Axis, Frozen, Run, Size, Term
+from anywidth.space.axes import AttributeRule, Axis, Frozen, NumberRule, Run, Size, Term
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.groups import ChannelGroup, Policy
 from anywidth.tracing.labels import FIXED, Block, Freeze, Partition
 from anywidth.tracing.model_outputs import FreeOutputs
 from anywidth.tracing.solution import Solution
 from anywidth.tracing.solver import solve
-from anywidth.tracing.symbolic_sizes import DimSize, Form
+from anywidth.tracing.symbolic_sizes import DimSize, Form, Number
 from anywidth.tracing.trace import trace
 from anywidth.tracing.trace_state import Walk
 
@@ -111,6 +111,7 @@ def build(
         for a, form in solution.attributes.items()
         if (size := coder.size_of_form(form)).runs
     )
+    numbers = _numbers(walk, coder)
     terms = tuple(
         Term(c.module, tuple(map(coder.size, c.sizes)), tuple(map(coder.size, c.written)), c.pool)
         for c in walk.contractions
@@ -121,6 +122,7 @@ def build(
         groups=groups,
         axes=axes,
         attributes=attributes,
+        numbers=numbers,
         terms=terms,
         unknown=unknown,
         frozen=_reasons(walk, solution, coder),
@@ -130,6 +132,17 @@ def build(
         tied=tuple(place for place in _axes_of(walk, axes, walk.written) if place in read),
     )
     return space.rounded(divisor, minimum)
+
+
+def _numbers(walk: Walk, coder: _Coder) -> tuple[NumberRule, ...]:
+    """Numbers that follow a size, of all that were seen; one that would have to follow two sizes follows none."""
+    rules: dict[Number, set[tuple[Size, float]]] = {}
+    for d in walk.derived:
+        rules.setdefault(d.number, set()).add((coder.size(d.size), d.power))
+    followed = {number: next(iter(found)) for number, found in rules.items() if len(found) == 1}
+    return tuple(
+        NumberRule(n.module, n.name, size, power) for n, (size, power) in followed.items() if size.runs
+    )
 
 
 def _axes_of(

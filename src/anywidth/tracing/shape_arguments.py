@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anywidth.tracing.derived_numbers import scaled
 from anywidth.tracing.labels import varying
 from anywidth.tracing.symbolic_sizes import (
     Attribute,
@@ -367,6 +368,7 @@ HANDLERS: dict[str, Handler] = {name: h for h, names in _TABLE.items() for name 
 
 def observe(walk: Walk, name: str, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     """Learn from one call in the model's code."""
+    scaled(walk, name, args, kwargs)
     if name in HANDLERS:
         HANDLERS[name](walk, args, kwargs, out)
     elif outputs(out):

@@ -86,6 +86,8 @@ _NAMES = {"+": "add", "-": "sub", "*": "mul", "//": "floordiv"}
 
 COMPARED: ContextVar[list[tuple[Expression, Expression]] | None] = ContextVar("COMPARED", default=None)
 """Equalities that the model's code checked, in a trace of this thread."""
+READ_AS_FLOAT: ContextVar[dict[Attribute, None] | None] = ContextVar("READ_AS_FLOAT", default=None)
+"""Attributes that the model's code computed a float from (`self.dim ** -0.5`), in a trace of this thread."""
 
 
 class TracedInt(int):
@@ -99,7 +101,8 @@ class TracedInt(int):
         return self
 
     # (6 * heads).source == Binary("*", 6, Attribute(heads)); int's own operators would drop the origin. Only these four
-    # are traced: a size that goes through / or math.sqrt becomes a plain number, and what it counts is frozen.
+    # are traced: a size that goes through / or math.sqrt becomes a plain number (see `derived_numbers` for what it multiplies), and
+    # what it counts is frozen.
     __add__ = _binary("+", int.__add__)
     __radd__ = _binary("+", int.__add__, swap=True)
     __sub__ = _binary("-", int.__sub__)
@@ -122,11 +125,55 @@ class TracedInt(int):
         equal = self == other
         return equal if equal is NotImplemented else not equal
 
+    def __float__(self) -> float:  # math.sqrt(n) asks for this one
+        return float(self._read())
+
+    def __pow__(self, other: Any, modulus: Any = None) -> Any:
+        return pow(self._read(), other, modulus)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._read() / other
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other / self._read()
+
+    def _read(self) -> int:
+        """The plain number; that a float may be made of it is noted."""
+        noted = READ_AS_FLOAT.get()
+        if noted is not None:
+            noted.update((leaf, None) for leaf in leaves(self.source) if isinstance(leaf, Attribute))
+        return int(self)
+
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
         return int, (int(self),)
 
     def __deepcopy__(self, memo: dict) -> int:
         return int(self)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A float attribute of a module, or a buffer of one element."""
+
+    module: str
+    name: str
+
+
+class TracedFloat(float):
+    """A float that remembers which attribute it is; arithmetic gives plain numbers."""
+
+    number: Number
+
+    def __new__(cls, value: float, number: Number) -> TracedFloat:
+        self = super().__new__(cls, value)
+        self.number = number
+        return self
+
+    def __reduce__(self) -> tuple[type[float], tuple[float]]:
+        return float, (float(self),)
+
+    def __deepcopy__(self, memo: dict) -> float:
+        return float(self)
 
 
 class Form:

@@ -18,41 +18,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from anywidth.errors import TraceError
 from anywidth.tracing.model_outputs import FreeOutputs, free_names, named_tensors
 from anywidth.tracing.modes import LabelMode, SizeMode
-from anywidth.tracing.symbolic_sizes import COMPARED, Attribute, TracedInt
+from anywidth.tracing.symbolic_sizes import COMPARED, READ_AS_FLOAT, Expression
 from anywidth.tracing.trace_state import Walk
-
-_GEOMETRY = {"stride", "padding", "dilation", "kernel_size", "output_padding", "output_size"}
-
-
-def _traced(value: Any, module: str, name: str) -> Any:
-    """`value` with its integers made traceable, or None if it holds none."""
-    if isinstance(value, bool) or name in _GEOMETRY or name == "training":
-        return None
-    if isinstance(value, int):
-        return TracedInt(value, Attribute(module, name, None, value)) if abs(value) < 2**31 else None
-    plain = type(value) in (tuple, list, torch.Size) and len(value) > 0
-    if plain and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-        return type(value)(TracedInt(v, Attribute(module, name, i, v)) for i, v in enumerate(value))
-    return None
-
-
-@contextmanager
-def traced_attributes(model: nn.Module) -> Iterator[None]:
-    """Integer attributes of all modules remember their name inside this context."""
-    saved: list[tuple[nn.Module, str, Any]] = []
-    try:
-        for path, module in model.named_modules():
-            for name, value in list(vars(module).items()):
-                if name.startswith("_"):
-                    continue
-                traced = _traced(value, path, name)
-                if traced is not None:
-                    saved.append((module, name, value))
-                    vars(module)[name] = traced
-        yield
-    finally:
-        for module, name, value in saved:
-            vars(module)[name] = value
+from anywidth.tracing.traced_attributes import traced_attributes
 
 
 @contextmanager
@@ -132,14 +100,16 @@ def _paths(model: nn.Module, walk: Walk) -> Iterator[None]:
 
 
 @contextmanager
-def _comparisons(walk: Walk) -> Iterator[None]:
-    """Equalities that the model's code checks while this context lasts."""
-    equalities: list[Any] = []
-    token = COMPARED.set(equalities)
+def _noticing(walk: Walk) -> Iterator[None]:
+    """Equalities that the model's code checks, and integers that it makes floats of, while this context lasts."""
+    equalities: list[tuple[Expression, Expression]] = []
+    compared = COMPARED.set(equalities)
+    read_as_float = READ_AS_FLOAT.set(walk.read_as_float)
     try:
         yield
     finally:
-        COMPARED.reset(token)
+        READ_AS_FLOAT.reset(read_as_float)
+        COMPARED.reset(compared)
         walk.compared += equalities
 
 
@@ -164,6 +134,7 @@ def trace_(walk: Walk, model: nn.Module, example: Any, free_outputs: FreeOutputs
         for name, t in tensors.items():
             walk.parameter(t, name)
     names = {id(t): name for name, t in tensors.items()}
+    walk.names, walk.buffers = names, {n for n, _ in model.named_buffers()}
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         # Under inference mode composite operations reach a dispatch mode whole (linear instead of t and addmm), and the rules
@@ -175,7 +146,7 @@ def trace_(walk: Walk, model: nn.Module, example: Any, free_outputs: FreeOutputs
         stack.enter_context(untouched(model))
         stack.enter_context(traced_attributes(model))
         stack.enter_context(_paths(model, walk))
-        stack.enter_context(_comparisons(walk))
+        stack.enter_context(_noticing(walk))
         stack.enter_context(SizeMode(walk))
         stack.enter_context(LabelMode(walk, names))
         try:

@@ -14,7 +14,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from anywidth.compat.tensors import storage_address
 from anywidth.tracing.labels import Ledger, Table, varying
 from anywidth.tracing.model_outputs import named_tensors
-from anywidth.tracing.symbolic_sizes import DimSize, Expression
+from anywidth.tracing.symbolic_sizes import Attribute, DimSize, Expression, Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,15 @@ class Demand:
     what: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Derived:
+    """A number that is a power of a size, by which a tensor with that size was multiplied."""
+
+    number: Number
+    size: DimSize
+    power: float
+
+
 @dataclass
 class Walk:
     """What rules read and write while the model runs."""
@@ -50,6 +59,11 @@ class Walk:
     splits: list[tuple[str, list[Tensor]]] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     free_outputs: set[str] = field(default_factory=set)
+    names: Mapping[int, str] = field(default_factory=dict)
+    buffers: set[str] = field(default_factory=set)
+    read_as_float: dict[Attribute, None] = field(default_factory=dict)
+    derived: list[Derived] = field(default_factory=list)
+    summed_sizes: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     module: str = ""
     operation: str = ""
     read: list[np.ndarray] = field(default_factory=list)
@@ -92,6 +106,14 @@ class Walk:
         for t in outs:
             storage = _storage(t)
             self._sources[storage] = bits | (self._sources.get(storage, 0) if storage in shared else 0)
+
+    def only_source(self, t: Tensor) -> str | None:
+        """The one tensor of the model that `t` depends on, or is."""
+        if (name := self.names.get(id(t))) is not None:
+            return name
+        bits = self._sources.get(_storage(t), 0)
+        names = [name for name, bit in self._bits.items() if bits & bit] if bits else []
+        return names[0] if len(names) == 1 else None
 
     def upstream(self) -> dict[str, list[str]]:
         """Path of a batch norm -> the model's tensors that its input depends on, and its own."""

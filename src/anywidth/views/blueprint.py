@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from anywidth.compat.layers import BatchNorm, Convolution, FeatureNorm
-from anywidth.compat.module_state import MODULES, PARAMETERS, STANDARD_ATTRIBUTES, TENSOR_REGISTRIES
-from anywidth.space.axes import AttributeRule
+from anywidth.compat.module_state import BUFFERS, MODULES, PARAMETERS, STANDARD_ATTRIBUTES, TENSOR_REGISTRIES
+from anywidth.space.axes import AttributeRule, NumberRule
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
+from anywidth.tracing.traced_attributes import configs_of
 from anywidth.views.attributes import Kept, prepare_
 from anywidth.views.base import Live, NormAt
 from anywidth.views.baseline import Baseline, assigned_names, attributes_now
 from anywidth.views.classes import NormKind, view_class
+from anywidth.views.configs import narrow_config
 from anywidth.views.mapping import reaches
 from anywidth.views.packed_copies import PackStore
 from anywidth.views.shared_state import Shared
@@ -60,6 +62,8 @@ class _ModulePlan:
     kept: Mapping[str, Kept]
     tensors: tuple[tuple[str, tuple[AxisPlan | None, ...], torch.Size], ...]
     rules: tuple[AttributeRule, ...]
+    numbers: tuple[NumberRule, ...]
+    configs: Mapping[str, tuple[AttributeRule, ...]]
     sizes: tuple[str, ...]
     norm: bool
     children: tuple[tuple[str, int], ...]
@@ -85,8 +89,17 @@ class Blueprint:
         self.model, self.space, self.norms = model, space, norms or NormKind()
         self._kept = {} if kept is None else kept
         self._rules: dict[str, list[AttributeRule]] = {}
+        self._config_rules: dict[int, list[AttributeRule]] = {}
         for rule in space.attributes:
-            self._rules.setdefault(rule.module, []).append(rule)
+            holder, _, size = rule.name.partition(".")
+            if size:  # of a config, which other modules hold, too
+                config = vars(model.get_submodule(rule.module)).get(holder)
+                self._config_rules.setdefault(id(config), []).append(replace(rule, name=size))
+            else:
+                self._rules.setdefault(rule.module, []).append(rule)
+        self._numbers: dict[str, list[NumberRule]] = {}
+        for number in space.numbers:
+            self._numbers.setdefault(number.module, []).append(number)
         # Tensors by identity: a tied weight has one name and one axis, however many modules hold it.
         self._names: dict[int, str] = {}
         self.places: dict[int, tuple[nn.Module, str, str]] = {}
@@ -130,7 +143,12 @@ class Blueprint:
             kept = {**kept, **{k: Kept.of(v, runtime=k in assigned) for k, v in new.items()}}
         # conv.out_channels is one of torch's own sizes (`sizes`), self.num_heads of an attention is found by the trace (`rules`): both are
         # integers that every width has its own of, so they are slots of the view's class.
-        narrow = tuple(sorted({r.name for r in rules} | set(sizes)))
+        numbers = tuple(
+            n for n in self._numbers.get(path, ()) if n.name in vars(m) or n.name in m.__dict__[BUFFERS]
+        )
+        configs = {n: tuple(found) for n, c in configs_of(m) if (found := self._config_rules.get(id(c)))}
+        floats = {n.name for n in numbers if n.name not in m.__dict__[BUFFERS]}
+        narrow = tuple(sorted({r.name for r in rules} | set(sizes) | floats | set(configs)))
         return _ModulePlan(
             wide_module=m,
             path=path,
@@ -140,6 +158,8 @@ class Blueprint:
             kept=kept,
             tensors=tuple(cut),
             rules=rules,
+            numbers=numbers,
+            configs=configs,
             sizes=sizes,
             norm=isinstance(m, BatchNorm),
             children=tuple((k, id(c)) for k, c in m.__dict__[MODULES].items()),
@@ -235,6 +255,7 @@ def _view(
 ) -> Any:
     """The view of one module, without children."""
     view, wide_module = object.__new__(plan.module_class), plan.wide_module
+    buffers = wide_module.__dict__[BUFFERS]
     object.__setattr__(view, "__dict__", wide_module.__dict__)
     slices_by_name = {}
     for name, axes, shape in plan.tensors:
@@ -244,24 +265,37 @@ def _view(
             slices[key] = None if cut is None else Slice(cut, shape)
         if (active := slices[key]) is not None:
             slices_by_name[name] = active
+    given = {n.name: buffers[n.name] * n.factor(width) for n in plan.numbers if n.name in buffers}
     values = (wide_module, plan.path, plan.kept, shared, {}, dict(wide_module.__dict__[MODULES]), slices_by_name, norms(plan.path) if norms is not None and plan.norm else None)  # fmt: skip
-    for put, value in zip(_setters, (*values, {}, {}, {}, {}, None), strict=True):
+    for put, value in zip(_setters, (*values, {}, given, {}, {}, None), strict=True):
         put(view, value)
-    for name, value in _narrow_integers(plan, slices_by_name, width).items():
+    for name, value in _narrow_numbers(plan, slices_by_name, width).items():
         object.__setattr__(view, name, value)
+    for name, rules in plan.configs.items():
+        config = wide_module.__dict__[name]
+        if id(config) not in shared.configs:
+            shared.configs[id(config)] = narrow_config(config, _integers(rules, vars(config), width))
+        object.__setattr__(view, name, shared.configs[id(config)])
     return view
 
 
-def _narrow_integers(plan: _ModulePlan, slices_by_name: Mapping[str, Slice], width: Width) -> dict[str, Any]:
+def _integers(rules: Sequence[AttributeRule], state: Mapping[str, Any], width: Width) -> dict[str, Any]:
+    """Attributes that follow the width, with all that they hold."""
     values: dict[str, Any] = {}
-    state = plan.wide_module.__dict__
-    for rule in plan.rules:
+    for rule in rules:
         value: Any = rule.size.at(width)
         if rule.index is not None:
             old = list(values.get(rule.name, state[rule.name]))
             old[rule.index] = value
             value = type(state[rule.name])(old)
         values[rule.name] = value
+    return values
+
+
+def _narrow_numbers(plan: _ModulePlan, slices_by_name: Mapping[str, Slice], width: Width) -> dict[str, Any]:
+    state = plan.wide_module.__dict__
+    values = _integers(plan.rules, state, width)
+    values |= {n.name: state[n.name] * n.factor(width) for n in plan.numbers if n.name in state}
     if plan.sizes:
         shape = (
             slices_by_name["weight"].shape

@@ -23,6 +23,7 @@ class Shared:
         modules: id of a wide module -> its view.
         changed: called when a user changes the view.
         packs: copies for inference; None for none.
+        configs: id of a config of the wide network -> the narrow one.
         places: id of a wide tensor -> where it was when the view was made.
     """
 
@@ -35,6 +36,7 @@ class Shared:
         self.packs, self.changed, self.places = packs, changed, places
         self.number = id(self) if packs is None else packs.next_view()
         self.modules: dict[int, weakref.ref[Live]] = {}
+        self.configs: dict[int, Any] = {}
         self.handed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self.exported: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary()
         if packs is not None:

@@ -55,6 +55,7 @@ def bmm(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out:
         if any(s.shape[-1] > 1 for s in walk.shadows(a))
         else walk.size(b, b.ndim - 2)
     )
+    walk.summed_sizes[out] = summed_size
     walk.record(out, [*batch, walk.size(a, a.ndim - 2), summed_size, walk.size(b, b.ndim - 1)])
 
 

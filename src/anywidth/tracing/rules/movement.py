@@ -33,6 +33,8 @@ def move(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out
                 slot.append(label)
     for t, shadows in zip(outputs(out), results, strict=True):
         walk.set(t, shadows)
+    if func in _RESHAPES and (summed := walk.summed_sizes.get(source)) is not None:
+        walk.summed_sizes[out] = summed  # still the sum over the same dimension
 
 
 def move_as_float(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
