@@ -29,11 +29,13 @@ from anywidth.norms.bank import NormBank, NormPolicy
 from anywidth.norms.calibration import collect_
 from anywidth.norms.constant_norms import as_constants_, keep_frozen
 from anywidth.norms.stream_selection import fed_by, reading_subsets
+from anywidth.pretrained_configs import ConfigSizes, RefusedSave, has_pretrained_config
 from anywidth.saving import save
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.groups import Policy
 from anywidth.space.width import Width, check_label
 from anywidth.tracing.model_outputs import FreeOutputs
+from anywidth.tracing.solver import UNUSED
 from anywidth.views import Blueprint, NormKind, PackStore, baseline, compile_, standalone
 from anywidth.views.model_signature import ModelForward
 from anywidth.views.slices import is_sharded
@@ -116,6 +118,7 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
         self._uniform: dict[float, Width] = {}
         self._blueprint: Blueprint | None = None
         self._cost: tuple[CostModel, TensorShapes] | None = None
+        self._config_sizes: ConfigSizes | None = None
         self._known_costs: dict[Any, int] = {}
         self.norms.renew_()
 
@@ -256,6 +259,8 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
         """A stand-alone copy at a width: owns compact tensors, needs nothing of this package to run (but for selections and
         emptied groups, whose modules and hooks are of this package: export those, do not pickle them).
 
+        The config of a Hugging Face model says the sizes of the copy, for `save_pretrained`; where it cannot, that raises `WidthError`.
+
         Widths need not be prefixes here, and groups may be empty: layers that then do nothing are replaced by their constant
         output (`anywidth.graph.emptied_groups`). A width without statistics gets slices of the wide network's, as pruning does: calibrate
         or fine-tune it. Norms that were made constants are `FrozenBatchNorm2d` in the copy.
@@ -283,7 +288,21 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
             norms = self.norms.at(full, self._label(width)) if measured else None
             small = standalone(self._blueprint.build(full, norms=norms))
         silence_(small, self.space, width)
+        self._write_config_(small)
         return as_constants_(small) if self.norms.constant else small
+
+    def _write_config_(self, small: nn.Module) -> None:
+        """Let the config of a Hugging Face model say the sizes of its copy; what cannot be said so cannot be saved so."""
+        if not has_pretrained_config(self.model):
+            return
+        if self._config_sizes is None:
+            self._config_sizes = ConfigSizes(self.model)
+        unused = {f.tensor for f in self.space.frozen if f.reason.startswith(UNUSED)}
+        example = self.example() if self.knows_example else None
+        reason = self._config_sizes.write_(small, unused, example)
+        if reason is not None:
+            _log.info("extract: no config says the sizes of this copy: %s", reason)
+            vars(small)["save_pretrained"] = RefusedSave(reason)
 
     def selection(self, example_inputs: Any = None, *, freeze: Sequence[str] = ()) -> Elastic:
         """This network with streams that keep their width: batch norms that read them choose a subset (`anywidth.norms.stream_selection`).
@@ -575,6 +594,7 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
             "_uniform",
             "_blueprint",
             "_cost",
+            "_config_sizes",
             "_known_costs",
             "_selecting",
         ):

@@ -28,6 +28,9 @@ def scaled(walk: Walk, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
     """Learn from one call in the model's code, if it multiplies a tensor by a number."""
     if name == _ATTENTION and isinstance(kwargs.get("scale"), float):
         _observe(walk, kwargs["scale"], args[0], [args[0].ndim - 1])
+    if name in ("baddbmm", "baddbmm_") and isinstance(kwargs.get("alpha"), float):
+        product = kwargs["batch1"] if "batch1" in kwargs else args[1]
+        _observe(walk, kwargs["alpha"], product, [product.ndim - 1])
     if name not in _SCALING or len(args) < 2:
         return
     for number, t in (args[:2], args[1::-1]):

@@ -15,6 +15,7 @@ from anywidth.tracing.labels import Block, Freeze, Partition, Projection, Table
 from anywidth.tracing.solution import Solution
 from anywidth.tracing.trace_state import Walk
 
+UNUSED = "not used by the traced forward"
 FEW_HEADS = 2  # with so few, every head loses the same dims instead
 
 
@@ -29,7 +30,7 @@ def solve(walk: Walk, frozen: Sequence[Freeze] = ()) -> Solution:
         solution.freeze(f.labels, f.reason, f.where)
     for block in ledger.blocks:
         if block.tensor is not None and block.tensor not in walk.used:
-            solution.freeze(_labels(block), "not used by the traced forward", block.tensor)
+            solution.freeze(_labels(block), UNUSED, block.tensor)
     _decide_tables(solution, ledger.projections, ledger.tables)
     # A demand that ties or freezes channels can decide a table, and a decided table changes what sizes must be. Label sets
     # only ever merge, so this ends; 20 rounds are a safety limit.
