@@ -13,12 +13,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anywidth.errors import TraceError
 from anywidth.tracing.modes import LabelMode, SizeMode
+from anywidth.tracing.opaque_modules import boundaries, freeze_opaque_, open_modules
+from anywidth.tracing.random_state import random_state_kept
+from anywidth.tracing.refusals import failed_call
 from anywidth.tracing.symbolic_sizes import COMPARED, Attribute, TracedInt
 from anywidth.tracing.trace_state import Walk, tensors_in
+from anywidth.tracing.training_mode import has_one_mode, mode_kept, set_mode_
+from anywidth.tracing.untouched import graphs_kept, untouched
 
 _GEOMETRY = {"stride", "padding", "dilation", "kernel_size", "output_padding", "output_size"}
 
@@ -40,7 +44,7 @@ def traced_attributes(model: nn.Module) -> Iterator[None]:
     """Integer attributes of all modules remember their name inside this context."""
     saved: list[tuple[nn.Module, str, Any]] = []
     try:
-        for path, module in model.named_modules():
+        for path, module in open_modules(model).items():
             for name, value in list(vars(module).items()):
                 if name.startswith("_"):
                     continue
@@ -52,39 +56,6 @@ def traced_attributes(model: nn.Module) -> Iterator[None]:
     finally:
         for module, name, value in saved:
             vars(module)[name] = value
-
-
-@contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Whatever the forward leaves behind (features kept by hooks, caches, running statistics) is undone."""
-    # Shallow copies: the objects stay what they are, and only what modules, dicts and lists hold is put back.
-    modules = list(model.modules())
-    before = [dict(vars(m)) for m in modules]
-    dicts = [(d, dict(d)) for m in modules for d in vars(m).values() if isinstance(d, dict)]
-    lists = [(v, list(v)) for m in modules for v in vars(m).values() if type(v) is list]
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
-    try:
-        yield
-    finally:
-        for m, state in zip(modules, before, strict=True):
-            vars(m).clear()
-            vars(m).update(state)
-        for d, content in dicts:
-            if not _same_items(d, content):
-                d.clear()
-                d.update(content)
-        for v, content in lists:
-            if list(map(id, v)) != list(map(id, content)):
-                v[:] = content
-        for b, content in buffers:
-            # Through `.data`, which leaves the buffer's version counter alone: its content is what it was before the trace,
-            # so caches that watch the counter are still right.
-            if not torch.equal(b, content):
-                b.data.copy_(content)
-
-
-def _same_items(a: dict, b: dict) -> bool:
-    return list(a) == list(b) and list(map(id, a.values())) == list(map(id, b.values()))
 
 
 @contextmanager
@@ -103,7 +74,7 @@ def following(
         leave()
 
     handles = []
-    for m in model.modules():
+    for m in open_modules(model).values():
         handles.append(m.register_forward_pre_hook(before, prepend=True))
         handles.append(m.register_forward_hook(after, prepend=True))
     try:
@@ -115,7 +86,7 @@ def following(
 
 @contextmanager
 def _paths(model: nn.Module, walk: Walk) -> Iterator[None]:
-    names = {id(m): path for path, m in model.named_modules()}
+    names = {id(m): path for path, m in open_modules(model).items()}
     stack: list[str] = []
 
     def enter(module: nn.Module) -> None:
@@ -164,30 +135,25 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
             walk.parameter(t, name)
     names = {id(t): name for name, t in tensors.items()}
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(random_state_kept(model, lambda: walk.random))
         # Under inference mode composite operations reach a dispatch mode whole (linear instead of t and addmm), and the rules
         # are for their parts.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        # The fused attention kernels are one opaque operation; the math backend is matmul, softmax, matmul, for which rules exist.
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(untouched(model))
+        before_write = stack.enter_context(untouched(model))
         stack.enter_context(traced_attributes(model))
+        stack.enter_context(boundaries(walk, model))
         stack.enter_context(_paths(model, walk))
         stack.enter_context(_comparisons(walk))
         stack.enter_context(SizeMode(walk))
-        stack.enter_context(LabelMode(walk, names))
+        stack.enter_context(LabelMode(walk, names, before_write))
         try:
             out = call(model, example)
         except TraceError:
             raise
         except Exception as error:
-            message_lines = str(error).strip().splitlines()
-            location = f"in module '{walk.module}'" if walk.module else "in the model itself"
-            raise TraceError(
-                f"{type(model).__name__} failed on its example inputs {location}: {type(error).__name__}: "
-                f"{message_lines[0] if message_lines else ''}. Give example_inputs with which model(*example_inputs) works (a tensor, a tuple of arguments or a dict)."
-            ) from error
+            raise failed_call(model, example, walk.module, error) from error
+    freeze_opaque_(walk, model)
     walk.module, walk.operation = "", "the output"
     output_tensors = tensors_in(out)
     walk.use(output_tensors)
@@ -198,23 +164,19 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
 def trace(model: nn.Module, example: Any) -> Walk:
     """Trace in evaluation mode, then once more in training mode if parts of the model were not reached."""
     walk = Walk()
-    modes = {m: m.training for m in model.modules()}
-    try:
-        model.eval()
+    with graphs_kept(model), mode_kept(model):
+        set_mode_(model, False)
         trace_(walk, model, example)
         missed = {n for n, _ in model.named_parameters()} - walk.used
-        if missed:
+        if missed and not has_one_mode(model):
             _trace_training_(walk, model, example)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     return walk
 
 
 def _trace_training_(walk: Walk, model: nn.Module, example: Any) -> None:
     """Auxiliary heads run in training only; a model that cannot train on the example keeps them frozen."""
     before = len(walk.contractions)
-    model.train()
+    set_mode_(model, True)
     try:
         trace_(walk, model, example)
     except TraceError:

@@ -48,6 +48,8 @@ class Walk:
     relabel: frozenset[int] = frozenset()
     splits: list[tuple[str, list[Tensor]]] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
+    overwritten: set[str] = field(default_factory=set)  # parameters that the forward writes to
+    random: bool = False  # whether the forward draws random numbers
     module: str = ""
     operation: str = ""
     read: list[np.ndarray] = field(default_factory=list)

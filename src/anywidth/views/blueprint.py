@@ -15,6 +15,7 @@ from anywidth.compat.module_state import MODULES, PARAMETERS, STANDARD_ATTRIBUTE
 from anywidth.space.axes import AttributeRule
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
+from anywidth.tracing.opaque_modules import open_modules
 from anywidth.views.attributes import Kept, prepare_
 from anywidth.views.base import Live, NormAt
 from anywidth.views.baseline import Baseline, assigned_names, attributes_now
@@ -62,7 +63,7 @@ class _ModulePlan:
     rules: tuple[AttributeRule, ...]
     sizes: tuple[str, ...]
     norm: bool
-    children: tuple[tuple[str, int], ...]
+    children: tuple[tuple[str, nn.Module | None], ...]
 
 
 class Blueprint:
@@ -90,7 +91,7 @@ class Blueprint:
         # Tensors by identity: a tied weight has one name and one axis, however many modules hold it.
         self._names: dict[int, str] = {}
         self.places: dict[int, tuple[nn.Module, str, str]] = {}
-        paths = {m: path for path, m in model.named_modules()}
+        paths = {m: path for path, m in open_modules(model).items()}
         for registry in TENSOR_REGISTRIES:
             for m, path in paths.items():
                 for key, t in m.__dict__[registry].items():
@@ -142,7 +143,7 @@ class Blueprint:
             rules=rules,
             sizes=sizes,
             norm=isinstance(m, BatchNorm),
-            children=tuple((k, id(c)) for k, c in m.__dict__[MODULES].items()),
+            children=tuple(m.__dict__[MODULES].items()),
         )
 
     def _watch(self, modules: list[nn.Module]) -> None:
@@ -198,7 +199,9 @@ class Blueprint:
         slices: _Slices = {}
         views = {id(p.wide_module): _view(p, width, shared, norms, slices) for p in self._plans}
         for plan in self._plans:
-            views[id(plan.wide_module)]._view_children.update({k: views.get(c) for k, c in plan.children})
+            # A child without a view is None, or opaque: that one runs as it is.
+            children = {k: views.get(id(c), c) for k, c in plan.children}
+            views[id(plan.wide_module)]._view_children.update(children)
         shared.modules.update({i: weakref.ref(v) for i, v in views.items()})
         for view in views.values():
             if view._view_kept:

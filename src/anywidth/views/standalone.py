@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import types
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
-from anywidth.compat.module_state import MODULES, REGISTRIES, TENSOR_REGISTRIES
+from anywidth.compat.module_state import HOOK_REGISTRIES, MODULES, REGISTRIES, TENSOR_REGISTRIES
 from anywidth.compat.tensors import of_class
 from anywidth.views.attributes import attributes_of
 from anywidth.views.base import STATISTICS, Live
@@ -34,8 +36,27 @@ def standalone(view: Any, memo: dict | None = None) -> nn.Module:
         memo[id(bare)] = copied_root  # bound methods of the root lead here, not to another copy of it
         copied_root.__dict__.update(copy.deepcopy(bare.__getstate__(), memo))
     memo[id(view)] = copied_root
+    _complete(bare, copied_root, memo)
     _rebind_functions(bare, copied_root)
     return copied_root
+
+
+def _complete(bare: nn.Module, copied_root: nn.Module, memo: dict) -> None:
+    """What graph modules leave out of their copies: which hooks take keywords, attributes that no node reads, the mode."""
+    pairs = list(zip(bare.modules(), copied_root.modules(), strict=True))
+    for b, c in pairs:
+        if isinstance(b, GraphModule):
+            for key, value in b.__dict__.items():
+                # Those of an exported graph, which raise; torch's own copies have `nn.Module`'s, which set a flag.
+                method = isinstance(value, types.MethodType) and value.__self__ is b
+                if not method and (key in HOOK_REGISTRIES or key not in c.__dict__):
+                    c.__dict__[key] = copy.deepcopy(value, memo)
+    for b, c in pairs:
+        if b.training != c.training:
+            c.train(b.training)  # some graph modules have a graph for each mode
+    for b, c in pairs:
+        if b.training != c.training:
+            c.training = b.training
 
 
 class _Static:
