@@ -35,7 +35,7 @@ from anywidth.space.groups import Policy
 from anywidth.space.width import Width, check_label
 from anywidth.tracing.refusals import check_model
 from anywidth.tracing.training_mode import set_mode_
-from anywidth.views import Blueprint, NormKind, PackStore, baseline, compile_, standalone
+from anywidth.views import Blueprint, NormKind, PackStore, baseline, compile_, standalone, without_graphs
 from anywidth.views.model_signature import ModelForward
 from anywidth.views.slices import is_sharded
 from anywidth.views.trial_runs import probed_space
@@ -564,6 +564,7 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
         memo[id(self)] = clone
         memo[id(self.space)] = self.space
         memo[id(self._kept)] = self._kept
+        memo.update(without_graphs(self.model))
         clone.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
         clone._selecting = []
         clone._reset()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
+from anywidth.compat.reparametrised import no_cached_weights
 from anywidth.compat.tensors import is_wrapper, set_version_, storage_address, version_of
 
 _Undo = Callable[[], object]
@@ -222,7 +223,8 @@ def untouched(model: nn.Module, written: Iterable[Tensor] = ()) -> Iterator[Call
         undo += [_note_values(b) for b in (*buffers, *written) if _has_values(b)]
         values = _Values(parameters)
     try:
-        yield values.before_write
+        with no_cached_weights():
+            yield values.before_write
     finally:
         if torch.get_default_dtype() is not default_dtype:
             torch.set_default_dtype(default_dtype)

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from anywidth.compat.module_state import HOOK_REGISTRIES, MODULES, REGISTRIES, TENSOR_REGISTRIES
+from anywidth.compat.reparametrised import (
+    forget_cached_weights_,
+    own_parametrized_class_,
+    recomputed_tensors,
+)
 from anywidth.compat.tensors import of_class
+from anywidth.tracing.opaque_modules import open_modules
 from anywidth.views.attributes import attributes_of
 from anywidth.views.base import STATISTICS, Live
 from anywidth.views.mapping import holds_function, mapped
@@ -28,6 +34,7 @@ def standalone(view: Any, memo: dict | None = None) -> nn.Module:
         bare = static.module(view)
         static.connect()
         memo.update({id(t): t for t in static.tensors})  # they are copies already
+        memo.update(without_graphs(bare))
     module_class = type(bare)
     if hasattr(module_class, "__deepcopy__") or module_class.__getstate__ is not nn.Module.__getstate__:
         copied_root = copy.deepcopy(bare, memo)
@@ -37,8 +44,26 @@ def standalone(view: Any, memo: dict | None = None) -> nn.Module:
         copied_root.__dict__.update(copy.deepcopy(bare.__getstate__(), memo))
     memo[id(view)] = copied_root
     _complete(bare, copied_root, memo)
+    forget_cached_weights_(copied_root.modules())
+    for module in copied_root.modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            own_parametrized_class_(module)
+            with torch.no_grad():
+                module.__dict__.update({n: of(module) for n, of in recomputed_tensors(module).items()})
     _rebind_functions(bare, copied_root)
     return copied_root
+
+
+def without_graphs(model: nn.Module) -> dict[int, Any]:
+    """A memo for `copy.deepcopy`, which refuses tensors that have a graph: attributes that a hook computed (`weight_norm`)."""
+    computed = [
+        t
+        for m in open_modules(model).values()
+        for v in vars(m).values()
+        for t in (v if isinstance(v, list) else [v])
+        if isinstance(t, Tensor) and not t.is_leaf
+    ]
+    return {id(t): t.detach().clone() for t in computed}
 
 
 def _complete(bare: nn.Module, copied_root: nn.Module, memo: dict) -> None:
@@ -77,6 +102,8 @@ class _Static:
         bare = self.new[id(wide_module)] = self.new[id(view)] = module_class.__new__(module_class)
         self.bare.append(bare)
         bare.__dict__.update(attributes_of(view))
+        for name in recomputed_tensors(wide_module):
+            bare.__dict__.pop(name, None)  # computed in the copy, from its own tensors
         for registry in TENSOR_REGISTRIES:
             tensors = {name: self._tensor(view, registry, name) for name in wide_module.__dict__[registry]}
             bare.__dict__[registry] = tensors
