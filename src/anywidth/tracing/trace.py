@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from anywidth.errors import TraceError
+from anywidth.tracing.meta_answers import answers_on_meta
 from anywidth.tracing.modes import LabelMode, SizeMode
 from anywidth.tracing.opaque_modules import boundaries, freeze_opaque_, open_modules
 from anywidth.tracing.random_state import random_state_kept
@@ -58,6 +59,27 @@ def traced_attributes(model: nn.Module) -> Iterator[None]:
             vars(module)[name] = value
 
 
+# Objects without a `__dict__`: a view maps its hooks at every call, and would look through all that a closure reaches.
+class _Before:
+    __slots__ = ("enter",)
+
+    def __init__(self, enter: Callable[[nn.Module], None]) -> None:
+        self.enter = enter
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        self.enter(module)
+
+
+class _After:
+    __slots__ = ("leave",)
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        self.leave = leave
+
+    def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
+        self.leave()
+
+
 @contextmanager
 def following(
     model: nn.Module, enter: Callable[[nn.Module], None], leave: Callable[[], None]
@@ -67,12 +89,7 @@ def following(
     By hooks on the modules, not on all modules of the process: other threads may run other models meanwhile.
     """
 
-    def before(module: nn.Module, args: Any) -> None:
-        enter(module)
-
-    def after(module: nn.Module, args: Any, out: Any) -> None:
-        leave()
-
+    before, after = _Before(enter), _After(leave)
     handles = []
     for m in open_modules(model).values():
         handles.append(m.register_forward_pre_hook(before, prepend=True))
@@ -145,6 +162,7 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
         stack.enter_context(boundaries(walk, model))
         stack.enter_context(_paths(model, walk))
         stack.enter_context(_comparisons(walk))
+        stack.enter_context(answers_on_meta(model, example, lambda: walk.module))
         stack.enter_context(SizeMode(walk))
         stack.enter_context(LabelMode(walk, names, before_write))
         try:

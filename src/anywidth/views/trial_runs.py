@@ -20,6 +20,7 @@ from anywidth.space.groups import Policy
 from anywidth.space.width import Width
 from anywidth.tracing.groups import build, frozen_by_name
 from anywidth.tracing.labels import Freeze
+from anywidth.tracing.meta_answers import answers_on_meta
 from anywidth.tracing.opaque_modules import open_modules
 from anywidth.tracing.random_state import random_state_kept
 from anywidth.tracing.trace import call, following, trace
@@ -92,6 +93,7 @@ def _try(
     with (
         untouched(model, overwritten),
         torch.no_grad(),
+        answers_on_meta(model, example),
         random_state_kept(model, lambda: walk.random),
         _innermost(model, _elastic_modules(model, space)) as running,
     ):
