@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -35,8 +35,10 @@ from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.groups import Policy
 from anywidth.space.width import Width, check_label
 from anywidth.tracing.model_outputs import FreeOutputs
+from anywidth.tracing.refusals import check_model
 from anywidth.tracing.solver import UNUSED
-from anywidth.views import Blueprint, NormKind, PackStore, baseline, compile_, standalone
+from anywidth.tracing.training_mode import set_mode_
+from anywidth.views import Blueprint, NormKind, PackStore, baseline, compile_, standalone, without_graphs
 from anywidth.views.model_signature import ModelForward
 from anywidth.views.slices import is_sharded
 from anywidth.views.trial_runs import probed_space
@@ -180,6 +182,13 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
                 if w == width:
                     return repr(label)
         return repr(width)
+
+    def train(self, mode: bool = True) -> Self:
+        """As `nn.Module.train`; graphs of `torch.export` have one mode, and stay in it."""
+        self.training = mode
+        self.norms.train(mode)
+        set_mode_(self.model, mode)
+        return self
 
     # --- running ------------------------------------------------------------------------------------------------
 
@@ -580,6 +589,7 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
         memo[id(self)] = clone
         memo[id(self.space)] = self.space
         memo[id(self._kept)] = self._kept
+        memo.update(without_graphs(self.model))
         clone.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
         clone._selecting = []
         clone._reset()
@@ -632,6 +642,7 @@ def _check_arguments(
 ) -> None:
     if not isinstance(model, nn.Module):
         raise TraceError(f"model is a {type(model).__name__}; aw.Elastic takes an nn.Module.")
+    check_model(model)
     if any(t.is_inference() for t in (*model.parameters(), *model.buffers())):
         raise TraceError(
             f"{type(model).__name__} was made under torch.inference_mode(), so its tensors can never have gradients or views; make "

@@ -240,8 +240,8 @@ class ConfigSizes:
         """Integers that the class computes from its config, also those that no forward reads."""
         computed = {p for e in self.effects for p in (*e.powers, *e.others) if isinstance(p[1], str)}
         for path, attribute in computed:
-            value = vars(rebuilt.get_submodule(path.removesuffix(".")))[attribute]
-            vars(small.get_submodule(path.removesuffix(".")))[attribute] = value
+            value = getattr(rebuilt.get_submodule(path.removesuffix(".")), str(attribute))
+            vars(small.get_submodule(path.removesuffix(".")))[str(attribute)] = value
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:

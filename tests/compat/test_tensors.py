@@ -7,6 +7,7 @@ from anywidth.compat.tensors import (
     ParameterLike,
     is_functorch_wrapped,
     of_class,
+    set_version_,
     storage_address,
     version_of,
 )
@@ -65,6 +66,17 @@ def test_tensors_of_functorch_are_known():
     torch.func.grad(lambda x: look(x).sum())(t)
     assert seen == [True, True]
     assert not is_functorch_wrapped(t)
+
+
+def test_a_version_can_be_put_back_for_all_aliases():
+    t = torch.zeros(3)
+    t.add_(1)
+    alias, version = t[1:], version_of(t)
+    t.add_(1)
+    set_version_(t, version)
+    assert version_of(t) == version_of(alias) == version
+    t.add_(1)
+    assert version_of(alias) == version + 1
 
 
 def test_no_torch_function_of_a_subclass_is_called_inside():

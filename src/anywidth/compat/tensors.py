@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 version_of: Callable[[Tensor], int] = operator.attrgetter("_version")
 """How often a tensor was written in place, its aliases included; an inference tensor has none, and raises.
@@ -14,6 +15,14 @@ version_of: Callable[[Tensor], int] = operator.attrgetter("_version")
 Autograd counts so to find saved tensors that were overwritten. Copies of a tensor are valid as long as the number stays, and
 torch has no public name for it.
 """
+
+
+def set_version_(tensor: Tensor, version: int) -> None:
+    """Say that a tensor was written in place so many times: for one whose content was put back to what it was then.
+
+    Torch has this for compilers, which replay what changes a tensor, and not in public.
+    """
+    torch._C._autograd._unsafe_set_version_counter((tensor,), (version,))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def storage_address(tensor: Tensor) -> int:
@@ -27,6 +36,10 @@ def storage_address(tensor: Tensor) -> int:
 
 is_functorch_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
 """Whether a tensor is one of `vmap`, `grad` or `jvp`, which has no memory of its own whose address could be compared."""
+
+is_wrapper: Callable[[Tensor], bool] = is_traceable_wrapper_subclass
+"""Whether a tensor holds others and has no memory of its own (`DTensor`, quantised weights of torchao). Torch documents the
+methods by which a class says so, and this question in no public module."""
 
 DisableTorchFunctionSubclass = torch._C.DisableTorchFunctionSubclass
 """A context in which `__torch_function__` of tensor subclasses is not called, for use in that method itself.

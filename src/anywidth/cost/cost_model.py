@@ -20,6 +20,7 @@ from anywidth.errors import WidthError
 from anywidth.space.axes import Size
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
+from anywidth.tracing.opaque_modules import open_modules
 
 Convention = Literal["anywidth", "slimmable"]
 _ELEMENTS = 2**21  # of intermediate arrays
@@ -143,7 +144,7 @@ class TensorShapes:
 
     def __init__(self, model: nn.Module) -> None:
         self.shapes = parameter_shapes(model)
-        modules = list(model.modules())
+        modules = list(open_modules(model).values())
         self._children = [m.__dict__[MODULES] for m in modules if m.__dict__[MODULES]]
         self._tensors = [m.__dict__[PARAMETERS] for m in modules if m.__dict__[PARAMETERS]]
         self._snapshot = self._look()

@@ -19,7 +19,7 @@ from anywidth.norms.stream_selection import fed_by
 from anywidth.prune.masked import gone_positions, owner, zeroed
 from anywidth.space.width import Width
 from anywidth.tracing.trace import call
-from anywidth.views import cut
+from anywidth.views import cut, without_graphs
 
 _FLAT = 1e-4
 """A channel whose spread is below this share of its size is constant."""
@@ -120,7 +120,11 @@ def _constants(net: Elastic, width: Width, batches: Iterable[Any] | None) -> dic
                 lost[path] = gone
     if not lost:
         return {}
-    source: nn.Module = zeroed(net, width, shifts=True) if batches is None else copy.deepcopy(net.model)
+    source: nn.Module = (
+        zeroed(net, width, shifts=True)
+        if batches is None
+        else copy.deepcopy(net.model, without_graphs(net.model))
+    )
     wide_parameters = dict(net.model.named_parameters())
     recorded: dict[str, list[Tensor]] = {}
 

@@ -19,6 +19,7 @@ from anywidth.space.width import Width
 from anywidth.tracing.groups import writing_axes
 from anywidth.tracing.model_outputs import named_tensors
 from anywidth.tracing.trace import call
+from anywidth.views import without_graphs
 
 _CLOSE = 1e-3
 """Relative difference up to which two computations of a network are one."""
@@ -119,7 +120,7 @@ def zeroed(net: Elastic, width: Width, *, shifts: bool) -> nn.Module:
     """`shifts`: only the scales of batch norms are zero."""
     # conv -> bn -> relu -> conv2, channel 3 removed: the row 3 of conv.weight, bn.weight[3] and bn.bias[3] are zero, so that
     # relu(bn(conv(x)))[3] = 0. With `shifts` only bn.weight[3] is zero, and the channel is the constant relu(bn.bias[3]).
-    masked_model = copy.deepcopy(net.model)
+    masked_model = copy.deepcopy(net.model, without_graphs(net.model))
     writing = writing_axes(masked_model, net.space)
     for path, module in masked_model.named_modules():
         if selects(module):

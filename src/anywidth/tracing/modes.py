@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from anywidth.compat.tracing import DispatchMode, without_modes
+from anywidth.compat.tracing import (
+    DispatchMode,
+    attention_by_parts,
+    is_mutable,
+    is_random,
+    without_modes,
+    written_tensors,
+)
 from anywidth.tracing.rules import rule_for
 from anywidth.tracing.shape_arguments import observe
 from anywidth.tracing.symbolic_sizes import DimSize, TracedInt
@@ -24,9 +31,22 @@ _GUARDS = ("has_torch_function", "has_torch_function_unary", "has_torch_function
 
 
 class LabelMode(DispatchMode):
-    def __init__(self, walk: Walk, names: dict[int, str]) -> None:
+    """Moves labels with every operation.
+
+    Args:
+        walk: is added to.
+        names: id of a tensor of the model -> its name.
+        before_write: is called with what an operation is about to write to, and gives the parameters that this changes.
+    """
+
+    def __init__(
+        self,
+        walk: Walk,
+        names: dict[int, str],
+        before_write: Callable[[Tensor], list[Tensor]] = lambda t: [],
+    ) -> None:
         super().__init__()
-        self.walk, self.names = walk, names
+        self.walk, self.names, self.before_write = walk, names, before_write
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -38,6 +58,12 @@ class LabelMode(DispatchMode):
         for t in inputs:
             if id(t) in self.names:
                 self.walk.used.add(self.names[id(t)])
+        if is_mutable(func):
+            for t in written_tensors(func, args, kwargs):
+                self.walk.overwritten.update(
+                    self.names[id(p)] for p in self.before_write(t) if id(p) in self.names
+                )
+        self.walk.random |= is_random(func)
         out = func(*args, **kwargs)
         self.walk.depends(inputs, outputs(out), self.names)
         self.walk.computed(inputs, outputs(out))
@@ -71,10 +97,15 @@ class SizeMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
+        name = getattr(func, "__name__", "").partition(".")[
+            0
+        ]  # "view.default" of an exported graph is a view
         if func is torch.nn.functional.multi_head_attention_forward:
             with self:
                 return _opened(func)(*args, **kwargs)
+        if name == "scaled_dot_product_attention":
+            # The fused kernels are one opaque operation; this one is matmul, softmax, matmul, for which rules exist.
+            return attention_by_parts(*args, **kwargs)
         out = func(*args, **kwargs)
         if func == _SHAPE:
             return self._sizes(args[0], out)

@@ -13,47 +13,40 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anywidth.errors import TraceError
+from anywidth.tracing.meta_answers import answers_on_meta
 from anywidth.tracing.model_outputs import FreeOutputs, free_names, named_tensors
 from anywidth.tracing.modes import LabelMode, SizeMode
+from anywidth.tracing.opaque_modules import boundaries, freeze_opaque_, open_modules
+from anywidth.tracing.random_state import random_state_kept
+from anywidth.tracing.refusals import failed_call
 from anywidth.tracing.symbolic_sizes import COMPARED, READ_AS_FLOAT, Expression
 from anywidth.tracing.trace_state import Walk
 from anywidth.tracing.traced_attributes import traced_attributes
+from anywidth.tracing.training_mode import has_one_mode, mode_kept, set_mode_
+from anywidth.tracing.untouched import graphs_kept, untouched
 
 
-@contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Whatever the forward leaves behind (features kept by hooks, caches, running statistics) is undone."""
-    # Shallow copies: the objects stay what they are, and only what modules, dicts and lists hold is put back.
-    modules = list(model.modules())
-    before = [dict(vars(m)) for m in modules]
-    dicts = [(d, dict(d)) for m in modules for d in vars(m).values() if isinstance(d, dict)]
-    lists = [(v, list(v)) for m in modules for v in vars(m).values() if type(v) is list]
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
-    try:
-        yield
-    finally:
-        for m, state in zip(modules, before, strict=True):
-            vars(m).clear()
-            vars(m).update(state)
-        for d, content in dicts:
-            if not _same_items(d, content):
-                d.clear()
-                d.update(content)
-        for v, content in lists:
-            if list(map(id, v)) != list(map(id, content)):
-                v[:] = content
-        for b, content in buffers:
-            # Through `.data`, which leaves the buffer's version counter alone: its content is what it was before the trace,
-            # so caches that watch the counter are still right.
-            if not torch.equal(b, content):
-                b.data.copy_(content)
+# Objects without a `__dict__`: a view maps its hooks at every call, and would look through all that a closure reaches.
+class _Before:
+    __slots__ = ("enter",)
+
+    def __init__(self, enter: Callable[[nn.Module], None]) -> None:
+        self.enter = enter
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        self.enter(module)
 
 
-def _same_items(a: dict, b: dict) -> bool:
-    return list(a) == list(b) and list(map(id, a.values())) == list(map(id, b.values()))
+class _After:
+    __slots__ = ("leave",)
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        self.leave = leave
+
+    def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
+        self.leave()
 
 
 @contextmanager
@@ -65,14 +58,9 @@ def following(
     By hooks on the modules, not on all modules of the process: other threads may run other models meanwhile.
     """
 
-    def before(module: nn.Module, args: Any) -> None:
-        enter(module)
-
-    def after(module: nn.Module, args: Any, out: Any) -> None:
-        leave()
-
+    before, after = _Before(enter), _After(leave)
     handles = []
-    for m in model.modules():
+    for m in open_modules(model).values():
         handles.append(m.register_forward_pre_hook(before, prepend=True))
         handles.append(m.register_forward_hook(after, prepend=True))
     try:
@@ -84,7 +72,7 @@ def following(
 
 @contextmanager
 def _paths(model: nn.Module, walk: Walk) -> Iterator[None]:
-    names = {id(m): path for path, m in model.named_modules()}
+    names = {id(m): path for path, m in open_modules(model).items()}
     stack: list[str] = []
 
     def enter(module: nn.Module) -> None:
@@ -136,30 +124,26 @@ def trace_(walk: Walk, model: nn.Module, example: Any, free_outputs: FreeOutputs
     names = {id(t): name for name, t in tensors.items()}
     walk.names, walk.buffers = names, {n for n, _ in model.named_buffers()}
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(random_state_kept(model, lambda: walk.random))
         # Under inference mode composite operations reach a dispatch mode whole (linear instead of t and addmm), and the rules
         # are for their parts.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        # The fused attention kernels are one opaque operation; the math backend is matmul, softmax, matmul, for which rules exist.
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(untouched(model))
+        before_write = stack.enter_context(untouched(model))
         stack.enter_context(traced_attributes(model))
+        stack.enter_context(boundaries(walk, model))
         stack.enter_context(_paths(model, walk))
         stack.enter_context(_noticing(walk))
+        stack.enter_context(answers_on_meta(model, example, lambda: walk.module))
         stack.enter_context(SizeMode(walk))
-        stack.enter_context(LabelMode(walk, names))
+        stack.enter_context(LabelMode(walk, names, before_write))
         try:
             out = call(model, example)
         except TraceError:
             raise
         except Exception as error:
-            message_lines = str(error).strip().splitlines()
-            location = f"in module '{walk.module}'" if walk.module else "in the model itself"
-            raise TraceError(
-                f"{type(model).__name__} failed on its example inputs {location}: {type(error).__name__}: "
-                f"{message_lines[0] if message_lines else ''}. Give example_inputs with which model(*example_inputs) works (a tensor, a tuple of arguments or a dict)."
-            ) from error
+            raise failed_call(model, example, walk.module, error) from error
+    freeze_opaque_(walk, model)
     walk.module, walk.operation = "", "the output"
     _keep_outputs(walk, out, free_outputs)
 
@@ -182,23 +166,19 @@ def trace(model: nn.Module, example: Any, free_outputs: FreeOutputs = ()) -> Wal
         free_outputs: what may shrink among the outputs (see `anywidth.tracing.model_outputs`).
     """
     walk = Walk()
-    modes = {m: m.training for m in model.modules()}
-    try:
-        model.eval()
+    with graphs_kept(model), mode_kept(model):
+        set_mode_(model, False)
         trace_(walk, model, example, free_outputs)
         missed = {n for n, _ in model.named_parameters()} - walk.used
-        if missed:
+        if missed and not has_one_mode(model):
             _trace_training_(walk, model, example, free_outputs)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     return walk
 
 
 def _trace_training_(walk: Walk, model: nn.Module, example: Any, free_outputs: FreeOutputs) -> None:
     """Auxiliary heads run in training only; a model that cannot train on the example keeps them frozen."""
     before = len(walk.contractions)
-    model.train()
+    set_mode_(model, True)
     try:
         trace_(walk, model, example, free_outputs)
     except TraceError:

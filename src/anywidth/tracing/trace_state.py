@@ -64,6 +64,8 @@ class Walk:
     read_as_float: dict[Attribute, None] = field(default_factory=dict)
     derived: list[Derived] = field(default_factory=list)
     summed_sizes: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
+    overwritten: set[str] = field(default_factory=set)  # parameters that the forward writes to
+    random: bool = False  # whether the forward draws random numbers
     module: str = ""
     operation: str = ""
     read: list[np.ndarray] = field(default_factory=list)

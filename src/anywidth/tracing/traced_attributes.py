@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from anywidth.tracing.opaque_modules import open_modules
 from anywidth.tracing.symbolic_sizes import Attribute, Number, TracedFloat, TracedInt
 
 _GEOMETRY = {"stride", "padding", "dilation", "kernel_size", "output_padding", "output_size"}
@@ -58,7 +59,7 @@ def traced_attributes(model: nn.Module) -> Iterator[None]:
                 attributes[name] = traced
 
     try:
-        for path, module in model.named_modules():
+        for path, module in open_modules(model).items():
             trace(vars(module), path)
             for name, config in configs_of(module):
                 if id(config) not in known:

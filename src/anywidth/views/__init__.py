@@ -12,7 +12,7 @@ from anywidth.views.classes import NormKind
 from anywidth.views.compiling import compile_, eagerly, is_compiled
 from anywidth.views.packed_copies import PackStore
 from anywidth.views.slices import AxisPlan, TensorCut, cut
-from anywidth.views.standalone import standalone
+from anywidth.views.standalone import standalone, without_graphs
 from anywidth.views.temporary_tensors import hold_, holding, instead, standing_for_tensors, unnoticed
 
 __all__ = [
@@ -36,4 +36,5 @@ __all__ = [
     "standalone",
     "standing_for_tensors",
     "unnoticed",
+    "without_graphs",
 ]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from anywidth.compat.module_state import STANDARD_ATTRIBUTES
+from anywidth.compat.reparametrised import recomputed_tensors
 from anywidth.views.base import MISSING, Live, written_attribute
 from anywidth.views.hooks import ViewHooks
 from anywidth.views.mapping import mapped, reaches
@@ -96,6 +97,10 @@ def visible(view: Any, name: str) -> Any:
     value = view._view_wide.__dict__.get(name, MISSING)
     kept = view._view_kept.get(name, NOTHING)
     registered = view._view_shared.registered
+    if isinstance(value, Tensor) and not registered(value):
+        compute = recomputed_tensors(view._view_wide).get(name)
+        if compute is not None:  # weight_norm, masks of pruning: of the narrow tensors
+            return compute(view)
     if value is not MISSING and not kept.holds_tensors:
         if type(value) is dict:  # a cache: what it holds is of another width
             unknown = [k for k, v in value.items() if _unregistered(v, registered)]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from anywidth.compat.module_state import BUFFERS, REGISTRIES, STANDARD_ATTRIBUTES
+from anywidth.tracing.opaque_modules import open_modules
 from anywidth.views.attributes import NOTHING, Kept
 from anywidth.views.mapping import reaches
 
@@ -24,7 +25,7 @@ Baseline = Mapping[str, tuple[type, Mapping[str, Kept]]]
 
 def baseline(model: nn.Module) -> Baseline:
     """The attributes of all modules, as they are now."""
-    return {path: (type(m), attributes_now(m)) for path, m in model.named_modules()}
+    return {path: (type(m), attributes_now(m)) for path, m in open_modules(model).items()}
 
 
 def attributes_now(m: nn.Module) -> dict[str, Kept]:

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from anywidth.compat.layers import BatchNorm, Convolution, FeatureNorm
 from anywidth.compat.module_state import BUFFERS, MODULES, PARAMETERS, STANDARD_ATTRIBUTES, TENSOR_REGISTRIES
+from anywidth.compat.reparametrised import forget_cached_weights_
 from anywidth.space.axes import AttributeRule, NumberRule
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
+from anywidth.tracing.opaque_modules import open_modules
 from anywidth.tracing.traced_attributes import configs_of
 from anywidth.views.attributes import Kept, prepare_
 from anywidth.views.base import Live, NormAt
@@ -29,10 +31,20 @@ from anywidth.views.slices import AxisPlan, Slice, cut_by
 _Slices = dict[Any, Slice | None]
 
 
+def _weight(m: nn.Module) -> Tensor | None:
+    """The weight of a standard module, or the tensor of its shape from which it is computed."""
+    own = m.__dict__[PARAMETERS]
+    parametrizations = m.__dict__[MODULES].get("parametrizations")
+    if parametrizations is not None and "weight" in parametrizations:
+        # weight_norm has the norms as its first original, and the directions, of the weight's shape, as the second.
+        own = parametrizations["weight"].__dict__[PARAMETERS]
+        return own.get("original1", own.get("original"))
+    # Plain, under the old hook of weight_norm, under other old hooks and masks of pruning.
+    return next((own[n] for n in ("weight", "weight_v", "weight_orig") if own.get(n) is not None), None)
+
+
 def _stated_sizes(m: nn.Module) -> tuple[str, ...]:
     """Attributes in which standard modules state the sizes of their weight."""
-    if m.__dict__[PARAMETERS].get("weight") is None:
-        return ()
     if isinstance(m, Convolution):
         return ("out_channels", "in_channels")
     if isinstance(m, nn.Linear):
@@ -65,8 +77,11 @@ class _ModulePlan:
     numbers: tuple[NumberRule, ...]
     configs: Mapping[str, tuple[AttributeRule, ...]]
     sizes: tuple[str, ...]
+    weight: tuple[
+        tuple[tuple[AxisPlan | None, ...], torch.Size], ...
+    ]  # axes and shape of what states the sizes, if anything
     norm: bool
-    children: tuple[tuple[str, int], ...]
+    children: tuple[tuple[str, nn.Module | None], ...]
 
 
 class Blueprint:
@@ -103,7 +118,7 @@ class Blueprint:
         # Tensors by identity: a tied weight has one name and one axis, however many modules hold it.
         self._names: dict[int, str] = {}
         self.places: dict[int, tuple[nn.Module, str, str]] = {}
-        paths = {m: path for path, m in model.named_modules()}
+        paths = {m: path for path, m in open_modules(model).items()}
         for registry in TENSOR_REGISTRIES:
             for m, path in paths.items():
                 for key, t in m.__dict__[registry].items():
@@ -129,7 +144,9 @@ class Blueprint:
                 if axes is not None:
                     assert t is not None
                     cut.append((key, axes, t.shape))
-        sizes = _stated_sizes(m) if any(key == "weight" for key, _, _ in cut) else ()
+        weight = _weight(m)
+        weight_axes = None if weight is None else self._axes.get(self._names.get(id(weight), ""))
+        sizes = () if weight_axes is None else _stated_sizes(m)
         module_class, kept = self._kept.get(path, (None, {}))
         if module_class is not type(m):
             kept = attributes_now(m)
@@ -161,8 +178,9 @@ class Blueprint:
             numbers=numbers,
             configs=configs,
             sizes=sizes,
+            weight=() if weight is None or weight_axes is None else ((weight_axes, weight.shape),),
             norm=isinstance(m, BatchNorm),
-            children=tuple((k, id(c)) for k, c in m.__dict__[MODULES].items()),
+            children=tuple(m.__dict__[MODULES].items()),
         )
 
     def _watch(self, modules: list[nn.Module]) -> None:
@@ -218,7 +236,10 @@ class Blueprint:
         slices: _Slices = {}
         views = {id(p.wide_module): _view(p, width, shared, norms, slices) for p in self._plans}
         for plan in self._plans:
-            views[id(plan.wide_module)]._view_children.update({k: views.get(c) for k, c in plan.children})
+            # A child without a view is None, or opaque: that one runs as it is.
+            children = {k: views.get(id(c), c) for k, c in plan.children}
+            views[id(plan.wide_module)]._view_children.update(children)
+        forget_cached_weights_(views.values())
         shared.modules.update({i: weakref.ref(v) for i, v in views.items()})
         for view in views.values():
             if view._view_kept:
@@ -257,19 +278,23 @@ def _view(
     view, wide_module = object.__new__(plan.module_class), plan.wide_module
     buffers = wide_module.__dict__[BUFFERS]
     object.__setattr__(view, "__dict__", wide_module.__dict__)
-    slices_by_name = {}
-    for name, axes, shape in plan.tensors:
+
+    def active_part(axes: tuple[AxisPlan | None, ...], shape: torch.Size) -> Slice | None:
         key = (id(axes), shape)
         if key not in slices:
             cut = cut_by(axes, width)
             slices[key] = None if cut is None else Slice(cut, shape)
-        if (active := slices[key]) is not None:
-            slices_by_name[name] = active
+        return slices[key]
+
+    parts = {name: active_part(axes, shape) for name, axes, shape in plan.tensors}
+    slices_by_name = {name: part for name, part in parts.items() if part is not None}
     given = {n.name: buffers[n.name] * n.factor(width) for n in plan.numbers if n.name in buffers}
     values = (wide_module, plan.path, plan.kept, shared, {}, dict(wide_module.__dict__[MODULES]), slices_by_name, norms(plan.path) if norms is not None and plan.norm else None)  # fmt: skip
     for put, value in zip(_setters, (*values, {}, given, {}, {}, None), strict=True):
         put(view, value)
-    for name, value in _narrow_numbers(plan, slices_by_name, width).items():
+    shapes = [(shape, active_part(axes, shape)) for axes, shape in plan.weight]
+    weight_shape = next((tuple(s) if part is None else part.shape for s, part in shapes), ())
+    for name, value in _narrow_numbers(plan, weight_shape, width).items():
         object.__setattr__(view, name, value)
     for name, rules in plan.configs.items():
         config = wide_module.__dict__[name]
@@ -292,17 +317,12 @@ def _integers(rules: Sequence[AttributeRule], state: Mapping[str, Any], width: W
     return values
 
 
-def _narrow_numbers(plan: _ModulePlan, slices_by_name: Mapping[str, Slice], width: Width) -> dict[str, Any]:
+def _narrow_numbers(plan: _ModulePlan, weight_shape: tuple[int, ...], width: Width) -> dict[str, Any]:
     state = plan.wide_module.__dict__
     values = _integers(plan.rules, state, width)
     values |= {n.name: state[n.name] * n.factor(width) for n in plan.numbers if n.name in state}
     if plan.sizes:
-        shape = (
-            slices_by_name["weight"].shape
-            if "weight" in slices_by_name
-            else tuple(state[PARAMETERS]["weight"].shape)
-        )
         groups = values.get("groups", state.get("groups", 1))
-        stated = _sizes_of(plan.wide_module, plan.sizes, shape, groups)
+        stated = _sizes_of(plan.wide_module, plan.sizes, weight_shape, groups)
         values.update(zip(plan.sizes, stated, strict=True))
     return values

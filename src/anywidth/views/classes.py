@@ -13,6 +13,7 @@ from torch import nn
 from anywidth.compat.layers import BatchNorm
 from anywidth.compat.module_calls import has_plain_call
 from anywidth.compat.module_state import BUFFERS, FORWARD_HOOKS, FORWARD_PRE_HOOKS, PARAMETERS
+from anywidth.compat.reparametrised import parametrized_names, parametrized_property
 from anywidth.errors import TraceError
 from anywidth.views.attributes import attribute_property
 from anywidth.views.base import STATISTICS
@@ -113,6 +114,7 @@ def view_class(
         for name in (FORWARD_HOOKS, FORWARD_PRE_HOOKS):
             namespace[name] = hooks_property(name)
         namespace |= _tensor_properties(module_class, tensors, attributes, norms)
+        namespace |= {name: parametrized_property(name) for name in parametrized_names(module_class)}
         if has_plain_call(module_class) and isinstance(
             inspect.getattr_static(module_class, "forward"), types.FunctionType
         ):

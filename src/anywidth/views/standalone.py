@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import copy
+import types
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
-from anywidth.compat.module_state import MODULES, REGISTRIES, TENSOR_REGISTRIES
+from anywidth.compat.module_state import HOOK_REGISTRIES, MODULES, REGISTRIES, TENSOR_REGISTRIES
+from anywidth.compat.reparametrised import (
+    forget_cached_weights_,
+    own_parametrized_class_,
+    recomputed_tensors,
+)
 from anywidth.compat.tensors import of_class
+from anywidth.tracing.opaque_modules import open_modules
 from anywidth.views.attributes import attributes_of
 from anywidth.views.base import STATISTICS, Live
 from anywidth.views.mapping import holds_function, mapped
@@ -26,6 +34,7 @@ def standalone(view: Any, memo: dict | None = None) -> nn.Module:
         bare = static.module(view)
         static.connect()
         memo.update({id(t): t for t in static.tensors})  # they are copies already
+        memo.update(without_graphs(bare))
     module_class = type(bare)
     if hasattr(module_class, "__deepcopy__") or module_class.__getstate__ is not nn.Module.__getstate__:
         copied_root = copy.deepcopy(bare, memo)
@@ -34,8 +43,45 @@ def standalone(view: Any, memo: dict | None = None) -> nn.Module:
         memo[id(bare)] = copied_root  # bound methods of the root lead here, not to another copy of it
         copied_root.__dict__.update(copy.deepcopy(bare.__getstate__(), memo))
     memo[id(view)] = copied_root
+    _complete(bare, copied_root, memo)
+    forget_cached_weights_(copied_root.modules())
+    for module in copied_root.modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            own_parametrized_class_(module)
+            with torch.no_grad():
+                module.__dict__.update({n: of(module) for n, of in recomputed_tensors(module).items()})
     _rebind_functions(bare, copied_root)
     return copied_root
+
+
+def without_graphs(model: nn.Module) -> dict[int, Any]:
+    """A memo for `copy.deepcopy`, which refuses tensors that have a graph: attributes that a hook computed (`weight_norm`)."""
+    computed = [
+        t
+        for m in open_modules(model).values()
+        for v in vars(m).values()
+        for t in (v if isinstance(v, list) else [v])
+        if isinstance(t, Tensor) and not t.is_leaf
+    ]
+    return {id(t): t.detach().clone() for t in computed}
+
+
+def _complete(bare: nn.Module, copied_root: nn.Module, memo: dict) -> None:
+    """What graph modules leave out of their copies: which hooks take keywords, attributes that no node reads, the mode."""
+    pairs = list(zip(bare.modules(), copied_root.modules(), strict=True))
+    for b, c in pairs:
+        if isinstance(b, GraphModule):
+            for key, value in b.__dict__.items():
+                # Those of an exported graph, which raise; torch's own copies have `nn.Module`'s, which set a flag.
+                method = isinstance(value, types.MethodType) and value.__self__ is b
+                if not method and (key in HOOK_REGISTRIES or key not in c.__dict__):
+                    c.__dict__[key] = copy.deepcopy(value, memo)
+    for b, c in pairs:
+        if b.training != c.training:
+            c.train(b.training)  # some graph modules have a graph for each mode
+    for b, c in pairs:
+        if b.training != c.training:
+            c.training = b.training
 
 
 class _Static:
@@ -56,6 +102,8 @@ class _Static:
         bare = self.new[id(wide_module)] = self.new[id(view)] = module_class.__new__(module_class)
         self.bare.append(bare)
         bare.__dict__.update(attributes_of(view))
+        for name in recomputed_tensors(wide_module):
+            bare.__dict__.pop(name, None)  # computed in the copy, from its own tensors
         for registry in TENSOR_REGISTRIES:
             tensors = {name: self._tensor(view, registry, name) for name in wide_module.__dict__[registry]}
             bare.__dict__[registry] = tensors

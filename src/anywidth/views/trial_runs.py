@@ -20,9 +20,13 @@ from anywidth.space.groups import Policy
 from anywidth.space.width import Width
 from anywidth.tracing.groups import build, frozen_by_name
 from anywidth.tracing.labels import Freeze
+from anywidth.tracing.meta_answers import answers_on_meta
 from anywidth.tracing.model_outputs import FreeOutputs, named_tensors
-from anywidth.tracing.trace import call, following, trace, untouched
+from anywidth.tracing.opaque_modules import open_modules
+from anywidth.tracing.random_state import random_state_kept
+from anywidth.tracing.trace import call, following, trace
 from anywidth.tracing.trace_state import Walk
+from anywidth.tracing.untouched import untouched
 from anywidth.views.base import Live
 from anywidth.views.blueprint import Blueprint
 from anywidth.views.temporary_tensors import hold_
@@ -50,9 +54,9 @@ def probed_space(
         space = build(walk, frozen, divisor=divisor, minimum=minimum)
         failure = None
         for width in _trial_widths(space):
-            shapes, failure = _try(model, space, width, example)
+            shapes, failure = _try(walk, model, space, width, example)
             if failure is None and full_shapes is None:
-                full_shapes = _try(model, space, space.full, example)[0]
+                full_shapes = _try(walk, model, space, space.full, example)[0]
             if failure is None and full_shapes is not None and not _alike(shapes, full_shapes):
                 failure = ("", f"output shapes {shapes} instead of {full_shapes}")
             if failure is not None:
@@ -78,18 +82,21 @@ def _alike(shapes: list[tuple[int, ...]], full_shapes: list[tuple[int, ...]]) ->
 
 
 def _try(
-    model: nn.Module, space: ChannelSpace, width: Width, example: Any
+    walk: Walk, model: nn.Module, space: ChannelSpace, width: Width, example: Any
 ) -> tuple[list[tuple[int, ...]], tuple[str, str] | None]:
     """Output shapes at a width, and where and how it failed, if it did."""
     # Buffers of the view may be the model's own; a forward may count in them even in evaluation mode, so they are put back.
     view = Blueprint(model, space).build(width)
     buffers = {n: b.clone() for n, b in view.named_buffers()}
     for m in view.modules():
-        hold_(m, "training", False)
+        if isinstance(m, Live):
+            hold_(m, "training", False)
+    overwritten = [p for n, p in model.named_parameters() if n in walk.overwritten]
     with (
-        untouched(model),
+        untouched(model, overwritten),
         torch.no_grad(),
-        torch.random.fork_rng(devices=[]),
+        answers_on_meta(model, example),
+        random_state_kept(model, lambda: walk.random),
         _innermost(model, _elastic_modules(model, space)) as running,
     ):
         try:
@@ -107,7 +114,7 @@ def _try(
 def _elastic_modules(model: nn.Module, space: ChannelSpace) -> dict[int, str]:
     """Modules of the wide network that own elastic tensors."""
     owners = {name.rpartition(".")[0] for name in space.axes}
-    return {id(m): path for path, m in model.named_modules() if path in owners}
+    return {id(m): path for path, m in open_modules(model).items() if path in owners}
 
 
 class _WideModuleRanError(RuntimeError):
