@@ -186,8 +186,8 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
     def train(self, mode: bool = True) -> Self:
         """As `nn.Module.train`; graphs of `torch.export` have one mode, and stay in it."""
         self.training = mode
-        self.norms.train(mode)
-        set_mode_(self.model, mode)
+        for child in self.children():
+            set_mode_(child, mode)
         return self
 
     # --- running ------------------------------------------------------------------------------------------------

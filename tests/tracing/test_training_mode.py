@@ -114,3 +114,10 @@ def test_the_inputs_of_an_exported_graph_inside_a_model_keep_their_size():
     assert any(f.reason.startswith("check of the input's shape '1._guards_fn'") for f in net.space.frozen)
     width = net.space.uniform(0.5)
     torch.testing.assert_close(net.at(width)(rand(2, 4)), net.extract(width)(rand(2, 4)))
+
+
+def test_all_children_of_an_elastic_network_change_their_mode():
+    net = Elastic(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2)).double(), rand(2, 4))
+    net.head = nn.Dropout()
+    assert not any(m.training for m in net.eval().modules())
+    assert all(m.training for m in net.train().modules())

@@ -13,7 +13,7 @@ from anywidth.tracing.opaque_modules import kind_of_opaque
 from anywidth.tracing.trace_state import tensors_in
 
 _SOURCES = {
-    "scripted module": "Give the nn.Module that it was made from, and script a view or a copy: torch.jit.script(net.extract(width)).",
+    "scripted module": "Give the nn.Module that it was made from, and script a copy: torch.jit.script(net.extract(width)).",
     "quantised module": "Give the model of floating-point weights, and quantise a copy: net.extract(width).",
 }
 
