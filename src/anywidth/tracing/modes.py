@@ -44,14 +44,20 @@ class LabelMode(DispatchMode):
         namespace, _, operation = func.name().split(".")[0].partition("::")
         self.walk.operation = operation if namespace in ("aten", "prims") else f"{namespace}::{operation}"
         self.walk.use(inputs)
+        self.walk.meets(inputs)
         rule = rule_for(func)
         if rule is not None:
             self._apply(rule, func, args, kwargs, out, inputs)
         elif any(self.walk.shadows(t) for t in inputs):
-            self.walk.unknown[(self.walk.operation, self.walk.module)] = None
-            for t in inputs:
-                self.walk.freeze(self.walk.shadows(t), "unknown operation")
+            self._unknown(inputs, outputs(out), "unknown operation")
+        self.walk.follow_opaque(outputs(out))
         return out
+
+    def _unknown(self, inputs: list[Tensor], outs: list[Tensor], reason: str) -> None:
+        self.walk.unknown[(self.walk.operation, self.walk.module)] = None
+        for t in [*inputs, *outs]:
+            self.walk.freeze(self.walk.shadows(t), reason)
+        self.walk.opaque(t for t in outs if not any(t is i for i in inputs))
 
     def _apply(self, rule: Any, func: Any, args: Any, kwargs: Any, out: Any, inputs: list[Tensor]) -> None:
         """A rule that raises counts as a missing rule: what it touches is frozen and reported."""
@@ -59,9 +65,7 @@ class LabelMode(DispatchMode):
             rule(self.walk, func, args, kwargs, out)
         except Exception as error:
             _log.warning("rule for %s failed: %s", self.walk.where, error)
-            self.walk.unknown[(self.walk.operation, self.walk.module)] = None
-            for t in [*inputs, *outputs(out)]:
-                self.walk.freeze(self.walk.shadows(t), f"the rule failed ({type(error).__name__})")
+            self._unknown(inputs, outputs(out), f"the rule failed ({type(error).__name__})")
 
 
 class SizeMode(TorchFunctionMode):

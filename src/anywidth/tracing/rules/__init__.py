@@ -14,7 +14,7 @@ import torch
 
 from anywidth.tracing.labels import varying
 from anywidth.tracing.rules.contraction import addmm, attention, bmm, convolution, matvec
-from anywidth.tracing.rules.joining import cat, copy_into, index_put, pad, stack
+from anywidth.tracing.rules.joining import cat, copy_into, pad, stack
 from anywidth.tracing.rules.movement import (
     as_strided,
     complex_view,
@@ -34,7 +34,19 @@ from anywidth.tracing.rules.movement import (
     slice_,
 )
 from anywidth.tracing.rules.norm import batch_norm, group_norm, layer_norm, weight_norm
+from anywidth.tracing.rules.products import (
+    batch_sum,
+    distances,
+    dot,
+    grouped,
+    matvec_sum,
+    outer_sum,
+    own_distances,
+    sparse_addmm,
+    trilinear,
+)
 from anywidth.tracing.rules.reduction import col2im, im2col, mean, pointwise, reduce, spatial
+from anywidth.tracing.rules.scattering import index_put, masked_scatter, scatter, write_along
 from anywidth.tracing.rules.selection import arg_extremum, extremum, places, ranked, running_extremum
 from anywidth.tracing.trace_state import Walk, outputs
 
@@ -48,6 +60,10 @@ def roi_pool(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any],
 
 def blank_like(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     walk.set(out, walk.shadows(args[0]))
+
+
+def blank_new(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    walk.blank(out)
 
 
 def nothing(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
@@ -79,14 +95,17 @@ _TABLE: dict[Rule, str] = {
     select: "select unbind",
     glu: "glu",
     index: "index _unsafe_index",
-    index_along: "index_select gather scatter scatter_add index_add index_copy scatter_ index_add_ index_fill_",
+    index_along: "index_select gather",
+    write_along: "index_add index_copy index_reduce index_fill",
+    scatter: "scatter scatter_add scatter_reduce",
+    masked_scatter: "masked_scatter",
     roll: "roll",
     embedding: "embedding",
     pad: "constant_pad_nd",
     cat: "cat concat",
     stack: "stack",
     copy_into: "copy_ copy",
-    index_put: "index_put index_put_ _index_put_impl_",
+    index_put: "index_put _index_put_impl _unsafe_index_put",
     same: "log_sigmoid_forward hardswish hardsigmoid hardtanh relu6 silu mish gelu elu celu selu leaky_relu softplus clone alias detach contiguous lift_fresh _softmax _log_softmax softmax log_softmax native_dropout _to_copy _conj "
     "_safe_softmax bernoulli bernoulli_ normal_ uniform_ fill_ zero_ dropout clamp masked_fill masked_fill_ "
     "_fake_quantize_learnable_per_tensor_affine",
@@ -115,10 +134,20 @@ _TABLE: dict[Rule, str] = {
     bmm: "mm bmm",
     addmm: "addmm baddbmm",
     matvec: "mv",
+    dot: "dot vdot",
+    outer_sum: "addr",
+    matvec_sum: "addmv",
+    batch_sum: "addbmm",
+    trilinear: "_trilinear",
+    distances: "_cdist_forward _euclidean_dist",
+    own_distances: "_pdist_forward",
+    grouped: "_grouped_mm",
+    sparse_addmm: "_sparse_addmm",
     convolution: "convolution _convolution cudnn_convolution mkldnn_convolution",
     attention: "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu",
     blank_like: "zeros_like ones_like empty_like full_like rand_like randn_like bernoulli.p",
-    nothing: "arange linspace zeros ones empty full eye rand randn new_zeros new_empty new_ones new_full scalar_tensor "
+    blank_new: "zeros ones empty full new_zeros new_empty new_ones new_full",
+    nothing: "arange linspace eye rand randn scalar_tensor "
     "_local_scalar_dense unique _unique2 bucketize meshgrid randint randperm empty_strided new_empty_strided "
     "item is_nonzero equal _assert_async tensor sym_size",
     roi_pool: "roi_align roi_pool ps_roi_align deform_conv2d",
