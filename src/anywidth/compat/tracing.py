@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 DispatchMode = TorchDispatchMode
@@ -25,3 +26,14 @@ dispatch_mode_count: Callable[[], int] = torch._C._len_torch_dispatch_stack
 EXPORT_PACKAGES = ("torch.export", "torch._export")
 """Packages whose code lists the parameters of a module when it is exported: `torch.compiler.is_exporting()` is not true yet
 at that time."""
+
+RECURRENT = {
+    getattr(torch._VF, name): getattr(torch.ops.aten, name)
+    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")
+}
+"""The functions that recurrent layers of torch call -> their operations, with the overloads `input` and `data` (packed)."""
+
+
+def in_python(operation: Any) -> Callable[..., Any]:
+    """An operation written out in Python as smaller ones, as torch does for compilers."""
+    return decomposition_table[operation]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from anywidth.compat.tracing import DispatchMode, without_modes
+from anywidth.compat.tracing import RECURRENT, DispatchMode, without_modes
+from anywidth.tracing.recurrence import in_steps
 from anywidth.tracing.rules import rule_for
 from anywidth.tracing.shape_arguments import observe
 from anywidth.tracing.symbolic_sizes import DimSize, TracedInt
@@ -21,6 +22,9 @@ from anywidth.tracing.trace_state import Walk, outputs, tensors_in
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _log = logging.getLogger(__name__)
 _GUARDS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+_RESHAPES_IN_PLACE = {
+    f"aten::{n}_" for n in ("squeeze", "unsqueeze", "t", "transpose", "swapaxes", "swapdims")
+}
 
 
 class LabelMode(DispatchMode):
@@ -38,7 +42,10 @@ class LabelMode(DispatchMode):
         for t in inputs:
             if id(t) in self.names:
                 self.walk.used.add(self.names[id(t)])
+        before = self._before_reshape(func, args)
         out = func(*args, **kwargs)
+        if before is not None:
+            args = (before, *args[1:])
         self.walk.depends(inputs, outputs(out), self.names)
         self.walk.computed(inputs, outputs(out))
         namespace, _, operation = func.name().split(".")[0].partition("::")
@@ -52,6 +59,14 @@ class LabelMode(DispatchMode):
             self._unknown(inputs, outputs(out), "unknown operation")
         self.walk.follow_opaque(outputs(out))
         return out
+
+    def _before_reshape(self, func: Any, args: Any) -> Tensor | None:
+        """A tensor whose shape is about to change in place, as it is now: the rules want the shape that its labels have."""
+        if func.name().split(".")[0] not in _RESHAPES_IN_PLACE:
+            return None
+        alias = args[0].detach()
+        self.walk.set(alias, self.walk.shadows(args[0]))
+        return alias
 
     def _unknown(self, inputs: list[Tensor], outs: list[Tensor], reason: str) -> None:
         self.walk.unknown[(self.walk.operation, self.walk.module)] = None
@@ -79,7 +94,7 @@ class SizeMode(TorchFunctionMode):
         if func is torch.nn.functional.multi_head_attention_forward:
             with self:
                 return _opened(func)(*args, **kwargs)
-        out = func(*args, **kwargs)
+        out = in_steps(func, args) if func in RECURRENT and not kwargs else func(*args, **kwargs)
         if func == _SHAPE:
             return self._sizes(args[0], out)
         if name == "size":

@@ -64,7 +64,7 @@ def label_new(walk: Walk, t: Tensor, dim: int, size: TracedInt, what: str) -> No
     elif t.shape[dim] > 1:
         shape = [1] * t.ndim
         shape[dim] = -1
-        walk.set(t, [*walk.shadows(t), walk.ledger.fresh(t.shape[dim]).reshape(shape)])
+        walk.set(t, [*walk.shadows(t), walk.ledger.fresh_count(t.shape[dim]).reshape(shape)])
         demand(walk, size, walk.size(t, dim), what)
 
 
@@ -306,8 +306,8 @@ def convolve(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) 
 
 
 def factory(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
-    size_args = [a for a in args if not isinstance(a, Tensor)]
-    sizes = sizes_of(size_args, kwargs, "size")
+    size_args = args[1:] if walk.operation.startswith("new_") else args
+    sizes = sizes_of(size_args[:1] if "full" in walk.operation else size_args, kwargs, "size")
     walk.blank(out)
     if len(sizes) < out.ndim:
         return

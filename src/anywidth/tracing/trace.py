@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.weak import WeakIdKeyDictionary
 
+from anywidth.compat.layers import Convolution
 from anywidth.errors import TraceError
 from anywidth.tracing.modes import LabelMode, SizeMode
 from anywidth.tracing.symbolic_sizes import COMPARED, Attribute, TracedInt
@@ -154,14 +156,27 @@ def call(model: nn.Module, example: Any) -> Any:
     return model(**example) if isinstance(example, dict) else model(example)
 
 
+def _kernels(model: nn.Module) -> WeakIdKeyDictionary:
+    """Weights of convolutions, and what a parametrisation makes them from: their axes after the second are space, not channels."""
+    kernels = WeakIdKeyDictionary()
+    for m in model.modules():
+        if isinstance(m, Convolution):
+            ndim = 2 + len(m.kernel_size)
+            kernels.update(
+                {t: True for t in m.parameters() if t.ndim == ndim and t.shape[2:] == m.kernel_size}
+            )
+    return kernels
+
+
 def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
     """One forward of `model` in its present mode, added to `walk`. No parameter, buffer or random state changes."""
     tensors = dict(model.named_parameters(remove_duplicate=True)) | dict(
         model.named_buffers(remove_duplicate=True)
     )
     if not walk.ledger.blocks:
+        kernels = _kernels(model)
         for name, t in tensors.items():
-            walk.parameter(t, name)
+            walk.parameter(t, name, axes=2 if t in kernels else t.ndim)
     names = {id(t): name for name, t in tensors.items()}
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))

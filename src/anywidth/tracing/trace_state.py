@@ -278,11 +278,11 @@ class Walk:
         sizes = tuple(self.size(source, d) for d in range(source.ndim))
         self.contractions.append(Contraction(module=self.module, sizes=sizes, written=(0,), pool=True))
 
-    def parameter(self, t: Tensor, name: str) -> None:
-        """Give every axis of a parameter or buffer fresh labels."""
+    def parameter(self, t: Tensor, name: str, axes: int) -> None:
+        """Give the first `axes` axes of a parameter or buffer fresh labels."""
         self._weights[t] = True
         shadows = []
-        for axis, size in enumerate(t.shape):
+        for axis, size in enumerate(t.shape[:axes]):
             if size > 1:
                 shape = [size if d == axis else 1 for d in range(t.ndim)]
                 shadows.append(self.ledger.fresh(size, tensor=name, axis=axis).reshape(shape))

@@ -13,12 +13,21 @@ from typing import Any
 import torch
 
 from anywidth.tracing.labels import varying
-from anywidth.tracing.rules.contraction import addmm, attention, bmm, convolution, matvec
+from anywidth.tracing.rules.contraction import (
+    addmm,
+    attention,
+    bmm,
+    convolution,
+    deformable_convolution,
+    matvec,
+)
 from anywidth.tracing.rules.joining import cat, copy_into, pad, stack
+from anywidth.tracing.rules.losses import class_loss, elementwise_loss, sequence_loss
 from anywidth.tracing.rules.movement import (
     as_strided,
     complex_view,
     embedding,
+    embedding_bag,
     fourier,
     glu,
     index,
@@ -45,6 +54,7 @@ from anywidth.tracing.rules.products import (
     sparse_addmm,
     trilinear,
 )
+from anywidth.tracing.rules.recurrent import fused_cell, pack
 from anywidth.tracing.rules.reduction import col2im, im2col, mean, pointwise, reduce, spatial
 from anywidth.tracing.rules.scattering import index_put, masked_scatter, scatter, write_along
 from anywidth.tracing.rules.selection import arg_extremum, extremum, places, ranked, running_extremum
@@ -101,6 +111,13 @@ _TABLE: dict[Rule, str] = {
     masked_scatter: "masked_scatter",
     roll: "roll",
     embedding: "embedding",
+    embedding_bag: "_embedding_bag _embedding_bag_forward_only",
+    pack: "_pack_padded_sequence",
+    fused_cell(4): "_thnn_fused_lstm_cell",
+    fused_cell(3): "_thnn_fused_gru_cell",
+    class_loss: "nll_loss_forward nll_loss2d_forward multi_margin_loss",
+    sequence_loss: "_ctc_loss _cudnn_ctc_loss",
+    elementwise_loss: "mse_loss huber_loss smooth_l1_loss binary_cross_entropy binary_cross_entropy_with_logits soft_margin_loss",
     pad: "constant_pad_nd",
     cat: "cat concat",
     stack: "stack",
@@ -150,7 +167,8 @@ _TABLE: dict[Rule, str] = {
     nothing: "arange linspace eye rand randn scalar_tensor "
     "_local_scalar_dense unique _unique2 bucketize meshgrid randint randperm empty_strided new_empty_strided "
     "item is_nonzero equal _assert_async tensor sym_size",
-    roi_pool: "roi_align roi_pool ps_roi_align deform_conv2d",
+    deformable_convolution: "deform_conv2d",
+    roi_pool: "roi_align roi_pool ps_roi_align",
 }
 RULES: dict[str, Rule] = {name: rule for rule, names in _TABLE.items() for name in names.split()}
 

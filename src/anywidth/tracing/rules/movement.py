@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anywidth.tracing.labels import as_shadow
+from anywidth.tracing.labels import as_shadow, varying
 from anywidth.tracing.trace_state import Walk, outputs
 
 aten = torch.ops.aten
@@ -32,7 +32,20 @@ def move(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out
             if label is not None:
                 slot.append(label)
     for t, shadows in zip(outputs(out), results, strict=True):
-        walk.set(t, shadows)
+        walk.set(t, without_copies(walk, shadows))
+
+
+def without_copies(walk: Walk, shadows: Sequence[Tensor]) -> list[Tensor]:
+    """Shadows of a tensor, less those that number copies along a dimension of channels: there are as many at every width."""
+    # Key heads for grouped queries: (N, heads, 1, dim) expanded to (N, heads, self.repeats, dim), then to (N, heads repeats, dim).
+    # Whether `repeats` counts channels is not known when it is expanded; here it shares a dimension with the heads.
+    kept = list(shadows)
+    for s in shadows if len(shadows) > 1 else ():
+        shared = any(t is not s and set(varying(t)) & set(varying(s)) for t in kept)
+        if shared and walk.ledger.is_count(s):
+            walk.ledger.freeze(s, "a number of copies", walk.where)
+            kept = [t for t in kept if t is not s]
+    return kept
 
 
 def move_as_float(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
@@ -212,3 +225,17 @@ def embedding(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any]
             walk.written.append(shadow[:1].numpy().ravel())
             kept.append(shadow[:1].reshape([1] * ids.ndim + [-1]))
     walk.set(out, kept)
+
+
+def embedding_bag(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Sums, means or maxima of rows of a table: entries (R, C) -> bags (B, C)."""
+    weight, per_sample = args[0], args[6] if len(args) > 6 else kwargs.get("per_sample_weights")
+    kept = []
+    for s in walk.shadows(weight):
+        walk.ledger.rigid(s, 0, "the entries of an embedding are addressed by number", walk.where)
+        if s.shape[1] > 1:
+            walk.written.append(s[:1].numpy().ravel())
+            kept.append(s[:1])
+    if isinstance(per_sample, Tensor):
+        walk.freeze(walk.shadows(per_sample), "one weight for each entry of a bag")
+    walk.set(outputs(out)[0], kept)
