@@ -21,6 +21,7 @@ from anywidth.errors import TraceError
 from anywidth.tracing.modes import LabelMode, SizeMode
 from anywidth.tracing.symbolic_sizes import COMPARED, Attribute, TracedInt
 from anywidth.tracing.trace_state import Walk, tensors_in
+from anywidth.tracing.unvisited import Visits, beside, unvisited, visits
 
 _GEOMETRY = {"stride", "padding", "dilation", "kernel_size", "output_padding", "output_size"}
 
@@ -211,15 +212,17 @@ def trace_(walk: Walk, model: nn.Module, example: Any) -> None:
 
 
 def trace(model: nn.Module, example: Any) -> Walk:
-    """Trace in evaluation mode, then once more in training mode if parts of the model were not reached."""
+    """Trace in evaluation mode, then again, in training mode and beside siblings, if parts of the model were not reached."""
     walk = Walk()
     modes = {m: m.training for m in model.modules()}
     try:
         model.eval()
-        trace_(walk, model, example)
+        with visits(walk, model) as record:
+            trace_(walk, model, example)
         missed = {n for n, _ in model.named_parameters()} - walk.used
         if missed:
             _trace_training_(walk, model, example)
+            _trace_unvisited_(walk, model, example, record)
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -234,5 +237,19 @@ def _trace_training_(walk: Walk, model: nn.Module, example: Any) -> None:
         trace_(walk, model, example)
     except TraceError:
         return
+    finally:
+        del walk.contractions[before:]
+
+
+def _trace_unvisited_(walk: Walk, model: nn.Module, example: Any, record: Visits) -> None:
+    """Experts that the example did not visit run beside one that it did; they cost nothing, as in the example."""
+    pairs = unvisited(walk, model, record)
+    if not pairs:
+        return
+    before = len(walk.contractions)
+    model.eval()
+    try:
+        with beside(walk, pairs):
+            trace_(walk, model, example)
     finally:
         del walk.contractions[before:]
