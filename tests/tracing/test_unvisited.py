@@ -9,7 +9,6 @@ from torch.testing import assert_close
 import anywidth as aw
 from oracles import fill_, groups, rand, randomized
 
-
 SEED = 2  # weights with which 500 tokens visit all experts, and two tokens three of them
 
 

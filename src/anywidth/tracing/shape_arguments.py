@@ -218,7 +218,7 @@ def getitem(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -
         if k is Ellipsis:
             dim += source.ndim - taken
             continue
-        if isinstance(k, slice):
+        if isinstance(k, slice) and k.step in (None, 1):  # what a step takes is for the rule to say
             bound(walk, source, dim, k.start)
             bound(walk, source, dim, k.stop)
         dim += k.ndim if isinstance(k, Tensor) and k.dtype == torch.bool else 1

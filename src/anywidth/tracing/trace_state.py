@@ -154,13 +154,20 @@ class Walk:
         for s in self.shadows(weight):
             (self.read if s.shape[dim] > 1 else self.written).append(s.numpy().ravel())
 
-    def positions(self, out: Tensor, shadows: Sequence[Tensor], dims: Iterable[int]) -> None:
-        """The numbers in `out` are positions along `dims` of a tensor with these shadows.
+    def positions(
+        self,
+        out: Tensor,
+        shadows: Sequence[Tensor],
+        dims: Iterable[int],
+        reason: str = "positions along it leave as numbers",
+    ) -> None:
+        """The numbers in `out` are positions along `dims` of a tensor with these shadows, or depend on positions there.
 
         The entry 7 of an argmax over 12 channels means the channel 7 of 12 and nothing else, so once somebody looks at it, these
         channels keep their number and order. Until then nothing is frozen: `x.max(1)` is often called for its values alone.
         """
-        along = [(s, d) for s in shadows for d in dims if s.shape[d] > 1]
+        dims = list(dims)
+        along = [(s, d, reason) for s in shadows for d in dims if s.shape[d] > 1]
         if along:
             self._positions[out] = [*(self._positions.get(out) or []), *along]
 
@@ -169,8 +176,8 @@ class Walk:
         if not self._positions:
             return
         for t in tensors:
-            for shadow, dim in self._positions.get(t) or ():
-                self.ledger.rigid(shadow, dim, "positions along it leave as numbers", self.where)
+            for shadow, dim, reason in self._positions.get(t) or ():
+                self.ledger.rigid(shadow, dim, reason, self.where)
 
     def freeze(self, shadows: Sequence[Tensor], reason: str) -> None:
         for s in shadows:

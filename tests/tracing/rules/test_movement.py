@@ -177,3 +177,45 @@ def test_a_number_of_copies_in_an_attribute_is_no_channel():
     net = Elastic(randomized(Repeated(4, 3)), rand(2, 5, 3))
     assert {n: size for n, (size, _) in groups(net).items()} == {"q": 4}
     assert_narrow(net, net.space.from_vector([0.5]), Repeated(2, 3), rand(2, 5, 3))
+
+
+class Interleaved(nn.Module):
+    """Gates and values side by side."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 2 * width), nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.b(y[..., ::2].sigmoid() * y[..., 1::2])
+
+
+def test_every_second_channel_is_kept_with_its_neighbour():
+    net = Elastic(randomized(Interleaved(8)), rand(4, 3))
+    assert groups(net) == {"a": (8, 2)}
+    assert_narrow(net, {"a": 6}, Interleaved(3), rand(4, 3))
+
+
+def places(y: Tensor) -> Tensor:
+    """The last channel is asked for its shape alone."""
+    steps = y[..., -1].shape[-1]
+    return y * torch.arange(steps, dtype=y.dtype)[:, None]
+
+
+def test_a_channel_taken_for_its_shape_freezes_nothing():
+    net = Elastic(randomized(Through(places)), rand(2, 5, 3))
+    assert groups(net) == {"a": (8, 1)}
+    assert_narrow(net, {"a": 3}, Through(places, 3), rand(2, 5, 3))
+
+
+@pytest.mark.parametrize(
+    "operation", [lambda y: y * y[..., -1:].sum() + y[..., -1, None], lambda y: y[..., 0]]
+)
+def test_a_channel_taken_for_its_value_stays(operation):
+    class Net(Through):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.operation(self.a(x))
+
+    net = Elastic(randomized(Net(operation)), rand(2, 5, 3))
+    assert groups(net) == {}

@@ -140,19 +140,35 @@ def as_strided(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any
 
 
 def slice_(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """A run of channels; or every n-th one, where each n neighbours go together."""
+    # gate, up = x[..., ::2], x[..., 1::2]: labels 1..6 as the table [[1, 2], [3, 4], [5, 6]], so 1 = 2, 3 = 4, 5 = 6, and a narrow
+    # network has whole pairs too.
     step = args[4] if len(args) > 4 else kwargs.get("step", 1)
     if step != 1:
-        dim = (args[1] if len(args) > 1 else 0) % args[0].ndim
-        for shadow in walk.shadows(args[0]):
-            walk.ledger.rigid(shadow, dim, "every n-th channel is taken", walk.where)
+        source, dim = args[0], (args[1] if len(args) > 1 else 0) % args[0].ndim
+        size = source.shape[dim]
+        whole = size % step == 0 and out.shape[dim] == size // step and (args[2] or 0) in range(step)
+        for shadow in walk.shadows(source):
+            if whole and shadow.shape[dim] > 1:
+                neighbours = shadow.unflatten(dim, (-1, step))
+                walk.ledger.equate(neighbours, neighbours.narrow(dim + 1, 0, 1))
+            else:
+                walk.ledger.rigid(shadow, dim, "every n-th channel is taken", walk.where)
     move(walk, func, args, kwargs, out)
 
 
 def select(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
-    """Entries taken one by one: their number is written in the code."""
+    """Entries taken one by one: their number is written in the code.
+
+    The first or last one is often taken for the shape of the rest: `self.positions(x[..., -1])` asks for a length.
+    """
     dim = (args[1] if len(args) > 1 else 0) % args[0].ndim
-    for shadow in walk.shadows(args[0]):
-        walk.ledger.rigid(shadow, dim, "single channels are picked by number", walk.where)
+    reason = "single channels are picked by number"
+    if isinstance(out, Tensor) and args[2] in (0, -1):
+        walk.positions(out, walk.shadows(args[0]), [dim], reason)
+    else:
+        for shadow in walk.shadows(args[0]):
+            walk.ledger.rigid(shadow, dim, reason, walk.where)
     move(walk, func, args, kwargs, out)
 
 
