@@ -22,6 +22,7 @@ from anywidth.tracing.trace_state import Walk, outputs, tensors_in
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _log = logging.getLogger(__name__)
 _GUARDS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+_FEATURE_DROPOUT = {"dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout", "feature_dropout"}
 _RESHAPES_IN_PLACE = {
     f"aten::{n}_" for n in ("squeeze", "unsqueeze", "t", "transpose", "swapaxes", "swapdims")
 }
@@ -94,7 +95,7 @@ class SizeMode(TorchFunctionMode):
         if func is torch.nn.functional.multi_head_attention_forward:
             with self:
                 return _opened(func)(*args, **kwargs)
-        out = in_steps(func, args) if func in RECURRENT and not kwargs else func(*args, **kwargs)
+        out = self._run(func, name, args, kwargs)
         if func == _SHAPE:
             return self._sizes(args[0], out)
         if name == "size":
@@ -110,6 +111,15 @@ class SizeMode(TorchFunctionMode):
         with without_modes():
             self._observe(name, args, kwargs, out)
         return out
+
+    def _run(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        if func in RECURRENT and not kwargs:
+            return in_steps(func, args)
+        if (
+            name in _FEATURE_DROPOUT
+        ):  # draws numbers for (N, C), which would meet the channels as an unknown constant
+            return args[0] if name.endswith("_") else args[0].clone()
+        return func(*args, **kwargs)
 
     def _observe(self, name: str, args: Any, kwargs: Any, out: Any) -> None:
         try:

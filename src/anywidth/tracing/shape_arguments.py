@@ -324,6 +324,17 @@ def counting(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) 
         constant(walk, args, kwargs, out)
 
 
+def raw_strides(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    walk.freeze(walk.shadows(args[0]), "raw strides")
+    walk.set(out, [])
+
+
+def grid_size(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """affine_grid(theta, (N, C, H, W)): the grid is the same for any number of channels."""
+    size = args[1] if len(args) > 1 else kwargs["size"]
+    constant(walk, [size[0], *size[2:]], {}, out)
+
+
 def constant(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     """Any other operation: the numbers it gets do not change with the width."""
 
@@ -357,6 +368,8 @@ _TABLE: dict[Handler, str] = {
     pad_amounts: "pad",
     factory: "zeros ones empty full rand randn new_zeros new_ones new_empty new_full",
     counting: "arange",
+    raw_strides: "as_strided as_strided_",
+    grid_size: "affine_grid affine_grid_generator",
     scalar: "mul __mul__ __rmul__ div __truediv__ __rtruediv__ true_divide add __add__ __radd__ sub __sub__ __rsub__ pow __pow__ "
     "size shape __get__ dim stride numel mul_ div_ add_ sub_ __eq__ __ne__ __lt__ __gt__ __le__ __ge__ eq ne lt gt le ge "
     "clamp clamp_ unbind multi_head_attention_forward _assert is_floating_point floor_divide __floordiv__ tensor softmax "

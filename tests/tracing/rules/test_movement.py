@@ -219,3 +219,39 @@ def test_a_channel_taken_for_its_value_stays(operation):
 
     net = Elastic(randomized(Net(operation)), rand(2, 5, 3))
     assert groups(net) == {}
+
+
+def rows_where_a_mask_holds(y: Tensor) -> Tensor:
+    mask = torch.tensor([True, False, True, True])[:, None]
+    return torch.masked_select(y, mask).view(3, -1)
+
+
+def framed(y: Tensor) -> Tensor:
+    """(4, C) as C signals of length 4, to frequencies and back."""
+    window = torch.hann_window(2, dtype=y.dtype) + 0.1
+    signals = y.T.repeat_interleave(2, 1)
+    frequencies = torch.stft(signals, 2, 1, window=window, return_complex=True)
+    return torch.istft(frequencies * 1.5, 2, 1, window=window).T
+
+
+@pytest.mark.parametrize("operation", [rows_where_a_mask_holds, framed])
+def test_channels_that_are_moved_as_rows(operation):
+    net = Elastic(randomized(Through(operation)), rand(4, 3))
+    assert groups(net) == {"a": (8, 1)}
+    assert net.space.unknown == ()
+    assert_narrow(net, {"a": 3}, Through(operation, 3), rand(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("operation", "reason"),
+    [
+        (lambda y: torch.masked_select(y, y > y.mean()).sum() * y, "chosen by their values"),
+        (lambda y: torch.masked_select(y, torch.eye(4, 8) > 0).sum() * y, "not channels"),
+        (lambda y: y.contiguous().as_strided((4, 8), (1, 4)), "raw strides"),
+    ],
+)
+def test_channels_that_are_picked_by_place_or_value_stay(operation, reason):
+    net = Elastic(randomized(Through(operation)), rand(4, 3))
+    assert groups(net) == {}
+    frozen = {(f.tensor, f.axis): f.reason for f in net.space.frozen}
+    assert reason in frozen["a.weight", 0]

@@ -32,6 +32,7 @@ from anywidth.tracing.rules.movement import (
     glu,
     index,
     index_along,
+    masked_select,
     move,
     move_as_float,
     pixel_shuffle,
@@ -55,7 +56,18 @@ from anywidth.tracing.rules.products import (
     trilinear,
 )
 from anywidth.tracing.rules.recurrent import fused_cell, pack
-from anywidth.tracing.rules.reduction import col2im, im2col, mean, pointwise, reduce, spatial
+from anywidth.tracing.rules.reduction import (
+    col2im,
+    im2col,
+    mean,
+    overlap_add,
+    pointwise,
+    random_pool,
+    reduce,
+    segments,
+    spatial,
+    unpool,
+)
 from anywidth.tracing.rules.scattering import index_put, masked_scatter, scatter, write_along
 from anywidth.tracing.rules.selection import arg_extremum, extremum, places, ranked, running_extremum
 from anywidth.tracing.trace_state import Walk, outputs
@@ -74,6 +86,11 @@ def blank_like(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any
 
 def blank_new(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     walk.blank(out)
+
+
+def grid(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Places in space, from a matrix (N, 2, 3) whose numbers all have a meaning of their own."""
+    walk.freeze(walk.shadows(args[0]), "entries of an affine map")
 
 
 def nothing(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
@@ -99,7 +116,7 @@ _TABLE: dict[Rule, str] = {
     weight_norm: "_weight_norm_interface",
     fourier: "_fft_r2c _fft_c2r _fft_c2c",
     complex_view: "view_as_real view_as_complex",
-    pointwise: "_prelu_kernel prelu",
+    pointwise: "_prelu_kernel prelu rrelu_with_noise rrelu_with_noise_functional",
     as_strided: "as_strided",
     slice_: "slice",
     select: "select unbind",
@@ -109,6 +126,13 @@ _TABLE: dict[Rule, str] = {
     write_along: "index_add index_copy index_reduce index_fill",
     scatter: "scatter scatter_add scatter_reduce",
     masked_scatter: "masked_scatter",
+    masked_select: "masked_select",
+    unpool(2): "max_unpool2d",
+    unpool(3): "max_unpool3d",
+    random_pool(2): "fractional_max_pool2d",
+    random_pool(3): "fractional_max_pool3d",
+    overlap_add: "unfold_backward",
+    segments: "segment_reduce",
     roll: "roll",
     embedding: "embedding",
     embedding_bag: "_embedding_bag _embedding_bag_forward_only",
@@ -124,7 +148,7 @@ _TABLE: dict[Rule, str] = {
     copy_into: "copy_ copy",
     index_put: "index_put _index_put_impl _unsafe_index_put",
     same: "log_sigmoid_forward hardswish hardsigmoid hardtanh relu6 silu mish gelu elu celu selu leaky_relu softplus clone alias detach contiguous lift_fresh _softmax _log_softmax softmax log_softmax native_dropout _to_copy _conj "
-    "_safe_softmax bernoulli bernoulli_ normal_ uniform_ fill_ zero_ dropout clamp masked_fill masked_fill_ "
+    "_safe_softmax bernoulli bernoulli_ normal_ uniform_ exponential_ geometric_ cauchy_ log_normal_ random_ fill_ zero_ dropout clamp masked_fill masked_fill_ "
     "_fake_quantize_learnable_per_tensor_affine",
     reduce: "sum amax amin var std var_mean std_mean prod any all logsumexp linalg_vector_norm norm "
     "count_nonzero",
@@ -163,6 +187,7 @@ _TABLE: dict[Rule, str] = {
     convolution: "convolution _convolution cudnn_convolution mkldnn_convolution",
     attention: "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu",
     blank_like: "zeros_like ones_like empty_like full_like rand_like randn_like bernoulli.p",
+    grid: "affine_grid_generator",
     blank_new: "zeros ones empty full new_zeros new_empty new_ones new_full",
     nothing: "arange linspace eye rand randn scalar_tensor "
     "_local_scalar_dense unique _unique2 bucketize meshgrid randint randperm empty_strided new_empty_strided "

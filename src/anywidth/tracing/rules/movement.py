@@ -132,11 +132,21 @@ def pixel_shuffle(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, 
 
 
 def as_strided(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
-    """Pooling to 1x1 restrides its result in place; any other use of strides is opaque."""
-    if tuple(args[1]) == tuple(args[0].shape):
-        walk.set(out, walk.shadows(args[0]))
+    """Pooling to 1x1 restrides its result in place, and a short-time Fourier transform cuts signals into frames.
+
+    The strides that a model's own code asks for are frozen where they are asked for: see `shape_arguments`.
+    """
+    source = args[0]
+    if tuple(args[1]) == tuple(source.shape):
+        walk.set(out, walk.shadows(source))
+    elif not source.is_contiguous() or source.storage_offset():
+        walk.freeze(walk.shadows(source), "raw strides")
     else:
-        walk.freeze(walk.shadows(args[0]), "raw strides")
+        # Signals (C, 32) in 13 frames of 8 at a distance of 2, strides (32, 2, 1): the labels (C, 1), spelled out, move alike.
+        framed = [
+            as_shadow(spread(s, source).contiguous().as_strided(*args[1:])) for s in walk.shadows(source)
+        ]
+        walk.set(out, [s for s in framed if s is not None])
 
 
 def slice_(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
@@ -255,3 +265,13 @@ def embedding_bag(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, 
     if isinstance(per_sample, Tensor):
         walk.freeze(walk.shadows(per_sample), "one weight for each entry of a bag")
     walk.set(outputs(out)[0], kept)
+
+
+def masked_select(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Elements where a mask holds, in one row: whole rows of channels, if the mask is the same for all channels."""
+    # h (5, C) where a mask (5, 1) holds for 3 of its rows: the labels 1..C three times, of which a narrow network has the kept ones.
+    source, mask = args[:2]
+    walk.freeze(walk.shadows(mask), "channels are chosen by their values")
+    shadows = walk.elementwise([source, mask], torch.broadcast_shapes(source.shape, mask.shape))
+    selected = [as_shadow(torch.masked_select(s.expand(source.shape), mask)) for s in shadows]
+    walk.set(out, [s for s in selected if s is not None])
