@@ -200,7 +200,7 @@ RULES: dict[str, Rule] = {name: rule for rule, names in _TABLE.items() for name 
 
 _OURS = ("aten", "prims", "torchvision")
 """Namespaces of operations that the table is about: another library's `roll` may be anything."""
-_registered: dict[str, Rule] = {}
+_registered: dict[str, Rule] = {"transformers::grouped_mm_fallback": grouped}
 
 
 def register_rule(*operations: str) -> Callable[[Rule], Rule]:
