@@ -52,13 +52,13 @@ class LabelMode(DispatchMode):
         namespace, _, operation = func.name().split(".")[0].partition("::")
         self.walk.operation = operation if namespace in ("aten", "prims") else f"{namespace}::{operation}"
         self.walk.use(inputs)
-        self.walk.meets(inputs)
+        self.walk.opaque.enter(inputs)
         rule = rule_for(func)
         if rule is not None:
             self._apply(rule, func, args, kwargs, out, inputs)
         elif any(self.walk.shadows(t) for t in inputs):
             self._unknown(inputs, outputs(out), "unknown operation")
-        self.walk.follow_opaque(outputs(out))
+        self.walk.opaque.leave(t for t in outputs(out) if not self.walk.shadows(t))
         return out
 
     def _before_reshape(self, func: Any, args: Any) -> Tensor | None:
@@ -73,7 +73,8 @@ class LabelMode(DispatchMode):
         self.walk.unknown[(self.walk.operation, self.walk.module)] = None
         for t in [*inputs, *outs]:
             self.walk.freeze(self.walk.shadows(t), reason)
-        self.walk.opaque(t for t in outs if not any(t is i for i in inputs))
+        results = [t for t in outs if not any(t is i for i in inputs)]
+        self.walk.opaque.add(results, self.walk.where)
 
     def _apply(self, rule: Any, func: Any, args: Any, kwargs: Any, out: Any, inputs: list[Tensor]) -> None:
         """A rule that raises counts as a missing rule: what it touches is frozen and reported."""

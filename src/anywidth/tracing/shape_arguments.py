@@ -320,6 +320,8 @@ def counting(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) 
     numbers = [a for a in args if isinstance(a, int)]
     if len(numbers) == 1 and isinstance(numbers[0], TracedInt):
         label_new(walk, out, 0, numbers[0], "the length of arange")
+        # Each channel meets a number of its own: they may go from the end, but not change places.
+        walk.ledger.ordered += [s.numpy().ravel() for s in walk.shadows(out)]
     else:
         constant(walk, args, kwargs, out)
 

@@ -13,6 +13,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from anywidth.compat.tensors import storage_address
 from anywidth.tracing.labels import Ledger, Table, varying
+from anywidth.tracing.opaque_results import OpaqueResults
 from anywidth.tracing.symbolic_sizes import DimSize, Expression
 
 
@@ -50,6 +51,7 @@ class Walk:
     used: set[str] = field(default_factory=set)
     module: str = ""
     operation: str = ""
+    opaque: OpaqueResults = field(default_factory=OpaqueResults)
     read: list[np.ndarray] = field(default_factory=list)
     written: list[np.ndarray] = field(default_factory=list)
     _weights: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
@@ -60,9 +62,6 @@ class Walk:
     _positions: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     _shadows: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     _blank: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
-    # Tensor without labels -> the operation without a rule that it comes from.
-    _opaque: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
-    _opaque_operand: str | None = None
 
     @property
     def where(self) -> str:
@@ -113,22 +112,6 @@ class Walk:
 
     def is_blank(self, t: Tensor) -> bool:
         return t in self._blank
-
-    def opaque(self, outs: Iterable[Tensor]) -> None:
-        """What an operation without a rule gives: nobody knows which channels are in there."""
-        for t in outs:
-            self._opaque[t] = self.where
-
-    def follow_opaque(self, outs: Sequence[Tensor]) -> None:
-        """Results without labels that were computed from opaque tensors are opaque too."""
-        origin = self._opaque_operand
-        for t in outs if origin is not None else ():
-            if not self.shadows(t):
-                self._opaque[t] = origin
-
-    def meets(self, inputs: Sequence[Tensor]) -> None:
-        """Before the rule of an operation: note whether one of its inputs is opaque."""
-        self._opaque_operand = next((o for t in inputs if (o := self._opaque.get(t)) is not None), None)
 
     # --- who reads an axis, and who writes it ---------------------------------------------------------------------
 
@@ -236,8 +219,8 @@ class Walk:
         """Dimensions in which the other operand has values that are not channels: they keep their size."""
         covered = {d for t in partners for d in varying(t)}
         reason = "meets values that are not channels: an input or a constant"
-        if self._opaque_operand is not None:
-            reason = f"meets what an unknown operation gives, {self._opaque_operand}"
+        if self.opaque.operand is not None:
+            reason = f"meets what an unknown operation gives, {self.opaque.operand}"
         for d in sorted(real - covered):
             self.ledger.rigid(s, d, reason, self.where)
 
