@@ -56,6 +56,19 @@ def test_an_unknown_operation_freezes_what_it_touches_and_is_reported():
     assert_narrow(net, {"b": 4}, WithInner("custom", 8, 4), rand(4, 3))
 
 
+def test_what_an_unknown_operation_gives_is_named_where_it_meets_channels():
+    class After(WithInner):
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = 2 * self.inner(self.a(x))
+            return self.head(self.b(hidden))
+
+    net = Elastic(randomized(After("custom")), rand(4, 3))
+    reasons = {(f.tensor, f.axis): f.reason for f in net.space.frozen}
+    assert reasons["b.weight", 1] == (
+        "meets what an unknown operation gives, anywidth_tests::mystery in inner (addmm in b)"
+    )
+
+
 def test_an_unknown_operation_without_channels_is_no_matter():
     class Batch(nn.Module):
         def __init__(self, width: int):

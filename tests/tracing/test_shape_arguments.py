@@ -1,10 +1,12 @@
 import pytest
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anywidth import Elastic
 from oracles import assert_narrow, groups, rand, randomized
 from traced_nets import IMAGE, elastic, in_each
+from traced_operations import Through
 
 
 class Chunked(nn.Module):
@@ -96,3 +98,12 @@ def test_a_section_of_one_channel_freezes_what_it_splits_and_nothing_else():
     assert not any("narrow forward" in f.reason for f in net.space.frozen)
     assert {"before", "b"} <= set(groups(net))
     assert net.at(0.5)(rand(4, 3)).shape == (4, 2)
+
+
+def test_channels_that_are_numbered_keep_their_order():
+    def numbered(y: Tensor) -> Tensor:
+        return y * torch.arange(y.shape[-1], dtype=y.dtype)
+
+    net = Elastic(randomized(Through(numbered)), rand(4, 3))
+    assert [(g.name, g.permutable) for g in net.space.groups] == [("a", False)]
+    assert_narrow(net, {"a": 3}, Through(numbered, 3), rand(4, 3))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 DispatchMode = TorchDispatchMode
@@ -79,3 +80,15 @@ def attention_by_parts(
         query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
     )
     return out
+
+
+RECURRENT = {
+    getattr(torch._VF, name): getattr(torch.ops.aten, name)
+    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")
+}
+"""The functions that recurrent layers of torch call -> their operations, with the overloads `input` and `data` (packed)."""
+
+
+def in_python(operation: Any) -> Callable[..., Any]:
+    """An operation written out in Python as smaller ones, as torch does for compilers."""
+    return decomposition_table[operation]

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from anywidth.compat.tensors import is_functorch_wrapped
 from anywidth.tracing.symbolic_sizes import DimSize, Number, TracedFloat
 from anywidth.tracing.trace_state import Derived, Walk
 
@@ -59,7 +60,8 @@ def _observe(walk: Walk, number: Any, t: Tensor, dims: Iterable[int]) -> None:
 def _value(number: Any) -> float | None:
     """A positive number, or the element of a tensor that has one only."""
     if isinstance(number, Tensor):
-        if number.is_meta or number.numel() != 1 or not number.is_floating_point() or number.requires_grad:
+        readable = not (number.is_meta or number.requires_grad or is_functorch_wrapped(number))
+        if not readable or number.numel() != 1 or not number.is_floating_point():
             return None
         number = number.item()
     usable = isinstance(number, int | float) and not isinstance(number, bool) and number > 0

@@ -79,7 +79,7 @@ def made_axes(model: nn.Module) -> dict[str, int]:
     output_axes = {}
     for path, m in model.named_modules():
         prefix = f"{path}." if path else ""
-        if isinstance(m, TransposedConvolution | nn.Embedding):
+        if isinstance(m, TransposedConvolution | nn.Embedding | nn.EmbeddingBag):
             output_axes[f"{prefix}weight"] = 1
         elif isinstance(m, Convolution | nn.Linear | nn.Bilinear):
             output_axes[f"{prefix}weight"] = 0
@@ -301,10 +301,12 @@ def _named(
 ) -> tuple[ChannelGroup, ...]:
     """Groups, named after the first module that makes them."""
     # Modules come in the order in which they ran, so that a group is named after the layer that writes it first.
-    # The unit is measured on the axis that names the group: 64 labels of 4 sets on a weight are 16 channels a unit.
+    # The unit is measured on the axis that names the group: 64 labels of 4 sets on a weight are 16 channels a unit. Without one,
+    # as where experts are bare parameters, it is the smallest on any axis.
     writers: list[list[str]] = [[] for _ in sizes]
     readers: list[list[str]] = [[] for _ in sizes]
     unit = [0] * len(sizes)
+    smallest = [0] * len(sizes)
     order: dict[str, int] = {}
     for m in walk.contractions:
         order.setdefault(m.module, len(order))
@@ -317,6 +319,7 @@ def _named(
             tensor = block.tensor or ""
             makes = block.axis == 0
             (writers if makes else readers)[g].append(tensor.rpartition(".")[0] or tensor)
+            smallest[g] = min(smallest[g] or n, n // sizes[g])
             if (makes and unit[g] == 0 and tensor.endswith("weight")) or (
                 unit[g] == 0 and len(writers[g]) > 1
             ):
@@ -335,7 +338,7 @@ def _named(
             ChannelGroup(
                 name=name,
                 size=size,
-                unit=max(1, unit[g]),
+                unit=max(1, unit[g] or smallest[g]),
                 divisor=1,
                 minimum=1,
                 permutable=not bool(fixed_order[g]),

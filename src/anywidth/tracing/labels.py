@@ -78,6 +78,7 @@ class Ledger:
     freezes: list[Freeze] = field(default_factory=list)
     ordered: list[np.ndarray] = field(default_factory=list)
     summed: list[np.ndarray] = field(default_factory=list)
+    counts: list[Tensor] = field(default_factory=list)
     _dead: np.ndarray = field(default_factory=lambda: np.ones(1, bool))
     _stiff: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
@@ -93,6 +94,16 @@ class Ledger:
         self.blocks.append(block)
         self.count += size
         return torch.arange(block.start, block.start + size)
+
+    def fresh_count(self, size: int) -> Tensor:
+        """New labels for a dimension that comes out of nothing but a number: channels, or as many copies of something."""
+        self.counts.append(self.fresh(size))
+        return self.counts[-1]
+
+    def is_count(self, shadow: Tensor) -> bool:
+        """Whether labels come out of a number."""
+        lowest, highest = int(shadow.min()), int(shadow.max())
+        return any(int(c[0]) <= lowest and highest <= int(c[-1]) for c in self.counts)
 
     def equate(self, a: Tensor, b: Tensor) -> None:
         """Channels at equal positions of two broadcastable shadows live and die together."""

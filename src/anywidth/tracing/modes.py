@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from anywidth.compat.tracing import (
+    RECURRENT,
     DispatchMode,
     attention_by_parts,
     is_mutable,
@@ -20,6 +21,7 @@ from anywidth.compat.tracing import (
     without_modes,
     written_tensors,
 )
+from anywidth.tracing.recurrence import in_steps
 from anywidth.tracing.rules import rule_for
 from anywidth.tracing.shape_arguments import observe
 from anywidth.tracing.symbolic_sizes import DimSize, TracedInt
@@ -28,6 +30,10 @@ from anywidth.tracing.trace_state import Walk, outputs, tensors_in
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _log = logging.getLogger(__name__)
 _GUARDS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+_FEATURE_DROPOUT = {"dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout", "feature_dropout"}
+_RESHAPES_IN_PLACE = {
+    f"aten::{n}_" for n in ("squeeze", "unsqueeze", "t", "transpose", "swapaxes", "swapdims")
+}
 
 
 class LabelMode(DispatchMode):
@@ -64,20 +70,38 @@ class LabelMode(DispatchMode):
                     self.names[id(p)] for p in self.before_write(t) if id(p) in self.names
                 )
         self.walk.random |= is_random(func)
+        before = self._before_reshape(func, args)
         out = func(*args, **kwargs)
+        if before is not None:
+            args = (before, *args[1:])
         self.walk.depends(inputs, outputs(out), self.names)
         self.walk.computed(inputs, outputs(out))
         namespace, _, operation = func.name().split(".")[0].partition("::")
         self.walk.operation = operation if namespace in ("aten", "prims") else f"{namespace}::{operation}"
         self.walk.use(inputs)
+        self.walk.opaque.enter(inputs)
         rule = rule_for(func)
         if rule is not None:
             self._apply(rule, func, args, kwargs, out, inputs)
         elif any(self.walk.shadows(t) for t in inputs):
-            self.walk.unknown[(self.walk.operation, self.walk.module)] = None
-            for t in inputs:
-                self.walk.freeze(self.walk.shadows(t), "unknown operation")
+            self._unknown(inputs, outputs(out), "unknown operation")
+        self.walk.opaque.leave(t for t in outputs(out) if not self.walk.shadows(t))
         return out
+
+    def _before_reshape(self, func: Any, args: Any) -> Tensor | None:
+        """A tensor whose shape is about to change in place, as it is now: the rules want the shape that its labels have."""
+        if func.name().split(".")[0] not in _RESHAPES_IN_PLACE:
+            return None
+        alias = args[0].detach()
+        self.walk.set(alias, self.walk.shadows(args[0]))
+        return alias
+
+    def _unknown(self, inputs: list[Tensor], outs: list[Tensor], reason: str) -> None:
+        self.walk.unknown[(self.walk.operation, self.walk.module)] = None
+        for t in [*inputs, *outs]:
+            self.walk.freeze(self.walk.shadows(t), reason)
+        results = [t for t in outs if not any(t is i for i in inputs)]
+        self.walk.opaque.add(results, self.walk.where)
 
     def _apply(self, rule: Any, func: Any, args: Any, kwargs: Any, out: Any, inputs: list[Tensor]) -> None:
         """A rule that raises counts as a missing rule: what it touches is frozen and reported."""
@@ -85,9 +109,7 @@ class LabelMode(DispatchMode):
             rule(self.walk, func, args, kwargs, out)
         except Exception as error:
             _log.warning("rule for %s failed: %s", self.walk.where, error)
-            self.walk.unknown[(self.walk.operation, self.walk.module)] = None
-            for t in [*inputs, *outputs(out)]:
-                self.walk.freeze(self.walk.shadows(t), f"the rule failed ({type(error).__name__})")
+            self._unknown(inputs, outputs(out), f"the rule failed ({type(error).__name__})")
 
 
 class SizeMode(TorchFunctionMode):
@@ -106,7 +128,7 @@ class SizeMode(TorchFunctionMode):
         if name == "scaled_dot_product_attention":
             # The fused kernels are one opaque operation; this one is matmul, softmax, matmul, for which rules exist.
             return attention_by_parts(*args, **kwargs)
-        out = func(*args, **kwargs)
+        out = self._run(func, name, args, kwargs)
         if func == _SHAPE:
             return self._sizes(args[0], out)
         if name == "size":
@@ -122,6 +144,15 @@ class SizeMode(TorchFunctionMode):
         with without_modes():
             self._observe(name, args, kwargs, out)
         return out
+
+    def _run(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        if func in RECURRENT and not kwargs:
+            return in_steps(func, args)
+        if (
+            name in _FEATURE_DROPOUT
+        ):  # draws numbers for (N, C), which would meet the channels as an unknown constant
+            return args[0] if name.endswith("_") else args[0].clone()
+        return func(*args, **kwargs)
 
     def _observe(self, name: str, args: Any, kwargs: Any, out: Any) -> None:
         try:

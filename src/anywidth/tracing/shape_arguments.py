@@ -65,7 +65,7 @@ def label_new(walk: Walk, t: Tensor, dim: int, size: TracedInt, what: str) -> No
     elif t.shape[dim] > 1:
         shape = [1] * t.ndim
         shape[dim] = -1
-        walk.set(t, [*walk.shadows(t), walk.ledger.fresh(t.shape[dim]).reshape(shape)])
+        walk.set(t, [*walk.shadows(t), walk.ledger.fresh_count(t.shape[dim]).reshape(shape)])
         demand(walk, size, walk.size(t, dim), what)
 
 
@@ -219,7 +219,7 @@ def getitem(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -
         if k is Ellipsis:
             dim += source.ndim - taken
             continue
-        if isinstance(k, slice):
+        if isinstance(k, slice) and k.step in (None, 1):  # what a step takes is for the rule to say
             bound(walk, source, dim, k.start)
             bound(walk, source, dim, k.stop)
         dim += k.ndim if isinstance(k, Tensor) and k.dtype == torch.bool else 1
@@ -307,8 +307,8 @@ def convolve(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) 
 
 
 def factory(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
-    size_args = [a for a in args if not isinstance(a, Tensor)]
-    sizes = sizes_of(size_args, kwargs, "size")
+    size_args = args[1:] if walk.operation.startswith("new_") else args
+    sizes = sizes_of(size_args[:1] if "full" in walk.operation else size_args, kwargs, "size")
     walk.blank(out)
     if len(sizes) < out.ndim:
         return
@@ -321,8 +321,21 @@ def counting(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) 
     numbers = [a for a in args if isinstance(a, int)]
     if len(numbers) == 1 and isinstance(numbers[0], TracedInt):
         label_new(walk, out, 0, numbers[0], "the length of arange")
+        # Each channel meets a number of its own: they may go from the end, but not change places.
+        walk.ledger.ordered += [s.numpy().ravel() for s in walk.shadows(out)]
     else:
         constant(walk, args, kwargs, out)
+
+
+def raw_strides(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    walk.freeze(walk.shadows(args[0]), "raw strides")
+    walk.set(out, [])
+
+
+def grid_size(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """affine_grid(theta, (N, C, H, W)): the grid is the same for any number of channels."""
+    size = args[1] if len(args) > 1 else kwargs["size"]
+    constant(walk, [size[0], *size[2:]], {}, out)
 
 
 def constant(walk: Walk, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
@@ -358,6 +371,8 @@ _TABLE: dict[Handler, str] = {
     pad_amounts: "pad",
     factory: "zeros ones empty full rand randn new_zeros new_ones new_empty new_full",
     counting: "arange",
+    raw_strides: "as_strided as_strided_",
+    grid_size: "affine_grid affine_grid_generator",
     scalar: "mul __mul__ __rmul__ div __truediv__ __rtruediv__ true_divide add __add__ __radd__ sub __sub__ __rsub__ pow __pow__ "
     "size shape __get__ dim stride numel mul_ div_ add_ sub_ __eq__ __ne__ __lt__ __gt__ __le__ __ge__ eq ne lt gt le ge "
     "clamp clamp_ unbind multi_head_attention_forward _assert is_floating_point floor_divide __floordiv__ tensor softmax "

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
 
+from anywidth.compat.layers import Convolution
 from anywidth.errors import TraceError
 from anywidth.tracing.meta_answers import answers_on_meta
 from anywidth.tracing.model_outputs import FreeOutputs, free_names, named_tensors
@@ -26,6 +28,7 @@ from anywidth.tracing.trace_state import Walk
 from anywidth.tracing.traced_attributes import traced_attributes
 from anywidth.tracing.training_mode import has_one_mode, mode_kept, set_mode_
 from anywidth.tracing.untouched import graphs_kept, untouched
+from anywidth.tracing.unvisited import Visits, beside, unvisited, visits
 
 
 # Objects without a `__dict__`: a view maps its hooks at every call, and would look through all that a closure reaches.
@@ -113,14 +116,27 @@ def call(model: nn.Module, example: Any) -> Any:
     return model(**example) if isinstance(example, dict) else model(example)
 
 
+def _kernels(model: nn.Module) -> WeakIdKeyDictionary:
+    """Weights of convolutions, and what a parametrisation makes them from: their axes after the second are space, not channels."""
+    kernels = WeakIdKeyDictionary()
+    for m in model.modules():
+        if isinstance(m, Convolution):
+            ndim = 2 + len(m.kernel_size)
+            kernels.update(
+                {t: True for t in m.parameters() if t.ndim == ndim and t.shape[2:] == m.kernel_size}
+            )
+    return kernels
+
+
 def trace_(walk: Walk, model: nn.Module, example: Any, free_outputs: FreeOutputs = ()) -> None:
     """One forward of `model` in its present mode, added to `walk`. No parameter, buffer or random state changes."""
     tensors = dict(model.named_parameters(remove_duplicate=True)) | dict(
         model.named_buffers(remove_duplicate=True)
     )
     if not walk.ledger.blocks:
+        kernels = _kernels(model)
         for name, t in tensors.items():
-            walk.parameter(t, name)
+            walk.parameter(t, name, axes=2 if t in kernels else t.ndim)
     names = {id(t): name for name, t in tensors.items()}
     walk.names, walk.buffers = names, {n for n, _ in model.named_buffers()}
     with ExitStack() as stack:
@@ -168,10 +184,12 @@ def trace(model: nn.Module, example: Any, free_outputs: FreeOutputs = ()) -> Wal
     walk = Walk()
     with graphs_kept(model), mode_kept(model):
         set_mode_(model, False)
-        trace_(walk, model, example, free_outputs)
+        with visits(walk, model) as record:
+            trace_(walk, model, example, free_outputs)
         missed = {n for n, _ in model.named_parameters()} - walk.used
         if missed and not has_one_mode(model):
             _trace_training_(walk, model, example, free_outputs)
+            _trace_unvisited_(walk, model, example, record, free_outputs)
     return walk
 
 
@@ -183,5 +201,21 @@ def _trace_training_(walk: Walk, model: nn.Module, example: Any, free_outputs: F
         trace_(walk, model, example, free_outputs)
     except TraceError:
         return
+    finally:
+        del walk.contractions[before:]
+
+
+def _trace_unvisited_(
+    walk: Walk, model: nn.Module, example: Any, record: Visits, free_outputs: FreeOutputs
+) -> None:
+    """Experts that the example did not visit run beside one that it did; they cost nothing, as in the example."""
+    pairs = unvisited(walk, model, record)
+    if not pairs:
+        return
+    before = len(walk.contractions)
+    set_mode_(model, False)
+    try:
+        with beside(walk, pairs):
+            trace_(walk, model, example, free_outputs)
     finally:
         del walk.contractions[before:]

@@ -14,6 +14,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from anywidth.compat.tensors import storage_address
 from anywidth.tracing.labels import Ledger, Table, varying
 from anywidth.tracing.model_outputs import named_tensors
+from anywidth.tracing.opaque_results import OpaqueResults
 from anywidth.tracing.symbolic_sizes import Attribute, DimSize, Expression, Number
 
 
@@ -68,6 +69,7 @@ class Walk:
     random: bool = False  # whether the forward draws random numbers
     module: str = ""
     operation: str = ""
+    opaque: OpaqueResults = field(default_factory=OpaqueResults)
     read: list[np.ndarray] = field(default_factory=list)
     written: list[np.ndarray] = field(default_factory=list)
     _weights: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
@@ -161,13 +163,20 @@ class Walk:
         for s in self.shadows(weight):
             (self.read if s.shape[dim] > 1 else self.written).append(s.numpy().ravel())
 
-    def positions(self, out: Tensor, shadows: Sequence[Tensor], dims: Iterable[int]) -> None:
-        """The numbers in `out` are positions along `dims` of a tensor with these shadows.
+    def positions(
+        self,
+        out: Tensor,
+        shadows: Sequence[Tensor],
+        dims: Iterable[int],
+        reason: str = "positions along it leave as numbers",
+    ) -> None:
+        """The numbers in `out` are positions along `dims` of a tensor with these shadows, or depend on positions there.
 
         The entry 7 of an argmax over 12 channels means the channel 7 of 12 and nothing else, so once somebody looks at it, these
         channels keep their number and order. Until then nothing is frozen: `x.max(1)` is often called for its values alone.
         """
-        along = [(s, d) for s in shadows for d in dims if s.shape[d] > 1]
+        dims = list(dims)
+        along = [(s, d, reason) for s in shadows for d in dims if s.shape[d] > 1]
         if along:
             self._positions[out] = [*(self._positions.get(out) or []), *along]
 
@@ -176,8 +185,8 @@ class Walk:
         if not self._positions:
             return
         for t in tensors:
-            for shadow, dim in self._positions.get(t) or ():
-                self.ledger.rigid(shadow, dim, "positions along it leave as numbers", self.where)
+            for shadow, dim, reason in self._positions.get(t) or ():
+                self.ledger.rigid(shadow, dim, reason, self.where)
 
     def freeze(self, shadows: Sequence[Tensor], reason: str) -> None:
         for s in shadows:
@@ -235,8 +244,11 @@ class Walk:
     def _unpartnered(self, s: Tensor, real: set[int], partners: Sequence[Tensor]) -> None:
         """Dimensions in which the other operand has values that are not channels: they keep their size."""
         covered = {d for t in partners for d in varying(t)}
+        reason = "meets values that are not channels: an input or a constant"
+        if self.opaque.operand is not None:
+            reason = f"meets what an unknown operation gives, {self.opaque.operand}"
         for d in sorted(real - covered):
-            self.ledger.rigid(s, d, "meets values that are not channels: an input or a constant", self.where)
+            self.ledger.rigid(s, d, reason, self.where)
 
     def _meet(self, s: Tensor, t: Tensor) -> Tensor:
         # Same dimensions: equal labels. (heads, dim) with (heads, 1): the second is the first seen along heads. (heads, dim) with
@@ -282,11 +294,11 @@ class Walk:
         sizes = tuple(self.size(source, d) for d in range(source.ndim))
         self.contractions.append(Contraction(module=self.module, sizes=sizes, written=(0,), pool=True))
 
-    def parameter(self, t: Tensor, name: str) -> None:
-        """Give every axis of a parameter or buffer fresh labels."""
+    def parameter(self, t: Tensor, name: str, axes: int) -> None:
+        """Give the first `axes` axes of a parameter or buffer fresh labels."""
         self._weights[t] = True
         shadows = []
-        for axis, size in enumerate(t.shape):
+        for axis, size in enumerate(t.shape[:axes]):
             if size > 1:
                 shape = [size if d == axis else 1 for d in range(t.ndim)]
                 shadows.append(self.ledger.fresh(size, tensor=name, axis=axis).reshape(shape))

@@ -53,7 +53,9 @@ def _stated_sizes(m: nn.Module) -> tuple[str, ...]:
         return ("num_features",)
     if isinstance(m, nn.GroupNorm):
         return ("num_channels",)
-    return ("num_embeddings", "embedding_dim") if isinstance(m, nn.Embedding) else ()
+    if isinstance(m, nn.Bilinear):
+        return ("out_features", "in1_features", "in2_features")
+    return ("num_embeddings", "embedding_dim") if isinstance(m, nn.Embedding | nn.EmbeddingBag) else ()
 
 
 def _sizes_of(m: nn.Module, names: tuple[str, ...], shape: tuple[int, ...], groups: int) -> tuple[int, ...]:

@@ -2,6 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torchvision.ops import DeformConv2d
 
 from anywidth import Elastic
 from oracles import assert_narrow, groups, rand, randomized
@@ -175,3 +177,72 @@ def test_einsum():
     net = Elastic(randomized(Einsum(8)), rand(4, 3))
     assert groups(net) == {"a": (8, 1)}
     assert_narrow(net, {"a": 3}, Einsum(3), rand(4, 3))
+
+
+class Deformed(nn.Module):
+    def __init__(self, width: int, out: int, offset_groups: int = 1, number: int = 1):
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 1)
+        self.offset = nn.Conv2d(width, 18 * offset_groups, 3, padding=1)
+        self.mask = nn.Conv2d(width, 9 * offset_groups, 3, padding=1)
+        self.deform = DeformConv2d(width, out, 3, padding=1, groups=number)
+        self.head = nn.Conv2d(out, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        return self.head(self.deform(y, 0.1 * self.offset(y), self.mask(y).sigmoid()))
+
+
+def test_a_deformable_convolution_keeps_its_offsets_and_narrows_as_a_convolution():
+    net = elastic(Deformed(8, 6))
+    assert groups(net) == {"stem": (8, 1), "deform": (6, 1)}
+    assert_narrow(net, {"stem": 3, "deform": 4}, Deformed(3, 4), rand(*IMAGE), names=False)
+
+
+def test_deformable_convolutions_in_groups_lose_the_same_channels_of_each():
+    net = elastic(Deformed(8, 12, 2, 2))
+    assert groups(net) == {"stem": (4, 2), "deform": (6, 2)}
+    first, second = in_each(2, 4, 3), in_each(2, 6, 2)
+    where = {
+        "stem.weight": {0: first},
+        "stem.bias": {0: first},
+        "offset.weight": {1: first},
+        "mask.weight": {1: first},
+        "deform.weight": {0: second},
+        "deform.bias": {0: second},
+        "head.weight": {1: second},
+    }
+    width = {"stem": 6, "deform": 4}
+    assert_narrow(net, width, Deformed(6, 4, 2, 2), rand(*IMAGE), where, names=False)
+
+
+class Spectral(nn.Module):
+    """Weights divided by their largest singular value, which is estimated from vectors in buffers."""
+
+    def __init__(self, layer: type, norm, a: int, b: int):
+        super().__init__()
+        kernel = () if layer is nn.Linear else (3,)
+        self.a, self.b = norm(layer(3, a, *kernel)), norm(layer(a, b, *kernel))
+        self.head = layer(b, 2, *kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.b(F.relu(self.a(x)))))
+
+
+@pytest.mark.parametrize("norm", [parametrizations.spectral_norm, nn.utils.spectral_norm])
+@pytest.mark.parametrize("layer", [nn.Linear, nn.Conv2d, nn.ConvTranspose2d])
+@torch.no_grad()
+def test_a_spectral_norm_is_that_of_the_narrow_weight_and_vectors(layer, norm):
+    x = rand(4, 3) if layer is nn.Linear else rand(2, 3, 8, 8)
+    model = randomized(Spectral(layer, norm, 8, 6)).eval()
+    net = Elastic(model, x)
+    assert {g.size for g in net.space.groups} == {8, 6}
+    assert net.space.unknown == ()
+    width = net.space.width({g.name: 3 if g.size == 8 else 4 for g in net.space.groups})
+    compact = Spectral(layer, norm, 3, 4).double().eval()
+    # The flattened weight of a convolution has in x 9 columns, and the vector beside it as many entries: prefixes too.
+    wide = model.state_dict()
+    state = {n: wide[n][tuple(map(slice, t.shape))] for n, t in compact.state_dict().items()}
+    compact.load_state_dict(state)
+    torch.testing.assert_close(net.at(width)(x), compact(x))
+    torch.testing.assert_close(net.extract(width).eval()(x), compact(x))

@@ -1,6 +1,5 @@
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anywidth import Elastic
@@ -53,26 +52,6 @@ def test_dense_connections_follow_segments():
     assert_narrow(net, {"stem": 3, "one": 2, "two": 4}, Dense(3, 2, 4), rand(*IMAGE), where)
 
 
-@pytest.mark.parametrize("rows", [[1], [0, 2], [0]])
-def test_rows_written_by_number_keep_their_channels(rows):
-    """Assigning one row takes its leading size of 1 away before it arrives."""
-
-    def scattered(y: Tensor) -> Tensor:
-        out = torch.zeros((len(y), *y.shape[1:]), dtype=y.dtype)
-        index = torch.tensor(rows)
-        out[index] = y[index]
-        return out
-
-    net = Elastic(randomized(Through(scattered)), rand(4, 5, 3))
-    assert groups(net)["a"] == (8, 1)
-    full = torch.zeros(4, 5, 8, dtype=torch.float64)
-    x = rand(4, 5, 3)
-    full[rows] = net.model.a(x)[rows]
-    torch.testing.assert_close(
-        net.extract(0.5)(x), F.linear(full[..., :4], net.model.b.weight[:, :4], net.model.b.bias)
-    )
-
-
 def test_labels_stand_one_after_the_other_and_what_has_none_is_fixed():
     walk, (a,) = walk_of(3)
     x, y = torch.zeros(2, 3), torch.zeros(2, 2)
@@ -123,3 +102,44 @@ def test_a_blank_tensor_takes_the_channels_that_are_written_to_it():
     assert walk.ledger.freezes == []
     copy_into(walk, None, (constant, x), {}, constant)  # values of its own: their number stays
     assert walk.ledger.freezes[0].labels.tolist() == [1, 2, 3]
+
+
+class Filled(nn.Module):
+    """Frames written one after the other, or in pieces, to a tensor of zeros."""
+
+    def __init__(self, form: str, width: int):
+        super().__init__()
+        self.a, self.b, self.head, self.form = (
+            nn.Linear(3, width),
+            nn.Linear(3, width),
+            nn.Linear(width, 2),
+            form,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, z = self.a(x), self.b(x)
+        out = x.new_zeros(len(x), 4, y.shape[-1]) if self.form == "sized" else torch.zeros(len(x), 4, 1)
+        out = out.to(x.dtype) if self.form == "sized" else x.new_zeros((*out.shape[:2], y.size(-1)))
+        out[:, 0] = y
+        out[:, 2:] = z[:, None]
+        return self.head(out)
+
+
+@pytest.mark.parametrize("form", ["sized", "like another"])
+def test_parts_of_a_blank_tensor_take_the_channels_that_are_written(form):
+    net = Elastic(randomized(Filled(form, 8)), rand(5, 3))
+    assert groups(net) == {"a": (8, 1)}
+    assert_narrow(net, {"a": 3}, Filled(form, 3), rand(5, 3))
+
+
+def test_channels_written_to_a_part_of_a_dimension_stay():
+    def halves(y: Tensor) -> Tensor:
+        out = torch.zeros(len(y), 16, dtype=y.dtype)
+        out[:, :8], out[:, 8:] = y, y.exp()
+        return out[:, :8] + out[:, 8:]
+
+    net = Elastic(randomized(Through(halves)), rand(5, 3))
+    assert groups(net) == {}
+    assert "written to a part of a tensor" in next(
+        f.reason for f in net.space.frozen if f.tensor == "a.weight"
+    )

@@ -13,16 +13,26 @@ from typing import Any
 import torch
 
 from anywidth.tracing.labels import varying
-from anywidth.tracing.rules.contraction import addmm, attention, bmm, convolution, matvec
-from anywidth.tracing.rules.joining import cat, copy_into, index_put, pad, stack
+from anywidth.tracing.rules.contraction import (
+    addmm,
+    attention,
+    bmm,
+    convolution,
+    deformable_convolution,
+    matvec,
+)
+from anywidth.tracing.rules.joining import cat, copy_into, pad, stack
+from anywidth.tracing.rules.losses import class_loss, elementwise_loss, sequence_loss
 from anywidth.tracing.rules.movement import (
     as_strided,
     complex_view,
     embedding,
+    embedding_bag,
     fourier,
     glu,
     index,
     index_along,
+    masked_select,
     move,
     move_as_float,
     pixel_shuffle,
@@ -34,7 +44,31 @@ from anywidth.tracing.rules.movement import (
     slice_,
 )
 from anywidth.tracing.rules.norm import batch_norm, group_norm, layer_norm, weight_norm
-from anywidth.tracing.rules.reduction import col2im, im2col, mean, pointwise, reduce, spatial
+from anywidth.tracing.rules.products import (
+    batch_sum,
+    distances,
+    dot,
+    grouped,
+    matvec_sum,
+    outer_sum,
+    own_distances,
+    sparse_addmm,
+    trilinear,
+)
+from anywidth.tracing.rules.recurrent import fused_cell, pack
+from anywidth.tracing.rules.reduction import (
+    col2im,
+    im2col,
+    mean,
+    overlap_add,
+    pointwise,
+    random_pool,
+    reduce,
+    segments,
+    spatial,
+    unpool,
+)
+from anywidth.tracing.rules.scattering import index_put, masked_scatter, scatter, write_along
 from anywidth.tracing.rules.selection import arg_extremum, extremum, places, ranked, running_extremum
 from anywidth.tracing.trace_state import Walk, outputs
 
@@ -48,6 +82,15 @@ def roi_pool(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any],
 
 def blank_like(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     walk.set(out, walk.shadows(args[0]))
+
+
+def blank_new(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    walk.blank(out)
+
+
+def grid(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Places in space, from a matrix (N, 2, 3) whose numbers all have a meaning of their own."""
+    walk.freeze(walk.shadows(args[0]), "entries of an affine map")
 
 
 def nothing(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
@@ -73,22 +116,39 @@ _TABLE: dict[Rule, str] = {
     weight_norm: "_weight_norm_interface",
     fourier: "_fft_r2c _fft_c2r _fft_c2c",
     complex_view: "view_as_real view_as_complex",
-    pointwise: "_prelu_kernel prelu",
+    pointwise: "_prelu_kernel prelu rrelu_with_noise rrelu_with_noise_functional",
     as_strided: "as_strided",
     slice_: "slice",
     select: "select unbind",
     glu: "glu",
     index: "index _unsafe_index",
-    index_along: "index_select gather scatter scatter_add index_add index_copy scatter_ index_add_ index_fill_",
+    index_along: "index_select gather",
+    write_along: "index_add index_copy index_reduce index_fill",
+    scatter: "scatter scatter_add scatter_reduce",
+    masked_scatter: "masked_scatter",
+    masked_select: "masked_select",
+    unpool(2): "max_unpool2d",
+    unpool(3): "max_unpool3d",
+    random_pool(2): "fractional_max_pool2d",
+    random_pool(3): "fractional_max_pool3d",
+    overlap_add: "unfold_backward",
+    segments: "segment_reduce",
     roll: "roll",
     embedding: "embedding",
+    embedding_bag: "_embedding_bag _embedding_bag_forward_only",
+    pack: "_pack_padded_sequence",
+    fused_cell(4): "_thnn_fused_lstm_cell",
+    fused_cell(3): "_thnn_fused_gru_cell",
+    class_loss: "nll_loss_forward nll_loss2d_forward multi_margin_loss",
+    sequence_loss: "_ctc_loss _cudnn_ctc_loss",
+    elementwise_loss: "mse_loss huber_loss smooth_l1_loss binary_cross_entropy binary_cross_entropy_with_logits soft_margin_loss",
     pad: "constant_pad_nd",
     cat: "cat concat",
     stack: "stack",
     copy_into: "copy_ copy",
-    index_put: "index_put index_put_ _index_put_impl_",
+    index_put: "index_put _index_put_impl _unsafe_index_put",
     same: "log_sigmoid_forward hardswish hardsigmoid hardtanh relu6 silu mish gelu elu celu selu leaky_relu softplus clone alias detach contiguous lift_fresh _softmax _log_softmax softmax log_softmax native_dropout _to_copy _conj "
-    "_safe_softmax bernoulli bernoulli_ normal_ uniform_ fill_ zero_ dropout clamp masked_fill masked_fill_ "
+    "_safe_softmax bernoulli bernoulli_ normal_ uniform_ exponential_ geometric_ cauchy_ log_normal_ random_ fill_ zero_ dropout clamp masked_fill masked_fill_ "
     "_fake_quantize_learnable_per_tensor_affine",
     reduce: "sum amax amin var std var_mean std_mean prod any all logsumexp linalg_vector_norm norm "
     "count_nonzero",
@@ -115,20 +175,32 @@ _TABLE: dict[Rule, str] = {
     bmm: "mm bmm",
     addmm: "addmm baddbmm",
     matvec: "mv",
+    dot: "dot vdot",
+    outer_sum: "addr",
+    matvec_sum: "addmv",
+    batch_sum: "addbmm",
+    trilinear: "_trilinear",
+    distances: "_cdist_forward _euclidean_dist",
+    own_distances: "_pdist_forward",
+    grouped: "_grouped_mm",
+    sparse_addmm: "_sparse_addmm",
     convolution: "convolution _convolution cudnn_convolution mkldnn_convolution",
     attention: "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu",
     blank_like: "zeros_like ones_like empty_like full_like rand_like randn_like bernoulli.p",
-    nothing: "arange linspace zeros ones empty full eye rand randn new_zeros new_empty new_ones new_full scalar_tensor "
+    grid: "affine_grid_generator",
+    blank_new: "zeros ones empty full new_zeros new_empty new_ones new_full",
+    nothing: "arange linspace eye rand randn scalar_tensor "
     "_local_scalar_dense unique _unique2 bucketize meshgrid randint randperm empty_strided new_empty_strided "
     "item is_nonzero equal _assert_async tensor sym_size",
-    roi_pool: "roi_align roi_pool ps_roi_align deform_conv2d",
+    deformable_convolution: "deform_conv2d",
+    roi_pool: "roi_align roi_pool ps_roi_align",
 }
 RULES: dict[str, Rule] = {name: rule for rule, names in _TABLE.items() for name in names.split()}
 
 
 _OURS = ("aten", "prims", "torchvision")
 """Namespaces of operations that the table is about: another library's `roll` may be anything."""
-_registered: dict[str, Rule] = {}
+_registered: dict[str, Rule] = {"transformers::grouped_mm_fallback": grouped}
 
 
 def register_rule(*operations: str) -> Callable[[Rule], Rule]:

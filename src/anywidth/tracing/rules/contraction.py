@@ -188,5 +188,24 @@ def _depthwise(
     return outputs
 
 
+def deformable_convolution(
+    walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any
+) -> None:
+    """A convolution that reads where its offsets say: these, and the mask, count places of the kernel, not channels."""
+    # input (N, C, H, W), weight, offset (N, 2 k k g, H, W), mask (N, k k g, H, W), with g offset groups: g runs of channels of the
+    # input that share their offsets, so every run loses the same channels.
+    x, weight, offset, mask, bias = args[:5]
+    groups, offset_groups = args[11:13]
+    for t in (offset, mask):
+        for s in walk.shadows(t):
+            for d in range(t.ndim):
+                walk.ledger.rigid(s, d, "offsets are places in the kernel", walk.where)
+    for s in walk.shadows(x):
+        if offset_groups > 1 and s.shape[1] > 1:
+            table = s.unflatten(1, (offset_groups, -1))
+            walk.ledger.equate(table, table[:, :1])
+    convolution(walk, func, (x, weight, bias, None, None, None, False, None, groups), {}, out)
+
+
 def attention(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     raise AssertionError("attention kernels are off while tracing")

@@ -92,31 +92,40 @@ def copy_into(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any]
             target, [s.reshape([1] * (target.ndim - s.ndim) + list(s.shape)) for s in walk.shadows(source)]
         )
         return
+    base = target._base
+    if not before and base is not None and walk.is_blank(base):
+        write_part(walk, base, target, source)
+        return
     walk.set(target, walk.elementwise([target, source], target.shape))
 
 
-def index_put(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
-    """Rows written by number; the other dimensions of target and values are the same channels."""
-    # cache[rows, cols] = values: target (R, S, C), values (L, C), out (R, S, C). Dimensions 0 and 1 are addressed by number;
-    # a shadow (1, C) of the values becomes (1, 1, C) and meets that of the target.
-    target, indices, values = args[:3]
-    rows = len(indices)
-    # torch strips leading dimensions of size 1 from what is assigned; they are put back here.
-    missing = target.ndim - rows + 1 - values.ndim
-    if any(i is None for i in indices) or missing < 0:
-        walk.freeze([*walk.shadows(target), *walk.shadows(values)], "written by number in several dimensions")
-        return
-    for s in walk.shadows(target):
-        for d in range(rows):
-            walk.ledger.rigid(s, d, "channels are written by number", walk.where)
-    lead = [1] * rows
-    shape = [1] * missing + list(values.shape)
-    value_shadows = [s.reshape([1] * missing + list(s.shape)) for s in walk.shadows(values)]
-    target_shadows = [s for s in walk.shadows(target) if not any(s.shape[d] > 1 for d in range(rows))]
-    row_shadows = [s.reshape(lead + list(s.shape[1:])) for s in value_shadows if s.shape[0] == 1]
-    if not target_shadows and walk.is_blank(target):
-        walk.set(out, row_shadows)
-        return
-    walk.set(
-        out, walk.together(target_shadows, (*lead, *target.shape[rows:]), row_shadows, (*lead, *shape[1:]))
-    )
+def write_part(walk: Walk, base: Tensor, part: Tensor, source: Tensor) -> None:
+    """A write into a part of a tensor that was filled with a constant: along what is whole, it takes the channels written."""
+    # out = zeros(N, T, C); out[:, 3] = h, h (N, C) with the shadow (1, C): the part (N, C) has the strides of dimensions 0 and 2 of
+    # `out`, so `out` gets the shadow (1, 1, C). A second write to out[:, 4] meets it.
+    places = {step: d for d, (n, step) in enumerate(zip(base.shape, base.stride(), strict=True)) if n > 1}
+    lead = [1] * (part.ndim - source.ndim)
+    shadows = [s.reshape(lead + list(s.shape)) for s in walk.shadows(source)]
+    whole = {}
+    for d in range(part.ndim):
+        place = places.get(part.stride(d))
+        if part.shape[d] > 1 and place is not None and base.shape[place] == part.shape[d]:
+            whole[d] = place
+        for s in shadows:
+            if d not in whole:
+                walk.ledger.rigid(s, d, "written to a part of a tensor", walk.where)
+    shadows = [s for s in shadows if set(varying(s)) <= set(whole)]
+    sizes = [1] * base.ndim
+    for d in whole.keys() - range(len(lead)):
+        sizes[whole[d]] = 1 if source.stride(d - len(lead)) == 0 else source.shape[d - len(lead)]
+    moved = []
+    for s in shadows:
+        order = sorted(varying(s), key=lambda d: whole[d])
+        shape = [1] * base.ndim
+        for d in order:
+            shape[whole[d]] = s.shape[d]
+        rest = [d for d in range(s.ndim) if d not in order]
+        moved.append(s.permute(*order, *rest).reshape(shape))
+    known = walk.shadows(base)
+    walk.set(base, walk.together(known, base.shape, moved, sizes) if known else moved)
+    walk.set(part, shadows)

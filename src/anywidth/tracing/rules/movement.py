@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anywidth.tracing.labels import as_shadow
+from anywidth.tracing.labels import as_shadow, varying
 from anywidth.tracing.trace_state import Walk, outputs
 
 aten = torch.ops.aten
@@ -32,9 +32,22 @@ def move(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out
             if label is not None:
                 slot.append(label)
     for t, shadows in zip(outputs(out), results, strict=True):
-        walk.set(t, shadows)
+        walk.set(t, without_copies(walk, shadows))
     if func in _RESHAPES and (summed := walk.summed_sizes.get(source)) is not None:
         walk.summed_sizes[out] = summed  # still the sum over the same dimension
+
+
+def without_copies(walk: Walk, shadows: Sequence[Tensor]) -> list[Tensor]:
+    """Shadows of a tensor, less those that number copies along a dimension of channels: there are as many at every width."""
+    # Key heads for grouped queries: (N, heads, 1, dim) expanded to (N, heads, self.repeats, dim), then to (N, heads repeats, dim).
+    # Whether `repeats` counts channels is not known when it is expanded; here it shares a dimension with the heads.
+    kept = list(shadows)
+    for s in shadows if len(shadows) > 1 else ():
+        shared = any(t is not s and set(varying(t)) & set(varying(s)) for t in kept)
+        if shared and walk.ledger.is_count(s):
+            walk.ledger.freeze(s, "a number of copies", walk.where)
+            kept = [t for t in kept if t is not s]
+    return kept
 
 
 def move_as_float(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
@@ -121,27 +134,53 @@ def pixel_shuffle(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, 
 
 
 def as_strided(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
-    """Pooling to 1x1 restrides its result in place; any other use of strides is opaque."""
-    if tuple(args[1]) == tuple(args[0].shape):
-        walk.set(out, walk.shadows(args[0]))
+    """Pooling to 1x1 restrides its result in place, and a short-time Fourier transform cuts signals into frames.
+
+    The strides that a model's own code asks for are frozen where they are asked for: see `shape_arguments`.
+    """
+    source = args[0]
+    if tuple(args[1]) == tuple(source.shape):
+        walk.set(out, walk.shadows(source))
+    elif not source.is_contiguous() or source.storage_offset():
+        walk.freeze(walk.shadows(source), "raw strides")
     else:
-        walk.freeze(walk.shadows(args[0]), "raw strides")
+        # Signals (C, 32) in 13 frames of 8 at a distance of 2, strides (32, 2, 1): the labels (C, 1), spelled out, move alike.
+        framed = [
+            as_shadow(spread(s, source).contiguous().as_strided(*args[1:])) for s in walk.shadows(source)
+        ]
+        walk.set(out, [s for s in framed if s is not None])
 
 
 def slice_(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """A run of channels; or every n-th one, where each n neighbours go together."""
+    # gate, up = x[..., ::2], x[..., 1::2]: labels 1..6 as the table [[1, 2], [3, 4], [5, 6]], so 1 = 2, 3 = 4, 5 = 6, and a narrow
+    # network has whole pairs too.
     step = args[4] if len(args) > 4 else kwargs.get("step", 1)
     if step != 1:
-        dim = (args[1] if len(args) > 1 else 0) % args[0].ndim
-        for shadow in walk.shadows(args[0]):
-            walk.ledger.rigid(shadow, dim, "every n-th channel is taken", walk.where)
+        source, dim = args[0], (args[1] if len(args) > 1 else 0) % args[0].ndim
+        size = source.shape[dim]
+        whole = size % step == 0 and out.shape[dim] == size // step and (args[2] or 0) in range(step)
+        for shadow in walk.shadows(source):
+            if whole and shadow.shape[dim] > 1:
+                neighbours = shadow.unflatten(dim, (-1, step))
+                walk.ledger.equate(neighbours, neighbours.narrow(dim + 1, 0, 1))
+            else:
+                walk.ledger.rigid(shadow, dim, "every n-th channel is taken", walk.where)
     move(walk, func, args, kwargs, out)
 
 
 def select(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
-    """Entries taken one by one: their number is written in the code."""
+    """Entries taken one by one: their number is written in the code.
+
+    The first or last one is often taken for the shape of the rest: `self.positions(x[..., -1])` asks for a length.
+    """
     dim = (args[1] if len(args) > 1 else 0) % args[0].ndim
-    for shadow in walk.shadows(args[0]):
-        walk.ledger.rigid(shadow, dim, "single channels are picked by number", walk.where)
+    reason = "single channels are picked by number"
+    if isinstance(out, Tensor) and args[2] in (0, -1):
+        walk.positions(out, walk.shadows(args[0]), [dim], reason)
+    else:
+        for shadow in walk.shadows(args[0]):
+            walk.ledger.rigid(shadow, dim, reason, walk.where)
     move(walk, func, args, kwargs, out)
 
 
@@ -214,3 +253,27 @@ def embedding(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any]
             walk.written.append(shadow[:1].numpy().ravel())
             kept.append(shadow[:1].reshape([1] * ids.ndim + [-1]))
     walk.set(out, kept)
+
+
+def embedding_bag(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Sums, means or maxima of rows of a table: entries (R, C) -> bags (B, C)."""
+    weight, per_sample = args[0], args[6] if len(args) > 6 else kwargs.get("per_sample_weights")
+    kept = []
+    for s in walk.shadows(weight):
+        walk.ledger.rigid(s, 0, "the entries of an embedding are addressed by number", walk.where)
+        if s.shape[1] > 1:
+            walk.written.append(s[:1].numpy().ravel())
+            kept.append(s[:1])
+    if isinstance(per_sample, Tensor):
+        walk.freeze(walk.shadows(per_sample), "one weight for each entry of a bag")
+    walk.set(outputs(out)[0], kept)
+
+
+def masked_select(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Elements where a mask holds, in one row: whole rows of channels, if the mask is the same for all channels."""
+    # h (5, C) where a mask (5, 1) holds for 3 of its rows: the labels 1..C three times, of which a narrow network has the kept ones.
+    source, mask = args[:2]
+    walk.freeze(walk.shadows(mask), "channels are chosen by their values")
+    shadows = walk.elementwise([source, mask], torch.broadcast_shapes(source.shape, mask.shape))
+    selected = [as_shadow(torch.masked_select(s.expand(source.shape), mask)) for s in shadows]
+    walk.set(out, [s for s in selected if s is not None])

@@ -76,6 +76,57 @@ def spatial(count: int) -> Rule:
     return rule
 
 
+def unpool(count: int) -> Rule:
+    """Values put back to the places in space that pooling took them from: the places of a channel go with it."""
+
+    def rule(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+        source, places = args[:2]
+        space = range(source.ndim - count, source.ndim)
+        for s in [*walk.shadows(source), *walk.shadows(places)]:
+            for d in space:
+                walk.ledger.rigid(s, d, "pooling or resizing runs along channels", walk.where)
+        shadows = walk.elementwise([source, places], source.shape)
+        walk.set(out, [s for s in shadows if all(s.shape[d] == 1 for d in space)])
+
+    return rule
+
+
+def random_pool(count: int) -> Rule:
+    """Fractional pooling: where each channel is cut comes from random numbers (N, C, count)."""
+    pool = spatial(count)
+
+    def rule(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+        pool(walk, func, args, kwargs, out)
+        source, samples = args[0], args[3]
+        space = [1] * count
+        # Without a batch (C, H, W) the numbers are (1, C, count) all the same.
+        numbers = [s for s in walk.shadows(samples) if s.shape[-1] == 1]
+        aligned = [s.reshape([*s.shape[:-1], *space][-source.ndim :]) for s in numbers]
+        shape = [*samples.shape[:-1], *space][-source.ndim :]
+        pooled = outputs(out)[0]
+        for t in outputs(out):
+            walk.set(t, walk.together(walk.shadows(pooled), pooled.shape, aligned, shape))
+
+    return rule
+
+
+def overlap_add(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Frames (C, frames, size) added up to signals (C, length), at the end of an inverse Fourier transform."""
+    frames, dim = args[0], args[2] % out.ndim
+    for s in walk.shadows(frames):
+        for d in (dim, frames.ndim - 1):
+            walk.ledger.rigid(s, d, "frames are added up", walk.where)
+    walk.set(out, [s.squeeze(-1) for s in walk.shadows(frames) if s.shape[dim] == s.shape[-1] == 1])
+
+
+def segments(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Runs of rows, each reduced to one."""
+    axis = kwargs.get("axis", 0) % args[0].ndim
+    for s in walk.shadows(args[0]):
+        walk.ledger.rigid(s, axis, "runs of fixed lengths", walk.where)
+    walk.set(out, [s for s in walk.shadows(args[0]) if s.shape[axis] == 1])
+
+
 def mean(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
     reduce(walk, func, args, kwargs, out)
     dims = args[1] if len(args) > 1 else None
