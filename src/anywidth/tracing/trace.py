@@ -27,7 +27,7 @@ from anywidth.tracing.symbolic_sizes import COMPARED, READ_AS_FLOAT, Expression
 from anywidth.tracing.trace_state import Walk
 from anywidth.tracing.traced_attributes import traced_attributes
 from anywidth.tracing.training_mode import has_one_mode, mode_kept, set_mode_
-from anywidth.tracing.untouched import graphs_kept, untouched
+from anywidth.tracing.untouched import Snapshot, graphs_kept, untouched
 from anywidth.tracing.unvisited import Visits, beside, unvisited, visits
 
 
@@ -128,7 +128,13 @@ def _kernels(model: nn.Module) -> WeakIdKeyDictionary:
     return kernels
 
 
-def trace_(walk: Walk, model: nn.Module, example: Any, free_outputs: FreeOutputs = ()) -> None:
+def trace_(
+    walk: Walk,
+    model: nn.Module,
+    example: Any,
+    free_outputs: FreeOutputs = (),
+    snapshot: Snapshot | None = None,
+) -> None:
     """One forward of `model` in its present mode, added to `walk`. No parameter, buffer or random state changes."""
     tensors = dict(model.named_parameters(remove_duplicate=True)) | dict(
         model.named_buffers(remove_duplicate=True)
@@ -145,7 +151,7 @@ def trace_(walk: Walk, model: nn.Module, example: Any, free_outputs: FreeOutputs
         # are for their parts.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        before_write = stack.enter_context(untouched(model))
+        before_write = stack.enter_context(untouched(model, snapshot)).before_write
         stack.enter_context(traced_attributes(model))
         stack.enter_context(boundaries(walk, model))
         stack.enter_context(_paths(model, walk))
@@ -168,37 +174,45 @@ def _keep_outputs(walk: Walk, out: Any, free_outputs: FreeOutputs) -> None:
     """Channels of outputs stay, but for those that may shrink."""
     free = free_names(out, free_outputs, walk.free_outputs)
     walk.free_outputs |= free
-    for name, t in named_tensors(out):
-        if name not in free:
-            walk.use([t])
-            for shadow in walk.shadows(t):
-                walk.ledger.freeze(shadow, "output of the model", name or "its only one")
+    tensors = [(name, t) for name, t in named_tensors(out) if name not in free]
+    if walk.output_shapes is None:
+        walk.output_shapes = [tuple(t.shape) for _, t in tensors]
+    for name, t in tensors:
+        walk.use([t])
+        for shadow in walk.shadows(t):
+            walk.ledger.freeze(shadow, "output of the model", name or "its only one")
 
 
-def trace(model: nn.Module, example: Any, free_outputs: FreeOutputs = ()) -> Walk:
+def trace(
+    model: nn.Module, example: Any, free_outputs: FreeOutputs = (), snapshot: Snapshot | None = None
+) -> Walk:
     """Trace in evaluation mode, then once more in training mode if parts of the model were not reached.
 
     Args:
         free_outputs: what may shrink among the outputs (see `anywidth.tracing.model_outputs`).
+        snapshot: of the model, which is put back after each run.
     """
     walk = Walk()
+    snapshot = snapshot or Snapshot(model)
     with graphs_kept(model), mode_kept(model):
         set_mode_(model, False)
         with visits(walk, model) as record:
-            trace_(walk, model, example, free_outputs)
+            trace_(walk, model, example, free_outputs, snapshot)
         missed = {n for n, _ in model.named_parameters()} - walk.used
         if missed and not has_one_mode(model):
-            _trace_training_(walk, model, example, free_outputs)
-            _trace_unvisited_(walk, model, example, record, free_outputs)
+            _trace_training_(walk, model, example, free_outputs, snapshot)
+            _trace_unvisited_(walk, model, example, record, free_outputs, snapshot)
     return walk
 
 
-def _trace_training_(walk: Walk, model: nn.Module, example: Any, free_outputs: FreeOutputs) -> None:
+def _trace_training_(
+    walk: Walk, model: nn.Module, example: Any, free_outputs: FreeOutputs, snapshot: Snapshot
+) -> None:
     """Auxiliary heads run in training only; a model that cannot train on the example keeps them frozen."""
     before = len(walk.contractions)
     set_mode_(model, True)
     try:
-        trace_(walk, model, example, free_outputs)
+        trace_(walk, model, example, free_outputs, snapshot)
     except TraceError:
         return
     finally:
@@ -206,7 +220,7 @@ def _trace_training_(walk: Walk, model: nn.Module, example: Any, free_outputs: F
 
 
 def _trace_unvisited_(
-    walk: Walk, model: nn.Module, example: Any, record: Visits, free_outputs: FreeOutputs
+    walk: Walk, model: nn.Module, example: Any, record: Visits, free_outputs: FreeOutputs, snapshot: Snapshot
 ) -> None:
     """Experts that the example did not visit run beside one that it did; they cost nothing, as in the example."""
     pairs = unvisited(walk, model, record)
@@ -216,6 +230,6 @@ def _trace_unvisited_(
     set_mode_(model, False)
     try:
         with beside(walk, pairs):
-            trace_(walk, model, example, free_outputs)
+            trace_(walk, model, example, free_outputs, snapshot)
     finally:
         del walk.contractions[before:]

@@ -60,6 +60,7 @@ class Walk:
     splits: list[tuple[str, list[Tensor]]] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     free_outputs: set[str] = field(default_factory=set)
+    output_shapes: list[tuple[int, ...]] | None = None
     names: Mapping[int, str] = field(default_factory=dict)
     buffers: set[str] = field(default_factory=set)
     read_as_float: dict[Attribute, None] = field(default_factory=dict)

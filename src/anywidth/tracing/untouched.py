@@ -193,43 +193,59 @@ class _Values:
         return written
 
 
-@contextmanager
-def untouched(model: nn.Module, written: Iterable[Tensor] = ()) -> Iterator[Callable[[Tensor], list[Tensor]]]:
-    """Whatever the forward leaves behind (features kept by hooks, caches, running statistics) is undone.
+class Snapshot:
+    """A model as it is now; `put_back` makes it so again, as often as it is run."""
 
-    Gives a function to be called with what is about to be written to, for parameters: copies of all of them would take as
-    much memory as the model.
+    def __init__(self, model: nn.Module) -> None:
+        modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
+        content = _Content()
+        for p in model.parameters():
+            content.skip(p)
+        self._undo: list[_Undo] = []
+        for m in modules:
+            content.skip(vars(m))
+            self._undo.append(partial(_put_back_module, m, type(m), dict(vars(m))))
+            content.note(vars(m).values())
+        for module_class in _own_classes(modules):
+            _note_class(module_class, content)
+        self._default_dtype = torch.get_default_dtype()
+        parameters = [p for p in model.parameters() if _has_values(p)]
+        with torch.inference_mode(False), torch.no_grad():
+            self._undo += map(_note_parameter, parameters)
+            tensors = dict.fromkeys([*model.buffers(), *content.tensors])
+            self._undo += [_note_values(t) for t in tensors if _has_values(t)]
+            self._values = _Values(parameters)
+        self._undo += content.undo
+
+    def before_write(self, t: Tensor) -> list[Tensor]:
+        """To be called with what is about to be written to: the parameters that share its memory, whose values are noted now.
+
+        Copies of all parameters would take as much memory as the model.
+        """
+        return self._values.before_write(t)
+
+    def put_back(self) -> None:
+        """Undo what the model's forward left behind."""
+        if torch.get_default_dtype() is not self._default_dtype:
+            torch.set_default_dtype(self._default_dtype)
+        for undo in (*self._undo, *self._values.undo):
+            undo()
+
+
+@contextmanager
+def untouched(model: nn.Module, snapshot: Snapshot | None = None) -> Iterator[Snapshot]:
+    """Whatever the forward leaves behind (features kept by hooks, caches, running statistics) is undone.
 
     Args:
         model: will be run inside.
-        written: parameters that are known to be written to.
+        snapshot: of it, if there is one already.
     """
-    undo: list[_Undo] = []
-    modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
-    content = _Content()
-    parameters = [p for p in model.parameters() if _has_values(p)]
-    for p in model.parameters():
-        content.skip(p)
-    for m in modules:
-        content.skip(vars(m))
-        undo.append(partial(_put_back_module, m, type(m), dict(vars(m))))
-        content.note(vars(m).values())
-    for module_class in _own_classes(modules):
-        _note_class(module_class, content)
-    default_dtype = torch.get_default_dtype()
-    with torch.inference_mode(False), torch.no_grad():
-        undo += [_note_parameter(p) for p in parameters]
-        buffers = dict.fromkeys([*model.buffers(), *content.tensors])
-        undo += [_note_values(b) for b in (*buffers, *written) if _has_values(b)]
-        values = _Values(parameters)
+    snapshot = snapshot or Snapshot(model)
     try:
         with no_cached_weights():
-            yield values.before_write
+            yield snapshot
     finally:
-        if torch.get_default_dtype() is not default_dtype:
-            torch.set_default_dtype(default_dtype)
-        for put_back in (*undo, *content.undo, *values.undo):
-            put_back()
+        snapshot.put_back()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from anywidth.tracing.opaque_modules import open_modules
 from anywidth.tracing.random_state import random_state_kept
 from anywidth.tracing.trace import call, following, trace
 from anywidth.tracing.trace_state import Walk
-from anywidth.tracing.untouched import untouched
+from anywidth.tracing.untouched import Snapshot, untouched
 from anywidth.views.base import Live
 from anywidth.views.blueprint import Blueprint
 from anywidth.views.temporary_tensors import hold_
@@ -46,21 +46,14 @@ def probed_space(
     # Trace once; then solve, try two narrow widths, freeze what failed, and solve again:
     #     width 0.5: RuntimeError in 'stage3.attn' -> freeze the elastic tensors of stage3.attn -> width 0.5: shapes (1, 10) as in the
     #     full network, random width: shapes (1, 10) -> done
-    # The full network runs in a view too, and only where a narrow one succeeded: its shapes are what all are compared with.
-    walk = trace(model, example, free_outputs)
+    snapshot = Snapshot(model)
+    walk = trace(model, example, free_outputs, snapshot)
+    for overwritten in (p for n, p in model.named_parameters() if n in walk.overwritten):
+        snapshot.before_write(overwritten)
     frozen = frozen_by_name(walk, model, freeze)
-    full_shapes: list[tuple[int, ...]] | None = None
     for _ in range(_ATTEMPTS):
         space = build(walk, frozen, divisor=divisor, minimum=minimum)
-        failure = None
-        for width in _trial_widths(space):
-            shapes, failure = _try(walk, model, space, width, example)
-            if failure is None and full_shapes is None:
-                full_shapes = _try(walk, model, space, space.full, example)[0]
-            if failure is None and full_shapes is not None and not _alike(shapes, full_shapes):
-                failure = ("", f"output shapes {shapes} instead of {full_shapes}")
-            if failure is not None:
-                break
+        failure = _failure(walk, model, space, example, snapshot)
         if failure is None:
             return space
         frozen = [*frozen, _blame(walk, space, *failure)]
@@ -70,8 +63,6 @@ def probed_space(
 
 
 def _trial_widths(space: ChannelSpace) -> list[Width]:
-    if not space.groups:
-        return []
     generator = torch.Generator().manual_seed(0)
     return [space.uniform(0.5), space.sample(generator, low=0.3)]
 
@@ -81,34 +72,34 @@ def _alike(shapes: list[tuple[int, ...]], full_shapes: list[tuple[int, ...]]) ->
     return [(len(s), s[1:]) for s in shapes] == [(len(s), s[1:]) for s in full_shapes]
 
 
-def _try(
-    walk: Walk, model: nn.Module, space: ChannelSpace, width: Width, example: Any
-) -> tuple[list[tuple[int, ...]], tuple[str, str] | None]:
-    """Output shapes at a width, and where and how it failed, if it did."""
-    # Buffers of the view may be the model's own; a forward may count in them even in evaluation mode, so they are put back.
-    view = Blueprint(model, space).build(width)
-    buffers = {n: b.clone() for n, b in view.named_buffers()}
-    for m in view.modules():
-        if isinstance(m, Live):
-            hold_(m, "training", False)
-    overwritten = [p for n, p in model.named_parameters() if n in walk.overwritten]
+def _failure(
+    walk: Walk, model: nn.Module, space: ChannelSpace, example: Any, snapshot: Snapshot
+) -> tuple[str, str] | None:
+    """Where and how the first narrow network failed, or gave outputs of other shapes than the full one; None if all work."""
+    if not space.groups:
+        return None
+    blueprint = Blueprint(model, space)
     with (
-        untouched(model, overwritten),
         torch.no_grad(),
         answers_on_meta(model, example),
         random_state_kept(model, lambda: walk.random),
         _innermost(model, _elastic_modules(model, space)) as running,
     ):
-        try:
-            out = call(view, example)
-        except Exception as error:
-            text = str(error).strip().splitlines()
-            return [], (running[-1], f"{type(error).__name__}: {text[0] if text else ''}")
-        finally:
-            for n, b in view.named_buffers():
-                if n in buffers and b.shape == buffers[n].shape:
-                    b.data.copy_(buffers[n])
-    return [tuple(t.shape) for name, t in named_tensors(out) if name not in space.free_outputs], None
+        for width in _trial_widths(space):
+            view = blueprint.build(width)
+            for m in view.modules():
+                if isinstance(m, Live):
+                    hold_(m, "training", False)
+            try:
+                with untouched(model, snapshot):
+                    out = call(view, example)
+            except Exception as error:
+                text = str(error).strip().splitlines()
+                return running[-1], f"{type(error).__name__}: {text[0] if text else ''}"
+            shapes = [tuple(t.shape) for name, t in named_tensors(out) if name not in space.free_outputs]
+            if walk.output_shapes is not None and not _alike(shapes, walk.output_shapes):
+                return "", f"output shapes {shapes} instead of {walk.output_shapes}"
+    return None
 
 
 def _elastic_modules(model: nn.Module, space: ChannelSpace) -> dict[int, str]:
