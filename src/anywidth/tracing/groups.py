@@ -220,18 +220,19 @@ def _groups(solution: Solution, blocks: Sequence[Block]) -> tuple[np.ndarray, np
     return group_of, rank_of, sizes
 
 
-def _runs(entries: Iterable[tuple[int, int, int]]) -> Axis:
-    """Merge (group, unit, positions) of consecutive units into runs."""
+def _runs(group: np.ndarray, rank: np.ndarray, positions: np.ndarray) -> Axis:
+    """Merge consecutive units, each of a group, a rank in it and a number of positions, into runs."""
     # (0, 0, 2) (0, 1, 2) (-1, 0, 3) -> Run(group 0, first 0, count 2, each 2), Run(group -1, first 0, count 1, each 3):
     # two units of two positions each, then three fixed positions.
-    runs: list[list[int]] = []
-    for g, r, n in entries:
-        current = runs[-1] if runs else None
-        if current and current[0] == g >= 0 and current[3] == n and current[1] + current[2] == r:
-            current[2] += 1
-        else:
-            runs.append([g, r if g >= 0 else 0, 1, n])
-    return tuple(Run(*row) for row in runs)
+    if not group.size:
+        return ()
+    follows = (group[1:] == group[:-1]) & (group[1:] >= 0) & (positions[1:] == positions[:-1])
+    follows &= rank[1:] == rank[:-1] + 1
+    starts = np.concatenate([[0], np.flatnonzero(~follows) + 1])
+    counts = np.diff(np.concatenate([starts, [group.size]]))
+    first = np.where(group[starts] < 0, 0, rank[starts])
+    columns = (group[starts].tolist(), first.tolist(), counts.tolist(), positions[starts].tolist())
+    return tuple(Run(*row) for row in zip(*columns, strict=True))
 
 
 class _Coder:
@@ -239,7 +240,6 @@ class _Coder:
 
     def __init__(self, solution: Solution, group_of: np.ndarray, rank_of: np.ndarray) -> None:
         self.solution, self.group_of, self.rank_of = solution, group_of, rank_of
-        self._groups, self._ranks = group_of.tolist(), rank_of.tolist()
         self._known: dict[Any, Any] = {}  # many axes and sizes are the same
 
     def axis(self, labels: np.ndarray) -> Axis:
@@ -256,17 +256,15 @@ class _Coder:
         cut = np.flatnonzero((np.diff(group) != 0) | (np.diff(rank) != 0)) + 1
         starts = np.concatenate([[0], cut])
         lengths = np.diff(np.concatenate([starts, [names.size]]))
-        return _runs(zip(group[starts].tolist(), rank[starts].tolist(), lengths.tolist(), strict=True))
+        return _runs(group[starts], rank[starts], lengths)
 
     def size_of_form(self, form: Form) -> Size:
-        constant, units = form.constant, {}
-        for atom, c in form.terms.items():
-            g = self._groups[atom]
-            if g < 0:
-                constant += c
-            else:
-                units[g, self._ranks[atom]] = c
-        return Size(constant, _runs((g, r, c) for (g, r), c in sorted(units.items())))
+        atoms = np.fromiter(form.terms.keys(), np.int64, len(form.terms))
+        counts = np.fromiter(form.terms.values(), np.int64, len(form.terms))
+        group, rank = self.group_of[atoms], self.rank_of[atoms]
+        constant = form.constant + int(counts[group < 0].sum())
+        order = np.lexsort((rank, group))[int((group < 0).sum()) :]
+        return Size(constant, _runs(group[order], rank[order], counts[order]))
 
     def size(self, size: int | DimSize) -> Size:
         if isinstance(size, int):
