@@ -16,10 +16,10 @@ ROOT = Path(anywidth.__file__).parent
 ROWS = (
     ("errors",),
     ("compat",),
-    ("files", "seeds", "channel_select", "import_path", "settings"),
+    ("files", "seeds", "channel_select", "import_path", "settings", "config_entries"),
     ("space",),
     ("tracing", "saving"),
-    ("views",),
+    ("views", "pretrained_configs"),
     ("norms",),
     ("cost",),
     ("graph",),

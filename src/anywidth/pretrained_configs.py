@@ -21,16 +21,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anywidth.config_entries import (
+    Entry,
+    Place,
+    edited,
+    entries_of,
+    entry_value,
+    listed,
+    sizes_of,
+    tensors_of,
+    update_,
+)
 from anywidth.errors import WidthError
 from anywidth.tracing.model_outputs import named_tensors
 from anywidth.tracing.trace import call
-
-Entry = tuple[str | int, ...]
-"""The way to a number in a config as JSON: ("text_config", "hidden_size") or ("hidden_sizes", 2)."""
-Place = tuple[str, str | int]
-"""A dimension of a tensor by the tensor's name and number, or an integer attribute by the module's path and name."""
-
-_NOT_SIZES = ("token_id", "vocab_size", "_layers", "max_position", "num_labels", "image_size", "patch_size", "dtype", "version")  # fmt: skip
 
 
 def has_pretrained_config(model: nn.Module) -> bool:
@@ -69,9 +73,9 @@ class ConfigSizes:
         self.hidden = {k: v for k, v in vars(model.config).items() if k.startswith("_")}
         self.json: dict[str, Any] = copy.deepcopy(model.config).to_dict()
         self.built = self._build(self.json)
-        self.before = {} if self.built is None else _sizes(self.built)
+        self.before = {} if self.built is None else sizes_of(self.built)
         self.effects: list[_Effect] = []
-        entries = dict(_entries(self.json)) if self.before else {}
+        entries = dict(entries_of(self.json)) if self.before else {}
         for entry, value in entries.items():
             together = tuple(e for e, v in entries.items() if v == value)
             if not any(entry in e.entries for e in self.effects):
@@ -90,11 +94,11 @@ class ConfigSizes:
 
     def _effect(self, entries: tuple[Entry, ...]) -> _Effect | None:
         """What entries of the same value do; None if the class does not take them larger."""
-        value = _entry(self.json, entries[0])
+        value = entry_value(self.json, entries[0])
         # Embeddings of size 32 that grow to the hidden size 64 need no projection any more, and the network is another one: then 96.
         for factor in (2, 3):
-            larger = self._build(_edited(self.json, dict.fromkeys(entries, factor * value)))
-            after = {} if larger is None else _sizes(larger)
+            larger = self._build(edited(self.json, dict.fromkeys(entries, factor * value)))
+            after = {} if larger is None else sizes_of(larger)
             if after.keys() != self.before.keys():
                 continue
             powers, others = {}, set()
@@ -112,7 +116,7 @@ class ConfigSizes:
 
     def candidates(self, small: nn.Module) -> Iterator[dict[Entry, int]]:
         """Entries with which the class may build the sizes of `small`, the likeliest first."""
-        now = _sizes(small)
+        now = sizes_of(small)
         ratios = self._ratios(now)
         # `self.num_heads` and `self.head_dim` of a copy may contradict each other where its forward reads one of them only: what an
         # entry is may then be told in more ways than one.
@@ -124,7 +128,7 @@ class ConfigSizes:
             values = {}
             for effect, ratio in zip(self.effects, chosen, strict=True):
                 for entry in effect.entries:
-                    value = ratio * _entry(self.json, entry)
+                    value = ratio * entry_value(self.json, entry)
                     if ratio != 1 and value.denominator == 1:
                         values[entry] = int(value)
             yield values
@@ -182,32 +186,32 @@ class ConfigSizes:
         reasons = []
         candidates = list(self.candidates(small))
         for values in candidates:
-            json = _edited(self.json, values)
+            json = edited(self.json, values)
             rebuilt = self._build(json)
             if rebuilt is None:
-                reasons.append(f"{name} does not take a config with {_listed(values)}")
+                reasons.append(f"{name} does not take a config with {listed(values)}")
                 continue
-            reason = _difference(small, rebuilt, unused, f"with {_listed(values)}")
+            reason = _difference(small, rebuilt, unused, f"with {listed(values)}")
             if reason is None:
                 reason = self._other_values(json, small, unused)
             if reason is None and len(candidates) > 1 and example is not None:
                 computes_the_same = self._computes(json, small, unused, example)
                 reason = (
-                    None if computes_the_same else f"{name} computes something else with {_listed(values)}"
+                    None if computes_the_same else f"{name} computes something else with {listed(values)}"
                 )
             if reason is None:
                 _cut_unused_(small, rebuilt, unused)
                 self._update_attributes_(small, rebuilt)
-                _update_(small.config, rebuilt.config)
+                update_(small.config, rebuilt.config)
                 return None
             reasons.append(reason)
         return reasons[0]
 
     def _other_values(self, json: Mapping[str, Any], small: nn.Module, unused: Collection[str]) -> str | None:
         """The first tensor that is not saved, and that the class computes to other values: the angles of narrower positions, say."""
-        wide_shapes = {n: t.shape for n, t in _tensors(self.built)}
+        wide_shapes = {n: t.shape for n, t in tensors_of(self.built)}
         cut = {n: t for n, t in _unsaved(small) if t.shape != wide_shapes.get(n) and n not in unused}
-        rebuilt = dict(_tensors(self._build(json, "cpu"))) if cut else {}
+        rebuilt = dict(tensors_of(self._build(json, "cpu"))) if cut else {}
         for tensor, t in cut.items():
             values = rebuilt.get(tensor)
             if values is None or values.shape != t.shape or not torch.allclose(values.to(t), t, rtol=1e-4):
@@ -244,15 +248,11 @@ class ConfigSizes:
             vars(small.get_submodule(path.removesuffix(".")))[str(attribute)] = value
 
 
-def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*model.named_parameters(), *model.named_buffers()]
-
-
 def _unsaved(model: Any) -> Iterator[tuple[str, Tensor]]:
     """Tensors that are computed anew when a model is loaded."""
     state = model.state_dict()
     patterns = list(getattr(model, "_keys_to_ignore_on_save", None) or ())
-    for name, t in _tensors(model):
+    for name, t in tensors_of(model):
         if name not in state or any(re.search(p, name) for p in patterns):
             yield name, t
 
@@ -267,70 +267,13 @@ def _difference(small: nn.Module, rebuilt: nn.Module, unused: Collection[str], h
 
 
 def _cut_unused_(small: nn.Module, rebuilt: nn.Module, unused: Collection[str]) -> None:
-    shapes = {n: t.shape for n, t in _tensors(rebuilt)}
-    for name, t in _tensors(small):
+    shapes = {n: t.shape for n, t in tensors_of(rebuilt)}
+    for name, t in tensors_of(small):
         shape = shapes.get(name)
         if name not in unused or shape is None or len(shape) != t.ndim:
             continue
         if all(a <= b for a, b in zip(shape, t.shape, strict=True)):
             t.data = t.data[tuple(slice(n) for n in shape)].clone()
-
-
-def _listed(entries: Mapping[Entry, int]) -> str:
-    return (
-        ", ".join(f"{'.'.join(map(str, e))}={v}" for e, v in entries.items())
-        or "the config of the wide model"
-    )
-
-
-def _entries(json: Any, way: Entry = ()) -> Iterator[tuple[Entry, int]]:
-    """Numbers of a config that may be sizes."""
-    items = json.items() if isinstance(json, dict) else enumerate(json) if isinstance(json, list) else ()
-    for key, value in items:
-        if isinstance(key, str) and any(part in key for part in _NOT_SIZES):
-            continue
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            yield (*way, key), value
-        elif isinstance(value, dict | list):
-            yield from _entries(value, (*way, key))
-
-
-def _entry(json: Any, entry: Entry) -> int:
-    for key in entry:
-        json = json[key]
-    return json
-
-
-def _edited(json: Mapping[str, Any], values: Mapping[Entry, int]) -> dict[str, Any]:
-    edited: Any = copy.deepcopy(dict(json))
-    for entry, value in values.items():
-        holder: Any = edited
-        for key in entry[:-1]:
-            holder = holder[key]
-        holder[entry[-1]] = value
-    return edited
-
-
-def _sizes(model: nn.Module) -> dict[Place, int]:
-    """Dimensions of all tensors, and integer attributes of all modules."""
-    sizes: dict[Place, int] = {}
-    for name, t in (*model.named_parameters(), *model.named_buffers()):
-        sizes |= {(name, d): n for d, n in enumerate(t.shape) if n}
-    for path, m in model.named_modules():
-        for name, value in vars(m).items():
-            if type(value) is int and value and not name.startswith("_"):
-                sizes[f"{path}.", name] = value
-    return sizes
-
-
-def _update_(config: Any, source: Any) -> None:
-    """Numbers of a config, and of those inside it, as in another one; all that hold this object see it."""
-    for name, value in vars(source).items():
-        old = vars(config).get(name)
-        if hasattr(value, "to_dict") and hasattr(old, "to_dict"):
-            _update_(old, value)
-        elif not name.startswith("_") and isinstance(value, int | float | list | tuple) and value != old:
-            vars(config)[name] = value
 
 
 class RefusedSave:

@@ -11,18 +11,18 @@ from torch import nn
 
 from anywidth.compat.layers import Convolution, TransposedConvolution
 from anywidth.errors import WidthError, unknown_name
-from anywidth.space.axes import AttributeRule, Axis, Frozen, NumberRule, Run, Size, Term
+from anywidth.space.axes import AttributeRule, Axis, NumberRule, Size, Term
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.groups import ChannelGroup, Policy
-from anywidth.tracing.labels import FIXED, Block, Freeze, Partition
+from anywidth.tracing.coder import Coder
+from anywidth.tracing.labels import FIXED, Block, Freeze
 from anywidth.tracing.model_outputs import FreeOutputs
+from anywidth.tracing.reasons import frozen_axes
 from anywidth.tracing.solution import Solution
 from anywidth.tracing.solver import solve
-from anywidth.tracing.symbolic_sizes import DimSize, Form, Number
+from anywidth.tracing.symbolic_sizes import Number
 from anywidth.tracing.trace import trace
 from anywidth.tracing.trace_state import Walk
-
-_KERNEL = "a kernel keeps its spatial size"
 
 
 def channel_space(
@@ -103,7 +103,7 @@ def build(
     solution = solve(walk, frozen)
     blocks = [b for b in walk.ledger.blocks if b.tensor is not None and b.tensor in walk.used]
     group_of, rank_of, sizes = _groups(solution, blocks)
-    coder = _Coder(solution, group_of, rank_of)
+    coder = Coder(solution, group_of, rank_of)
     axes = _axes(walk, coder)
     groups = _named(walk, coder, blocks, sizes)
     attributes = tuple(
@@ -125,7 +125,7 @@ def build(
         numbers=numbers,
         terms=terms,
         unknown=unknown,
-        frozen=_reasons(walk, solution, coder),
+        frozen=frozen_axes(walk, solution, coder),
         free_outputs=tuple(sorted(walk.free_outputs)),
         upstream=_upstream(walk, axes),
         readers=read,
@@ -134,7 +134,7 @@ def build(
     return space.rounded(divisor, minimum)
 
 
-def _numbers(walk: Walk, coder: _Coder) -> tuple[NumberRule, ...]:
+def _numbers(walk: Walk, coder: Coder) -> tuple[NumberRule, ...]:
     """Numbers that follow a size, of all that were seen; one that would have to follow two sizes follows none."""
     rules: dict[Number, set[tuple[Size, float]]] = {}
     for d in walk.derived:
@@ -220,69 +220,7 @@ def _groups(solution: Solution, blocks: Sequence[Block]) -> tuple[np.ndarray, np
     return group_of, rank_of, sizes
 
 
-def _runs(group: np.ndarray, rank: np.ndarray, positions: np.ndarray) -> Axis:
-    """Merge consecutive units, each of a group, a rank in it and a number of positions, into runs."""
-    # (0, 0, 2) (0, 1, 2) (-1, 0, 3) -> Run(group 0, first 0, count 2, each 2), Run(group -1, first 0, count 1, each 3):
-    # two units of two positions each, then three fixed positions.
-    if not group.size:
-        return ()
-    follows = (group[1:] == group[:-1]) & (group[1:] >= 0) & (positions[1:] == positions[:-1])
-    follows &= rank[1:] == rank[:-1] + 1
-    starts = np.concatenate([[0], np.flatnonzero(~follows) + 1])
-    counts = np.diff(np.concatenate([starts, [group.size]]))
-    first = np.where(group[starts] < 0, 0, rank[starts])
-    columns = (group[starts].tolist(), first.tolist(), counts.tolist(), positions[starts].tolist())
-    return tuple(Run(*row) for row in zip(*columns, strict=True))
-
-
-class _Coder:
-    """Label vectors as runs of units."""
-
-    def __init__(self, solution: Solution, group_of: np.ndarray, rank_of: np.ndarray) -> None:
-        self.solution, self.group_of, self.rank_of = solution, group_of, rank_of
-        self._known: dict[Any, Any] = {}  # many axes and sizes are the same
-
-    def axis(self, labels: np.ndarray) -> Axis:
-        names = self.solution.partition.name[labels]
-        key = names.tobytes()
-        if key not in self._known:
-            self._known[key] = self._axis(names)
-        return self._known[key]
-
-    def _axis(self, names: np.ndarray) -> Axis:
-        # group 0 0 0 0 -1 -1, rank 0 0 1 1 0 0: cut where either changes -> starts 0, 2, 4, lengths 2, 2, 2.
-        group, rank = self.group_of[names], self.rank_of[names]
-        rank = np.where(group < 0, 0, rank)
-        cut = np.flatnonzero((np.diff(group) != 0) | (np.diff(rank) != 0)) + 1
-        starts = np.concatenate([[0], cut])
-        lengths = np.diff(np.concatenate([starts, [names.size]]))
-        return _runs(group[starts], rank[starts], lengths)
-
-    def size_of_form(self, form: Form) -> Size:
-        atoms = np.fromiter(form.terms.keys(), np.int64, len(form.terms))
-        counts = np.fromiter(form.terms.values(), np.int64, len(form.terms))
-        group, rank = self.group_of[atoms], self.rank_of[atoms]
-        constant = form.constant + int(counts[group < 0].sum())
-        order = np.lexsort((rank, group))[int((group < 0).sum()) :]
-        return Size(constant, _runs(group[order], rank[order], counts[order]))
-
-    def size(self, size: int | DimSize) -> Size:
-        if isinstance(size, int):
-            return Size(size)
-        key = tuple(
-            (
-                self.solution.partition.name[v].tobytes(),
-                any(n > 1 for d, n in enumerate(s.shape) if d != size.dim),
-            )
-            for s, v in zip(size.shadows, size.vectors(), strict=True)
-        )
-        if key not in self._known:
-            form = self.solution.form(size)
-            self._known[key] = Size(size.size) if form is None else self.size_of_form(form)
-        return self._known[key]
-
-
-def _axes(walk: Walk, coder: _Coder) -> dict[str, tuple[Axis | None, ...]]:
+def _axes(walk: Walk, coder: Coder) -> dict[str, tuple[Axis | None, ...]]:
     axes: dict[str, list[Axis | None]] = {}
     for block in walk.ledger.blocks:
         if block.tensor is None:
@@ -295,7 +233,7 @@ def _axes(walk: Walk, coder: _Coder) -> dict[str, tuple[Axis | None, ...]]:
 
 
 def _named(
-    walk: Walk, coder: _Coder, blocks: Sequence[Block], sizes: Sequence[int]
+    walk: Walk, coder: Coder, blocks: Sequence[Block], sizes: Sequence[int]
 ) -> tuple[ChannelGroup, ...]:
     """Groups, named after the first module that makes them."""
     # Modules come in the order in which they ran, so that a group is named after the layer that writes it first.
@@ -348,44 +286,10 @@ def _named(
     return tuple(groups)
 
 
-def _holding(coder: _Coder, label_vectors: Iterable[np.ndarray], count: int) -> np.ndarray:
+def _holding(coder: Coder, label_vectors: Iterable[np.ndarray], count: int) -> np.ndarray:
     """Which groups hold any of these labels."""
     holds = np.zeros(count, bool)
     for labels in label_vectors:
         owners = coder.group_of[coder.solution.partition.name[labels]]
         holds[owners[owners >= 0]] = True
     return holds
-
-
-def _reasons(walk: Walk, solution: Solution, coder: _Coder) -> tuple[Frozen, ...]:
-    """For every fixed channel axis of a weight, the first event that fixed it."""
-    # The partition of the solution cannot tell causes apart: all that is fixed is one set there, that of label 0. So the
-    # equalities are merged again without those to label 0, and every set takes the earliest freeze that touched it.
-    partition = Partition(walk.ledger.count)
-    free = [(a[k], b[k]) for a, b in walk.ledger.pairs if (k := (a != FIXED) & (b != FIXED)).any()]
-    if free:
-        partition.merge(np.concatenate([a for a, _ in free]), np.concatenate([b for _, b in free]))
-    freeze_index = np.full(walk.ledger.count, -1)
-    for i in range(len(solution.freezes) - 1, -1, -1):
-        freeze_index[partition.name[solution.freezes[i].labels]] = i
-    reasons = []
-    for block in walk.ledger.blocks:
-        if block.tensor is None:
-            continue
-        names = np.arange(block.start, block.start + block.size)
-        fixed = names[coder.group_of[solution.partition.name[names]] < 0]
-        if not fixed.size:
-            continue
-        causes = freeze_index[partition.name[fixed]]
-        cause = solution.freezes[int(causes.max())] if causes.max() >= 0 else None
-        reason = f"{cause.reason} ({cause.where})" if cause else _default_reason(solution, fixed)
-        if cause is None or cause.reason != _KERNEL:
-            reasons.append(Frozen(block.tensor, block.axis, int(fixed.size), reason))
-    return tuple(reasons)
-
-
-def _default_reason(solution: Solution, labels: np.ndarray) -> str:
-    names = solution.partition.name[labels]
-    if (names == FIXED).all():
-        return "tied to a size that is fixed"
-    return "nothing else follows it" if np.unique(names).size > 1 else "a single unit"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from anywidth.compat.layers import BatchNorm, Convolution, FeatureNorm
+from anywidth.compat.layers import BatchNorm
 from anywidth.compat.module_state import BUFFERS, MODULES, PARAMETERS, STANDARD_ATTRIBUTES, TENSOR_REGISTRIES
 from anywidth.compat.reparametrised import forget_cached_weights_
 from anywidth.space.axes import AttributeRule, NumberRule
@@ -19,16 +18,14 @@ from anywidth.space.width import Width
 from anywidth.tracing.opaque_modules import open_modules
 from anywidth.tracing.traced_attributes import configs_of
 from anywidth.views.attributes import Kept, prepare_
-from anywidth.views.base import Live, NormAt
+from anywidth.views.base import NormAt
 from anywidth.views.baseline import Baseline, assigned_names, attributes_now
 from anywidth.views.classes import NormKind, view_class
-from anywidth.views.configs import narrow_config
 from anywidth.views.mapping import reaches
+from anywidth.views.narrow_modules import ModulePlan, Slices, narrow_module, stated_sizes
 from anywidth.views.packed_copies import PackStore
 from anywidth.views.shared_state import Shared
-from anywidth.views.slices import AxisPlan, Slice, cut_by
-
-_Slices = dict[Any, Slice | None]
+from anywidth.views.slices import AxisPlan
 
 
 def _weight(m: nn.Module) -> Tensor | None:
@@ -41,49 +38,6 @@ def _weight(m: nn.Module) -> Tensor | None:
         return own.get("original1", own.get("original"))
     # Plain, under the old hook of weight_norm, under other old hooks and masks of pruning.
     return next((own[n] for n in ("weight", "weight_v", "weight_orig") if own.get(n) is not None), None)
-
-
-def _stated_sizes(m: nn.Module) -> tuple[str, ...]:
-    """Attributes in which standard modules state the sizes of their weight."""
-    if isinstance(m, Convolution):
-        return ("out_channels", "in_channels")
-    if isinstance(m, nn.Linear):
-        return ("out_features", "in_features")
-    if isinstance(m, FeatureNorm):
-        return ("num_features",)
-    if isinstance(m, nn.GroupNorm):
-        return ("num_channels",)
-    if isinstance(m, nn.Bilinear):
-        return ("out_features", "in1_features", "in2_features")
-    return ("num_embeddings", "embedding_dim") if isinstance(m, nn.Embedding | nn.EmbeddingBag) else ()
-
-
-def _sizes_of(m: nn.Module, names: tuple[str, ...], shape: tuple[int, ...], groups: int) -> tuple[int, ...]:
-    """The values of `_stated_sizes` for a weight of this shape."""
-    if isinstance(m, Convolution):
-        rows, columns = shape[0], shape[1]
-        return (columns * groups, rows) if m.transposed else (rows, columns * groups)
-    return shape[: len(names)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ModulePlan:
-    """Everything about one module of a view that does not depend on the width."""
-
-    wide_module: nn.Module
-    path: str
-    module_class: type
-    kept: Mapping[str, Kept]
-    tensors: tuple[tuple[str, tuple[AxisPlan | None, ...], torch.Size], ...]
-    rules: tuple[AttributeRule, ...]
-    numbers: tuple[NumberRule, ...]
-    configs: Mapping[str, tuple[AttributeRule, ...]]
-    sizes: tuple[str, ...]
-    weight: tuple[
-        tuple[tuple[AxisPlan | None, ...], torch.Size], ...
-    ]  # axes and shape of what states the sizes, if anything
-    norm: bool
-    children: tuple[tuple[str, nn.Module | None], ...]
 
 
 class Blueprint:
@@ -136,7 +90,7 @@ class Blueprint:
         self._kept_by_module = {id(p.wide_module): p.kept for p in self._plans}
         self._watch(list(paths))
 
-    def _plan(self, m: nn.Module, path: str) -> _ModulePlan:
+    def _plan(self, m: nn.Module, path: str) -> ModulePlan:
         rules = tuple(self._rules.get(path, ()))
         tensors, cut = [], []
         for registry in TENSOR_REGISTRIES:
@@ -148,7 +102,7 @@ class Blueprint:
                     cut.append((key, axes, t.shape))
         weight = _weight(m)
         weight_axes = None if weight is None else self._axes.get(self._names.get(id(weight), ""))
-        sizes = () if weight_axes is None else _stated_sizes(m)
+        sizes = () if weight_axes is None else stated_sizes(m)
         module_class, kept = self._kept.get(path, (None, {}))
         if module_class is not type(m):
             kept = attributes_now(m)
@@ -168,7 +122,7 @@ class Blueprint:
         configs = {n: tuple(found) for n, c in configs_of(m) if (found := self._config_rules.get(id(c)))}
         floats = {n.name for n in numbers if n.name not in m.__dict__[BUFFERS]}
         narrow = tuple(sorted({r.name for r in rules} | set(sizes) | floats | set(configs)))
-        return _ModulePlan(
+        return ModulePlan(
             wide_module=m,
             path=path,
             module_class=view_class(
@@ -235,8 +189,8 @@ class Blueprint:
             changed: is called when a user changes the view.
         """
         shared = Shared(packs, changed, self.places)
-        slices: _Slices = {}
-        views = {id(p.wide_module): _view(p, width, shared, norms, slices) for p in self._plans}
+        slices: Slices = {}
+        views = {id(p.wide_module): narrow_module(p, width, shared, norms, slices) for p in self._plans}
         for plan in self._plans:
             # A child without a view is None, or opaque: that one runs as it is.
             children = {k: views.get(id(c), c) for k, c in plan.children}
@@ -247,84 +201,3 @@ class Blueprint:
             if view._view_kept:
                 prepare_(view, methods=False)
         return views[id(self.model)]
-
-
-_SLOTS = (
-    "wide",
-    "path",
-    "kept",
-    "shared",
-    "children",
-    "expected",
-    "slices",
-    "norm",
-    "packs",
-    "given",
-    "memo",
-    "own",
-    "compiled",
-)
-
-
-_setters = [getattr(Live, f"_view_{name}").__set__ for name in _SLOTS]
-
-
-def _view(
-    plan: _ModulePlan,
-    width: Width,
-    shared: Shared,
-    norms: Callable[[str], NormAt | None] | None,
-    slices: _Slices,
-) -> Any:
-    """The view of one module, without children."""
-    view, wide_module = object.__new__(plan.module_class), plan.wide_module
-    buffers = wide_module.__dict__[BUFFERS]
-    object.__setattr__(view, "__dict__", wide_module.__dict__)
-
-    def active_part(axes: tuple[AxisPlan | None, ...], shape: torch.Size) -> Slice | None:
-        key = (id(axes), shape)
-        if key not in slices:
-            cut = cut_by(axes, width)
-            slices[key] = None if cut is None else Slice(cut, shape)
-        return slices[key]
-
-    parts = {name: active_part(axes, shape) for name, axes, shape in plan.tensors}
-    slices_by_name = {name: part for name, part in parts.items() if part is not None}
-    given = {n.name: buffers[n.name] * n.factor(width) for n in plan.numbers if n.name in buffers}
-    values = (wide_module, plan.path, plan.kept, shared, {}, dict(wide_module.__dict__[MODULES]), slices_by_name, norms(plan.path) if norms is not None and plan.norm else None)  # fmt: skip
-    for put, value in zip(_setters, (*values, {}, given, {}, {}, None), strict=True):
-        put(view, value)
-    shapes = [(shape, active_part(axes, shape)) for axes, shape in plan.weight]
-    weight_shape = next((tuple(s) if part is None else part.shape for s, part in shapes), ())
-    for name, value in _narrow_numbers(plan, weight_shape, width).items():
-        object.__setattr__(view, name, value)
-    for name, rules in plan.configs.items():
-        config = wide_module.__dict__[name]
-        if id(config) not in shared.configs:
-            shared.configs[id(config)] = narrow_config(config, _integers(rules, vars(config), width))
-        object.__setattr__(view, name, shared.configs[id(config)])
-    return view
-
-
-def _integers(rules: Sequence[AttributeRule], state: Mapping[str, Any], width: Width) -> dict[str, Any]:
-    """Attributes that follow the width, with all that they hold."""
-    values: dict[str, Any] = {}
-    for rule in rules:
-        value: Any = rule.size.at(width)
-        if rule.index is not None:
-            old = list(values.get(rule.name, state[rule.name]))
-            old[rule.index] = value
-            value = type(state[rule.name])(old)
-        values[rule.name] = value
-    return values
-
-
-def _narrow_numbers(plan: _ModulePlan, weight_shape: tuple[int, ...], width: Width) -> dict[str, Any]:
-    state = plan.wide_module.__dict__
-    values = _integers(plan.rules, state, width)
-    values |= {n.name: state[n.name] * n.factor(width) for n in plan.numbers if n.name in state}
-    if plan.sizes:
-        groups = values.get("groups", state.get("groups", 1))
-        stated = _sizes_of(plan.wide_module, plan.sizes, weight_shape, groups)
-        values.update(zip(plan.sizes, stated, strict=True))
-    return values
