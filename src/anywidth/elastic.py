@@ -38,6 +38,7 @@ from anywidth.tracing.model_outputs import FreeOutputs
 from anywidth.tracing.refusals import check_model
 from anywidth.tracing.solver import UNUSED
 from anywidth.tracing.training_mode import set_mode_
+from anywidth.tracing.unknown import log_unknown
 from anywidth.views import Blueprint, NormKind, PackStore, baseline, compile_, standalone, without_graphs
 from anywidth.views.model_signature import ModelForward
 from anywidth.views.slices import is_sharded
@@ -94,6 +95,7 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
         self.model = model
         if space is None:
             space = probed_space(model, example_inputs, freeze, divisor or 1, minimum or 1, free_outputs)
+            log_unknown(model, space)
         elif divisor is not None or minimum is not None:
             space = space.rounded(
                 space.divisor if divisor is None else divisor, space.minimum if minimum is None else minimum

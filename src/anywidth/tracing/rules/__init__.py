@@ -211,7 +211,7 @@ def register_rule(*operations: str) -> Callable[[Rule], Rule]:
     Operations without a rule freeze what they touch.
 
     Args:
-        operations: with their namespace, like "mylib::fused_norm"; all overloads.
+        operations: with their namespace, like "mylib::fused_norm"; all overloads. Also operations of torch that have no rule yet.
 
     Raises:
         ValueError: a name without namespace, one of torch's own, one that no library has registered, or one that has another
@@ -223,13 +223,16 @@ def register_rule(*operations: str) -> Callable[[Rule], Rule]:
             raise ValueError(
                 f"register_rule({operation!r}): expected NAMESPACE::NAME, like 'mylib::fused_norm'"
             )
-        if namespace in _OURS:
-            raise ValueError(
-                f"register_rule({operation!r}): operations of {namespace} have rules here; register those of your own namespace"
-            )
-        if not hasattr(getattr(torch.ops, namespace), name):
+        packet = getattr(getattr(torch.ops, namespace), name, None)
+        if packet is None:
             raise ValueError(
                 f"register_rule({operation!r}): there is no such operation; import what defines it before its rule"
+            )
+        known = operation in _registered or any(rule_for(getattr(packet, o)) for o in packet.overloads())
+        if namespace in _OURS and known:
+            raise ValueError(
+                f"register_rule({operation!r}): operations of {namespace} have rules here; register one that has none, or of your own "
+                "namespace"
             )
 
     def register(rule: Rule) -> Rule:
