@@ -122,6 +122,21 @@ def test_other_numbers_stay():
     assert (net.at(0.5).alpha, net.at(0.5).p, net.space.numbers) == (0.2, 0.25, ())
 
 
+class Halved(nn.Module):
+    """A factor that happens to be one over the root of four channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.scale = nn.Linear(3, 4), nn.Linear(4, 2), 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.scale * self.first(x))
+
+
+def test_everyday_factors_stay():
+    assert aw.Elastic(Halved(), torch.randn(2, 3)).at(0.5).scale == 0.5
+
+
 @dataclass
 class Settings:
     channels: int = 16

@@ -26,7 +26,7 @@ def show(groups: Iterable[ChannelGroup], frozen: Sequence[Frozen], unknown: Iter
         lines.append("frozen:")
         for reason, count in reasons.most_common():
             axes = [f"{f.tensor}[{f.axis}]" for f in frozen if f.reason == reason]
-            lines.append(f"  {count} axes: {reason}: {_shortened(axes)}")
+            lines.append(f"  {count} {'axis' if count == 1 else 'axes'}: {reason}: {_shortened(axes)}")
     for name in unknown:
         lines.append(f"  no rule for {name}: the channels it touches are frozen")
     return "\n".join(lines)

@@ -22,7 +22,8 @@ from anywidth.tracing.trace_state import Derived, Walk
 
 _SCALING = {"mul", "mul_", "__mul__", "__rmul__", "multiply", "div", "div_", "divide", "true_divide", "__truediv__", "__rtruediv__"}  # fmt: skip
 _ATTENTION = "scaled_dot_product_attention"
-_PRECISION = 1e-3  # of bfloat16 buffers
+_FEW = 8
+"""Roots of smaller sizes are everyday numbers: a factor of 0.5 beside 4 channels is no root of theirs."""
 
 
 def scaled(walk: Walk, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -43,7 +44,8 @@ def _observe(walk: Walk, number: Any, t: Tensor, dims: Iterable[int]) -> None:
     value = _value(number)
     if value is None or (not walk.shadows(t) and walk.summed_sizes.get(t) is None):
         return
-    found = _size_behind(walk, value, t, dims)
+    half = isinstance(number, Tensor) and number.element_size() < 4
+    found = _size_behind(walk, value, 1e-2 if half else 1e-6, t, dims)
     if found is None:
         return
     size, power = found
@@ -68,7 +70,9 @@ def _value(number: Any) -> float | None:
     return float(number) if usable and math.isfinite(number) else None
 
 
-def _size_behind(walk: Walk, value: float, t: Tensor, dims: Iterable[int]) -> tuple[DimSize, float] | None:
+def _size_behind(
+    walk: Walk, value: float, precision: float, t: Tensor, dims: Iterable[int]
+) -> tuple[DimSize, float] | None:
     """The size that the value is a square root of, or one over it: of what was summed to give `t`, else of its last such dimension."""
     summed = walk.summed_sizes.get(t)
     candidates = (
@@ -77,7 +81,7 @@ def _size_behind(walk: Walk, value: float, t: Tensor, dims: Iterable[int]) -> tu
     candidates += [(walk.size(t, d), t.shape[d]) for d in reversed(list(dims))]
     for size, n in candidates:
         for power in (-0.5, 0.5):
-            if n > 1 and math.isclose(value, n**power, rel_tol=_PRECISION):
+            if n >= _FEW and math.isclose(value, n**power, rel_tol=precision):
                 return (size, power) if isinstance(size, DimSize) else None
     return None
 
