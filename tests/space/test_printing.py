@@ -28,6 +28,6 @@ def test_many_names_are_shortened_and_frozen_axes_are_counted_by_reason():
     assert "a, b, c (+2)" in lines[2]
     assert lines[4:] == [
         "  2 axes: the input: w[1], w[2]",
-        "  1 axes: the output: w[0]",
+        "  1 axis: the output: w[0]",
         "  no rule for mystery in net: the channels it touches are frozen",
     ]
