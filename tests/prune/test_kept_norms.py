@@ -25,6 +25,13 @@ class RootMeanSquare(nn.Module):
         return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
 
 
+class ChannelsFirstNorm(nn.LayerNorm):
+    """Over the channels of images, (N, C, H, W)."""
+
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class MyRmsNorm(RootMeanSquare):
     pass
 
@@ -34,6 +41,8 @@ NORMS = {
     "layer norm without a bias": (lambda: nn.LayerNorm(16, bias=False), False),
     "rms norm": (lambda: nn.RMSNorm(16), False),
     "a norm of the user's own": (lambda: MyRmsNorm(16), False),
+    "channels first": (lambda: ChannelsFirstNorm(16), True),
+    "instance norm": (lambda: nn.InstanceNorm2d(16, affine=True), True),
     "group norm of one group": (lambda: nn.GroupNorm(1, 16), True),
     "group norm of few groups": (lambda: nn.GroupNorm(2, 16), True),
     "group norm of many groups": (lambda: nn.GroupNorm(8, 16), True),

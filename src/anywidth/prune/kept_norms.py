@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anywidth.compat.layers import BatchNorm
+from anywidth.compat.layers import FeatureNorm
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
 
@@ -32,23 +32,36 @@ class OverKept:
         self.name = next(iter(kept))
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        positions = self.kept[self.name][1].to(x.device)
-        dim = self._channel_dim(x)
         parameters = {}
         for name, p in self.norm.named_parameters():
             axis = self.kept.get(name)
             parameters[name] = p if axis is None else p.index_select(axis[0], axis[1].to(p.device))
+        positions = self.kept[self.name][1].to(x.device)
+        *likely, last = self._channel_dims(x)
+        for dim in likely:
+            try:
+                return self._over(x, dim, positions, parameters, args, kwargs)
+            except (
+                RuntimeError,
+                ValueError,
+            ):  # an image as high as it has channels, and the norm is along the others
+                continue
+        return self._over(x, last, positions, parameters, args, kwargs)
+
+    def _over(
+        self, x: Tensor, dim: int, positions: Tensor, parameters: dict[str, Tensor], args: Any, kwargs: Any
+    ) -> Tensor:
         narrow_input = x.index_select(dim, positions)
         out = torch.func.functional_call(self.narrow, parameters, (narrow_input, *args), kwargs)
         return x.new_zeros(x.shape, dtype=out.dtype).index_copy(dim, positions, out)
 
-    def _channel_dim(self, x: Tensor) -> int:
+    def _channel_dims(self, x: Tensor) -> list[int]:
+        """Where the channels may be, the likeliest first."""
         weight = self.norm.get_parameter(self.name)
-        axis = self.kept[self.name][0]
         if weight.ndim > 1:  # of the trailing dimensions, as in LayerNorm((C, H, W))
-            return x.ndim - weight.ndim + axis
-        first = isinstance(self.norm, nn.GroupNorm) or x.shape[-1] != weight.numel()
-        return 1 if first else x.ndim - 1
+            return [x.ndim - weight.ndim + self.kept[self.name][0]]
+        dims = [1, x.ndim - 1] if isinstance(self.norm, nn.GroupNorm) else [x.ndim - 1, 1]
+        return [d for d in dims if x.shape[d] == weight.numel()] or [1]
 
 
 def over_kept_(masked_model: nn.Module, small: nn.Module, space: ChannelSpace, width: Width) -> None:
@@ -75,4 +88,4 @@ def is_channel_norm(m: nn.Module) -> bool:
     parts_with_parameters = [
         part for part in m.modules() if part is not m and any(True for _ in part.parameters(recurse=False))
     ]
-    return "norm" in type(m).__name__.lower() and not isinstance(m, BatchNorm) and not parts_with_parameters
+    return "norm" in type(m).__name__.lower() and not isinstance(m, FeatureNorm) and not parts_with_parameters
