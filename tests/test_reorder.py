@@ -172,3 +172,36 @@ def test_switchable_norms_cannot_be_reordered():
     ):
         reorder_(net, {"stem": [5, 4, 3, 2, 1, 0]})
     reorder_(net, {})
+
+
+class KeepsWhatItComputed(nn.Module):
+    """As attention biases in timm: computed from a parameter once, and forgotten when the mode is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.scale, self.b, self.cache = (
+            nn.Linear(3, 6),
+            nn.Parameter(torch.rand(6)),
+            nn.Linear(6, 2),
+            {},
+        )
+
+    def train(self, mode: bool = True) -> nn.Module:
+        self.cache = {}
+        return super().train(mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if "scale" not in self.cache:
+            self.cache["scale"] = self.scale.exp()
+        return self.b(self.a(x) * self.cache["scale"])
+
+
+@torch.no_grad()
+def test_what_a_model_kept_of_its_weights_is_computed_anew():
+    model, x = KeepsWhatItComputed().eval(), torch.randn(4, 3)
+    net = Elastic(model, x)
+    before = model(x)
+    assert model.cache
+    reorder_(net, {net.space.names[0]: [5, 4, 3, 2, 1, 0]})
+    torch.testing.assert_close(model(x), before)
+    assert not model.training

@@ -9,6 +9,7 @@ import torch
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError, unknown_name
 from anywidth.space.axes import Axis, spelled_out
+from anywidth.tracing.training_mode import mode_kept, set_mode_
 
 
 def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:
@@ -49,6 +50,9 @@ def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:
                 source = _sources(axis, permutations) if axis is not None else None
                 if source is not None:
                     t.copy_(t.index_select(dim, source.to(t.device)))
+    # Some models keep what they computed from their weights until their mode is set: attention biases in timm, for one.
+    with mode_kept(net.model):
+        set_mode_(net.model, True)
     for width in list(net.norms.statistics):
         net.norms.forget_(width)
     net.drop_views_()
