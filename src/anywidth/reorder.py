@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,7 +10,10 @@ import torch
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError, unknown_name
 from anywidth.space.axes import Axis, spelled_out
+from anywidth.tracing.solver import UNUSED
 from anywidth.tracing.training_mode import mode_kept, set_mode_
+
+_log = logging.getLogger(__name__)
 
 
 def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:
@@ -41,6 +45,15 @@ def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:
     if net.norms.policy == "switchable" and len(net.norms.statistics) and permutations:
         raise WidthError(
             "channels cannot be reordered with switchable norms: narrow widths own norms for the present order. Use norm='shared'."
+        )
+    parameters = dict(net.model.named_parameters())
+    unused = sorted({f.tensor for f in net.space.frozen if f.reason.startswith(UNUSED)} & parameters.keys())
+    if unused and permutations:
+        _log.warning(
+            "reorder_: the example inputs did not use %s%s; what these read keeps its order, so inputs that use them get other results "
+            "than before. Make the network elastic with an example that uses all of it.",
+            ", ".join(unused[:3]),
+            f" and {len(unused) - 3} more parameters" if len(unused) > 3 else "",
         )
     tensors = dict(net.model.named_parameters()) | dict(net.model.named_buffers())
     with torch.no_grad():

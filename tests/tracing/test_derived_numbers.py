@@ -24,6 +24,9 @@ SCORES = {
     "division by a root": lambda s, q, k: (q @ k.transpose(-1, -2)) / s.root,
     "root at every call": lambda s, q, k: (q @ k.transpose(-1, -2)) / math.sqrt(s.head_dim),
     "power at every call": lambda s, q, k: (q @ k.transpose(-1, -2)) * s.head_dim**-0.5,
+    "fused, with the attribute": lambda s, q, k: F.scaled_dot_product_attention(
+        q, k, torch.eye(k.shape[-2], dtype=q.dtype).expand(*k.shape[:-1], -1), scale=s.scale
+    ).log(),
     "root of a shape": lambda s, q, k: (q @ k.transpose(-1, -2)) / math.sqrt(k.size(-1)),
 }
 
@@ -135,6 +138,63 @@ class Halved(nn.Module):
 
 def test_everyday_factors_stay():
     assert aw.Elastic(Halved(), torch.randn(2, 3)).at(0.5).scale == 0.5
+
+
+class Adapted(nn.Module):
+    """Factors that are roots of sizes by chance: of a low-rank update, of a residual branch, of logits, of a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.down, self.up, self.last = (
+            nn.Linear(4, 64),
+            nn.Linear(64, 4),
+            nn.Linear(4, 64),
+            nn.Linear(64, 3),
+        )
+        self.scaling, self.res_scale, self.logit_scale = 8.0, 0.125, 0.125
+        self.register_buffer("norm_slope", torch.tensor(0.125))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        h = h + self.up(self.down(h)) * self.scaling
+        h = h + self.res_scale * h.relu() + h.tanh() * self.norm_slope
+        return self.last(h) * self.logit_scale
+
+
+def test_factors_that_are_roots_by_chance_stay():
+    net = aw.Elastic(Adapted(), torch.randn(2, 4))
+    view = net.at(0.5)
+    assert net.space.numbers == ()
+    assert (view.scaling, view.res_scale, view.logit_scale, float(view.norm_slope)) == (
+        8.0,
+        0.125,
+        0.125,
+        0.125,
+    )
+
+
+@dataclass
+class Factor:
+    embed_scale: float = 4.0
+
+
+class EmbeddingOfConfig(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.config, self.table, self.last = Factor(), nn.Embedding(10, 16), nn.Linear(16, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.last(self.table(ids) * self.config.embed_scale)
+
+
+@torch.no_grad()
+def test_a_factor_in_a_config():
+    model, ids = EmbeddingOfConfig(), torch.tensor([[1, 4]])
+    net = aw.Elastic(model, ids)
+    expected = F.linear(model.table.weight[ids, :8] * 8**0.5, model.last.weight[:, :8], model.last.bias)
+    for small in (net.at(0.5), net.extract(0.5), aw.prune.masked(net, 0.5)):
+        torch.testing.assert_close(small(ids), expected)
+    assert model.config.embed_scale == 4.0
 
 
 @dataclass

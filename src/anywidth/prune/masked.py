@@ -89,8 +89,11 @@ def _with_norms_(masked_model: nn.Module, small: nn.Module, space: ChannelSpace,
 def _with_numbers_(masked_model: nn.Module, space: ChannelSpace, width: Width) -> None:
     """What the model computed from its sizes when it was made, as a network of the narrow sizes has it."""
     for rule in space.numbers:
-        m = masked_model.get_submodule(rule.module)
-        setattr(m, rule.name, getattr(m, rule.name) * rule.factor(width))
+        holder: Any = masked_model.get_submodule(rule.module)
+        *way, name = rule.name.split(".")  # "scale", or "config.scale"
+        for part in way:
+            holder = getattr(holder, part)
+        setattr(holder, name, getattr(holder, name) * rule.factor(width))
 
 
 def _check_masked(

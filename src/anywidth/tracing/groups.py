@@ -136,10 +136,16 @@ def build(
 
 def _numbers(walk: Walk, coder: Coder) -> tuple[NumberRule, ...]:
     """Numbers that follow a size, of all that were seen; one that would have to follow two sizes follows none."""
+    name = coder.solution.partition.name
+    summed = np.zeros(name.size, bool)
+    for labels in walk.summed_by_activations:
+        summed[name[labels]] = True
     rules: dict[Number, set[tuple[Size, float]]] = {}
     for d in walk.derived:
-        rules.setdefault(d.number, set()).add((coder.size(d.size), d.power))
-    followed = {number: next(iter(found)) for number, found in rules.items() if len(found) == 1}
+        confirmed = d.sure or any(summed[name[labels]].all() for labels in d.size.vectors())
+        if confirmed:
+            rules.setdefault(d.number, set()).add((coder.size(d.size), d.power))
+    followed = {number: next(iter(sizes)) for number, sizes in rules.items() if len(sizes) == 1}
     return tuple(
         NumberRule(n.module, n.name, size, power) for n, (size, power) in followed.items() if size.runs
     )

@@ -21,6 +21,7 @@ from anywidth.compat.tracing import (
     without_modes,
     written_tensors,
 )
+from anywidth.tracing.derived_numbers import scaled
 from anywidth.tracing.recurrence import in_steps
 from anywidth.tracing.rules import rule_for
 from anywidth.tracing.shape_arguments import observe
@@ -127,6 +128,8 @@ class SizeMode(TorchFunctionMode):
                 return _opened(func)(*args, **kwargs)
         if name == "scaled_dot_product_attention":
             # The fused kernels are one opaque operation; this one is matmul, softmax, matmul, for which rules exist.
+            with without_modes():
+                scaled(self.walk, name, args, kwargs)
             return attention_by_parts(*args, **kwargs)
         out = self._run(func, name, args, kwargs)
         if func == _SHAPE:

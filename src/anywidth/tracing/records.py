@@ -29,8 +29,13 @@ class Demand:
 
 @dataclass(frozen=True, kw_only=True)
 class Derived:
-    """A number that is a power of a size, by which a tensor with that size was multiplied."""
+    """A number that is a power of a size, by which a tensor with that size was multiplied.
+
+    Attributes:
+        sure: whether that tells already that the number was computed from the size; else a product of two activations has to sum it.
+    """
 
     number: Number
     size: DimSize
     power: float
+    sure: bool

@@ -37,6 +37,8 @@ class Walk:
     buffers: set[str] = field(default_factory=set)
     read_as_float: dict[Attribute, None] = field(default_factory=dict)
     derived: list[Derived] = field(default_factory=list)
+    summed_by_activations: list[np.ndarray] = field(default_factory=list)
+    embedded: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     summed_sizes: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     overwritten: set[str] = field(default_factory=set)  # parameters that the forward writes to
     random: bool = False  # whether the forward draws random numbers
@@ -124,6 +126,10 @@ class Walk:
             for t in outs:
                 self._weights[t] = True
 
+    def is_embedded(self, t: Tensor) -> bool:
+        """Whether a tensor is what an embedding gave."""
+        return t in self.embedded
+
     def contracted(self, a: Tensor, b: Tensor, a_dim: int, b_dim: int) -> None:
         """Products of two tensors were summed along these dimensions: there a weight reads channels, elsewhere it writes them.
 
@@ -132,6 +138,10 @@ class Walk:
         """
         weight, dim = (b, b_dim) if self.is_weight(b) else (a, a_dim)
         if not self.is_weight(weight):
+            for t, along in ((a, a_dim), (b, b_dim)):
+                self.summed_by_activations += [
+                    s.numpy().ravel() for s in self.shadows(t) if s.shape[along] > 1
+                ]
             return
         for s in self.shadows(weight):
             (self.read if s.shape[dim] > 1 else self.written).append(s.numpy().ravel())

@@ -60,17 +60,17 @@ class Blueprint:
         self.model, self.space, self.norms = model, space, norms or NormKind()
         self._kept = {} if kept is None else kept
         self._rules: dict[str, list[AttributeRule]] = {}
-        self._config_rules: dict[int, list[AttributeRule]] = {}
-        for rule in space.attributes:
-            holder, _, size = rule.name.partition(".")
-            if size:  # of a config, which other modules hold, too
+        self._config_rules: dict[int, list[AttributeRule | NumberRule]] = {}
+        self._numbers: dict[str, list[NumberRule]] = {}
+        for rule in (*space.attributes, *space.numbers):
+            holder, _, entry = rule.name.partition(".")
+            if entry:  # of a config, which other modules hold, too
                 config = vars(model.get_submodule(rule.module)).get(holder)
-                self._config_rules.setdefault(id(config), []).append(replace(rule, name=size))
+                self._config_rules.setdefault(id(config), []).append(replace(rule, name=entry))
+            elif isinstance(rule, NumberRule):
+                self._numbers.setdefault(rule.module, []).append(rule)
             else:
                 self._rules.setdefault(rule.module, []).append(rule)
-        self._numbers: dict[str, list[NumberRule]] = {}
-        for number in space.numbers:
-            self._numbers.setdefault(number.module, []).append(number)
         # Tensors by identity: a tied weight has one name and one axis, however many modules hold it.
         self._names: dict[int, str] = {}
         self.places: dict[int, tuple[nn.Module, str, str]] = {}

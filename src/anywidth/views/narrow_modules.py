@@ -56,7 +56,7 @@ class ModulePlan:
     tensors: tuple[tuple[str, tuple[AxisPlan | None, ...], torch.Size], ...]
     rules: tuple[AttributeRule, ...]
     numbers: tuple[NumberRule, ...]
-    configs: Mapping[str, tuple[AttributeRule, ...]]
+    configs: Mapping[str, tuple[AttributeRule | NumberRule, ...]]
     sizes: tuple[str, ...]
     weight: tuple[
         tuple[tuple[AxisPlan | None, ...], torch.Size], ...
@@ -117,7 +117,7 @@ def narrow_module(
     for name, rules in plan.configs.items():
         config = wide_module.__dict__[name]
         if id(config) not in shared.configs:
-            shared.configs[id(config)] = narrow_config(config, _integers(rules, vars(config), width))
+            shared.configs[id(config)] = narrow_config(config, _followed(rules, vars(config), width))
         object.__setattr__(view, name, shared.configs[id(config)])
     return view
 
@@ -133,6 +133,14 @@ def _integers(rules: Sequence[AttributeRule], state: Mapping[str, Any], width: W
             value = type(state[rule.name])(old)
         values[rule.name] = value
     return values
+
+
+def _followed(
+    rules: Sequence[AttributeRule | NumberRule], state: Mapping[str, Any], width: Width
+) -> dict[str, Any]:
+    """Integers and floats that follow the width."""
+    numbers = {r.name: state[r.name] * r.factor(width) for r in rules if isinstance(r, NumberRule)}
+    return _integers([r for r in rules if isinstance(r, AttributeRule)], state, width) | numbers
 
 
 def _narrow_numbers(plan: ModulePlan, weight_shape: tuple[int, ...], width: Width) -> dict[str, Any]:

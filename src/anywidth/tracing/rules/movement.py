@@ -252,6 +252,7 @@ def embedding(walk: Walk, func: Any, args: Sequence[Any], kwargs: dict[str, Any]
             # Also where the same weight reads elsewhere, as that of a language model's head does.
             walk.written.append(shadow[:1].numpy().ravel())
             kept.append(shadow[:1].reshape([1] * ids.ndim + [-1]))
+    walk.embedded[out] = True
     walk.set(out, kept)
 
 
