@@ -2,8 +2,7 @@
 
     python benchmarks/coverage.py --out docs/coverage            # everything; writes coverage.json and coverage.md there
     python benchmarks/coverage.py --out docs/coverage --resume   # only what is not in coverage.json yet
-    python benchmarks/coverage.py --families timm hf --jobs 2
-    python benchmarks/coverage.py tv:resnet50 built:vit --only anywidth
+    python benchmarks/coverage.py tv:resnet50 built:vit --only anywidth  # or --families timm hf --jobs 2
     python benchmarks/coverage.py --out docs/coverage --page     # the page again, from coverage.json
 
 Every model and tool has a process of its own and 60 CPU-seconds for the tool's work. What is checked is in coverage_laws.py, the models
@@ -17,29 +16,21 @@ import json
 import logging
 import os
 import resource
-import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from coverage_processes import CPU_SECONDS, limit_cpu, run_all
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 TOOLS = ("anywidth", "torch-pruning", "torch-kirigami")
-CPU_SECONDS = 60
 CHECK_SECONDS = 5
 """After these CPU-seconds of our own checks no further width is checked."""
-WALL_SECONDS = 600
 Report = Callable[[dict[str, Any]], None]
-
-
-def limit_cpu(seconds: float) -> None:
-    """From now on."""
-    spent = time.process_time()
-    resource.setrlimit(resource.RLIMIT_CPU, (int(spent + seconds) + 1, resource.RLIM_INFINITY))
 
 
 def stays(net: Any) -> list[list[Any]]:
@@ -94,6 +85,7 @@ def check(name: str, net: Any, example: Any, report: Report) -> None:
     import torch
 
     import coverage_laws as laws
+    from coverage_models import ROUTED
 
     net, example, dtype = laws.double_(net, example)
     generator = torch.Generator().manual_seed(1)
@@ -113,8 +105,12 @@ def check(name: str, net: Any, example: Any, report: Report) -> None:
     rows: list[dict[str, Any]] = []
     errors: dict[str, str] = {}
     start = time.process_time()
-    options = {"gradients": not name.startswith("det:"), "macs": not name.startswith("det:")}
+    det = name.startswith("det:")  # what is found is different at every width
+    options = {"gradients": not det}
     for label, width in widths.items():
+        options["macs"] = not det and not (
+            label.startswith("random") and any(part in name for part in ROUTED)
+        )
         if time.process_time() - start > CHECK_SECONDS:
             break
         try:
@@ -188,44 +184,6 @@ def work(tool: str, name: str, pipe: Connection) -> None:
         report({"ok": False, "error": text_of(error)})
 
 
-def run_all(tasks: Iterator[tuple[str, str]], jobs: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(tool, name, result) of every task as it ends, `jobs` children at a time."""
-    context = get_context("fork")
-    running: dict[Connection, tuple[str, str, Any, float]] = {}
-    last: dict[Connection, dict[str, Any]] = {}
-    while True:
-        while len(running) < jobs and (task := next(tasks, None)) is not None:
-            mine, childs = context.Pipe(duplex=False)
-            child = context.Process(target=work, args=(*task, childs))
-            child.start()
-            childs.close()
-            running[mine], last[mine] = (*task, child, time.monotonic()), {}
-        if not running:
-            return
-        ready = wait(list(running), timeout=5)
-        for pipe, (tool, name, child, start) in list(running.items()):
-            ended = False
-            if pipe in ready:
-                try:
-                    last[pipe] = pipe.recv()  # type: ignore[union-attr]
-                except EOFError:
-                    ended = True
-            if time.monotonic() - start > WALL_SECONDS:
-                child.kill()
-                ended = True
-            if ended:
-                child.join()
-                yield tool, name, _ending(last.pop(pipe), child.exitcode)
-                del running[pipe]
-
-
-def _ending(result: dict[str, Any], code: int | None) -> dict[str, Any]:
-    if code == 0:
-        return result
-    why = {-signal.SIGXCPU: f"limit of {CPU_SECONDS} CPU-seconds", -signal.SIGKILL: "limit of time or memory"}
-    return {**result, "ok": False, "error": f"stopped: {why.get(code, f'exit {code}')}"}
-
-
 def warm_up() -> None:
     """What is imported and made on first use is no tool's time."""
     import torch
@@ -242,8 +200,16 @@ def warm_up() -> None:
     net.extract(aw.prune.plan(net, budget="macs=50%", criterion="l2"))
     for prune in PRUNERS.values():
         prune(model(), example)
-    for library in ("timm", "torchvision", "transformers", "diffusers"):
-        __import__(library)
+    import diffusers, timm, torchvision, transformers  # noqa: E401, F401, I001
+
+
+def wanted(families: list[str] | None) -> list[str]:
+    import coverage_built
+    import coverage_models
+
+    chosen = [f for f in families or coverage_models.FAMILIES if f != "built"]
+    built = [f"built:{n}" for n in coverage_built.NAMES] if not families or "built" in families else []
+    return (coverage_models.names(chosen) if chosen else []) + built
 
 
 def parsed() -> argparse.Namespace:
@@ -265,31 +231,23 @@ def main() -> None:
     from coverage_page import line, page, summary, versions
 
     file = args.out / "coverage.json" if args.out else None
-    data: dict[str, Any] = {"versions": "", "results": {}}
-    if file and file.exists() and (args.resume or args.page or args.models):
-        data = json.loads(file.read_text())
+    known = file and file.exists() and (args.resume or args.page or args.models)
+    data: dict[str, Any] = json.loads(file.read_text()) if file and known else {"versions": "", "results": {}}
     results: dict[str, dict[str, Any]] = data["results"]
     if not args.page:
         import torch
 
-        import coverage_built
-        import coverage_models
-
         torch.set_num_threads(1)  # children are forked, which threads do not survive
-        built = [f"built:{n}" for n in coverage_built.NAMES]
-        families = [f for f in args.families or coverage_models.FAMILIES if f != "built"]
-        wanted = coverage_models.names(families) if families else []
-        wanted += built if not args.families or "built" in args.families else []
         warm_up()
         tasks = (
             (tool, name)
             for tool in args.only or TOOLS
-            for name in args.models or wanted
+            for name in args.models or wanted(args.families)
             if not (name.startswith("built:") and tool != "anywidth")
             and not (args.resume and tool in results.get(name, {}))
         )
         data["versions"] = versions()
-        for tool, name, result in run_all(tasks, args.jobs):
+        for tool, name, result in run_all(work, tasks, args.jobs):
             results.setdefault(name, {})[tool] = result
             print(line(tool, name, result), flush=True)
             if file:

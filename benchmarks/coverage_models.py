@@ -65,6 +65,8 @@ UnetPlusPlus.resnet18
 MONAI = ["UNet", "SegResNet", "DynUNet", "UNETR", "SwinUNETR", "BasicUNet"]
 GRAPH = ["GCN", "GraphSAGE", "GAT", "GIN", "PNA", "EdgeCNN"]
 
+ROUTED = ("experts", "Moe", "Mixtral", "Deepseek", "GptOss")
+"""Parts of names of models in which the input decides which experts run, so that multiply-adds differ from width to width."""
 FAMILIES: dict[str, list[str]] = {
     "tv": TORCHVISION,
     "tvseg": SEGMENTATION,
@@ -156,6 +158,16 @@ def _timm(name: str) -> tuple[nn.Module, Any]:
     return net, image(net, net.pretrained_cfg.get("input_size", (3, 224, 224))[-1])
 
 
+def _hugging_face(name: str) -> tuple[nn.Module, Any]:
+    net, example = hugging_face.small(name)
+    for m in net.modules():
+        if getattr(getattr(m, "config", None), "_experts_implementation", None) is not None:
+            m.config._experts_implementation = (
+                "eager"  # grouped_mm has no float64, and the FLOP counter does not know it
+            )
+    return net, example
+
+
 def _diffusers(name: str) -> tuple[nn.Module, Any]:
     import diffusers
 
@@ -216,7 +228,7 @@ _MAKERS: dict[str, Callable[[str], tuple[nn.Module, Any]]] = {
     "det": _detector,
     "video": _video,
     "timm": _timm,
-    "hf": hugging_face.small,
+    "hf": _hugging_face,
     "diffusers": _diffusers,
     "smp": _smp,
     "monai": _monai,
