@@ -20,7 +20,6 @@ from anywidth.errors import WidthError
 from anywidth.tracing.model_outputs import named_tensors
 from anywidth.tracing.trace import call
 
-_SLOW = 0.3
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3}
 """Largest gap that counts as equal. Models of float64 have parts in float32, as norms and positions in language models."""
 
@@ -249,14 +248,14 @@ def pretrained_gap(net: aw.Elastic, example: Any) -> float | str:
     return gap(outputs(rebuilt, example), outputs(small, example))
 
 
-def double_(net: aw.Elastic, example: Any) -> tuple[aw.Elastic, Any, torch.dtype]:
-    """Network and example in float64 where the model runs in it, and a forward takes little, else in float32."""
+def double_(net: aw.Elastic, example: Any, seconds: float = 0.3) -> tuple[aw.Elastic, Any, torch.dtype]:
+    """Network and example in float64 where the model runs in it, and a forward takes at most these CPU-seconds, else in float32."""
     try:
         wide, exact = copy.deepcopy(net).double(), cast(example, torch.float64)
         start = time.process_time()
         with torch.no_grad():
             outputs(wide.model, exact)
-        if time.process_time() - start > _SLOW:
+        if time.process_time() - start > seconds:
             return net, example, torch.float32
     except Exception:
         return net, example, torch.float32

@@ -6,6 +6,7 @@ import platform
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import distributions
 from typing import Any
 
 Result = Mapping[str, Any]
@@ -23,10 +24,13 @@ LAWS = {
 
 
 def versions() -> str:
-    from importlib.metadata import version
-
+    """Of what is installed."""
     packages = ["torch", "torchvision", "timm", "transformers", "diffusers", "segmentation-models-pytorch", "monai", "torch-geometric", "torch-pruning", "torch-kirigami"]  # fmt: skip
-    return ", ".join(f"{p} {version(p)}" for p in packages) + f"; {platform.machine()}, one thread"
+    installed = {d.name.lower().replace("_", "-"): d.version for d in distributions()}
+    return (
+        ", ".join(f"{p} {installed[p]}" for p in packages if p in installed)
+        + f"; {platform.machine()}, one thread"
+    )
 
 
 def number(value: Any, digits: str = ".2f") -> str:

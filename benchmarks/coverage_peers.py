@@ -35,7 +35,7 @@ def latency(model: nn.Module, example: Any, runs: int = 5) -> float:
 
 @torch.no_grad()
 def _last_layers(model: nn.Module, example: Any) -> list[nn.Module]:
-    """Layers whose output is the model's, as far as their memory shows, and classifiers of 1000 classes: they must stay."""
+    """Layers whose output is the model's, as far as their memory shows, or has as many channels as one of its outputs: they must stay."""
     written: list[tuple[nn.Module, Tensor]] = []
     hooks = [
         m.register_forward_hook(
@@ -44,14 +44,32 @@ def _last_layers(model: nn.Module, example: Any) -> list[nn.Module]:
         for m in model.modules()
         if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
     ]
-    returned = {t.untyped_storage().data_ptr() for _, t in named_tensors(call(model, example))}
+    out = call(model, example)
+    free = free_names(out)
+    results = [t for n, t in named_tensors(out) if n not in free]
+    returned = {t.untyped_storage().data_ptr() for t in results}
+    channels = {t.shape[d] for t in results for d in (1, -1) if t.ndim > 1}
     for h in hooks:
         h.remove()
     last = [m for m, t in written if t.untyped_storage().data_ptr() in returned]
-    last += [m for m in model.modules() if getattr(m, "out_features", getattr(m, "out_channels", 0)) == 1000]
+    last += [
+        m for m in model.modules() if getattr(m, "out_features", getattr(m, "out_channels", 0)) in channels
+    ]
     return list(
         dict.fromkeys(m for m in last if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d))
     )
+
+
+def _separate_heads(model: nn.Module) -> dict[nn.Module, int]:
+    """Heads of queries, keys and values of Hugging Face's attentions, as its examples for language models give them."""
+    heads: dict[nn.Module, int] = {}
+    for m in model.modules():
+        size = getattr(m, "head_dim", None) or getattr(m, "attention_head_size", None)
+        for name in ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin"):
+            layer = getattr(m, name, None)
+            if isinstance(layer, nn.Linear) and isinstance(size, int):
+                heads[layer] = layer.out_features // size
+    return heads
 
 
 def _torch_pruning_once(model: nn.Module, example: Any, ratio: float) -> float:
@@ -64,7 +82,7 @@ def _torch_pruning_once(model: nn.Module, example: Any, ratio: float) -> float:
         for m in model.modules()
         if isinstance(getattr(m, "qkv", None), nn.Linear) and hasattr(m, "num_heads")
     ]
-    heads = {m.qkv: m.num_heads for m in fused}
+    heads = {m.qkv: m.num_heads for m in fused} | _separate_heads(model)
     last = _last_layers(model, example)
     start = time.process_time()
     pruner = tp.pruner.BasePruner(
