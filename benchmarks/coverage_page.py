@@ -184,6 +184,15 @@ def unknown(results: Results) -> str:
     return rows(lines) if len(lines) > 1 else "None."
 
 
+def extent(models: Results) -> str:
+    """How far the run went."""
+    from coverage_models import names
+
+    ran = {label: sum(tool in t for t in models.values()) for tool, label in PEERS.items()}
+    others = " and ".join(f"{label} on {count}" for label, count in ran.items())
+    return f"Run on {len(ours(models))} of the benchmark's {len(names())} models; {others} of these."
+
+
 def line(tool: str, name: str, result: Result) -> str:
     """One result for the terminal."""
     what = result.get("error") or "; ".join(f"{k}: {v}" for k, v in result.get("errors", {}).items())
@@ -206,6 +215,8 @@ network's outputs, and a network with zeros in the place of the removed channels
 "Pruned to half": `prune.plan(net, budget="macs=50%", criterion="l2")` and `extract`, with outputs that are finite and of the same shape. The
 other tools: half the multiply-adds for Torch-Pruning (a search over its ratio; the seconds are those of its last call), half the
 parameters for torch-kirigami, by the calls of their documentation; 60 CPU-seconds per tool and model.
+
+{extent(models)}
 
 {summary(results)}
 

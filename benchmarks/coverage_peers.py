@@ -51,13 +51,10 @@ def _last_layers(model: nn.Module, example: Any) -> list[nn.Module]:
     channels = {t.shape[d] for t in results for d in (1, -1) if t.ndim > 1}
     for h in hooks:
         h.remove()
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
     last = [m for m, t in written if t.untyped_storage().data_ptr() in returned]
-    last += [
-        m for m in model.modules() if getattr(m, "out_features", getattr(m, "out_channels", 0)) in channels
-    ]
-    return list(
-        dict.fromkeys(m for m in last if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d))
-    )
+    last += [m for m in layers if getattr(m, "out_features", getattr(m, "out_channels", 0)) in channels]
+    return list(dict.fromkeys(last))
 
 
 def _separate_heads(model: nn.Module) -> dict[nn.Module, int]:

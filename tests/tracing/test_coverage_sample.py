@@ -13,7 +13,7 @@ import coverage_laws as laws
 import coverage_models
 
 MODELS = [
-    "tv:mobilenet_v3_small", "tvseg:lraspp_mobilenet_v3_large", "timm:test_vit2", "timm:test_convnext2", "timm:test_resnet",
+    "tv:mobilenet_v3_small", "timm:test_vit2", "timm:test_convnext2", "timm:test_resnet",
     "hf:LlamaForCausalLM", "hf:T5ForConditionalGeneration", "hf:BertForSequenceClassification", "rnn:seq2seq", "gan:stylegan",
     "audio:conformer", "other:experts", "other:dlrm",
 ]  # fmt: skip
