@@ -17,10 +17,12 @@ _NOT_SIZES = ("token_id", "vocab_size", "_layers", "max_position", "num_labels",
 
 
 def tensors_of(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Name and tensor of all parameters and buffers."""
     return [*model.named_parameters(), *model.named_buffers()]
 
 
 def listed(entries: Mapping[Entry, int]) -> str:
+    """Entries as text: "hidden_size=32, text_config.num_heads=2"."""
     return (
         ", ".join(f"{'.'.join(map(str, e))}={v}" for e, v in entries.items())
         or "the config of the wide model"
@@ -40,25 +42,27 @@ def entries_of(json: Any, way: Entry = ()) -> Iterator[tuple[Entry, int]]:
 
 
 def entry_value(json: Any, entry: Entry) -> int:
+    """The number at an entry."""
     for key in entry:
         json = json[key]
     return json
 
 
 def edited(json: Mapping[str, Any], values: Mapping[Entry, int]) -> dict[str, Any]:
-    edited: Any = copy.deepcopy(dict(json))
+    """A copy of a config with other numbers at these entries."""
+    changed: Any = copy.deepcopy(dict(json))
     for entry, value in values.items():
-        holder: Any = edited
+        holder: Any = changed
         for key in entry[:-1]:
             holder = holder[key]
         holder[entry[-1]] = value
-    return edited
+    return changed
 
 
 def sizes_of(model: nn.Module) -> dict[Place, int]:
     """Dimensions of all tensors, and integer attributes of all modules."""
     sizes: dict[Place, int] = {}
-    for name, t in (*model.named_parameters(), *model.named_buffers()):
+    for name, t in tensors_of(model):
         sizes |= {(name, d): n for d, n in enumerate(t.shape) if n}
     for path, m in model.named_modules():
         for name, value in vars(m).items():

@@ -36,7 +36,6 @@ from anywidth.space.groups import Policy
 from anywidth.space.width import Width, check_label
 from anywidth.tracing.model_outputs import FreeOutputs
 from anywidth.tracing.refusals import check_model
-from anywidth.tracing.solver import UNUSED
 from anywidth.tracing.training_mode import set_mode_
 from anywidth.tracing.unknown import log_unknown
 from anywidth.views import Blueprint, NormKind, PackStore, baseline, compile_, standalone, without_graphs
@@ -308,9 +307,8 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
             return
         if self._config_sizes is None:
             self._config_sizes = ConfigSizes(self.model)
-        unused = {f.tensor for f in self.space.frozen if f.reason.startswith(UNUSED)}
         example = self.example() if self.knows_example else None
-        reason = self._config_sizes.write_(small, unused, example)
+        reason = self._config_sizes.write_(small, self.space.unused, example)
         if reason is not None:
             _log.info("extract: no config says the sizes of this copy: %s", reason)
             vars(small)["save_pretrained"] = RefusedSave(reason)

@@ -34,7 +34,12 @@ from anywidth.config_entries import (
 )
 from anywidth.errors import WidthError
 from anywidth.tracing.model_outputs import named_tensors
+from anywidth.tracing.random_state import random_state_kept
 from anywidth.tracing.trace import call
+from anywidth.tracing.training_mode import mode_kept
+
+_OF_A_TENSOR = 1000
+"""Votes of a dimension of a tensor, where an attribute has one: a shape is a fact, and an attribute may be read by nobody."""
 
 
 def has_pretrained_config(model: nn.Module) -> bool:
@@ -154,10 +159,9 @@ class ConfigSizes:
                 ratio = Fraction(now[place], self.before[place])
                 for other, other_ratio in known.items():
                     ratio /= other_ratio ** self.effects[other].powers.get(place, 0)
-                of_tensor = isinstance(place[1], int)
-                votes[ratio**power] += 1000 if of_tensor else 1
-            # Of two that are told equally often, the one that is no standstill: an attribute that nobody reads stays as it was.
-            order = sorted(votes, key=lambda r: (-votes[r] // 1000, r == 1, -votes[r]))
+                votes[ratio**power] += _OF_A_TENSOR if isinstance(place[1], int) else 1
+            # Of two that as many tensors tell, the one that is no standstill: an attribute that nobody reads stays as it was.
+            order = sorted(votes, key=lambda r: (-(votes[r] // _OF_A_TENSOR), r == 1, -votes[r]))
             found[chosen] = order or [Fraction(1)]
             known[chosen] = found[chosen][0]
         return [found[i] for i in range(len(self.effects))]
@@ -211,7 +215,8 @@ class ConfigSizes:
         """The first tensor that is not saved, and that the class computes to other values: the angles of narrower positions, say."""
         wide_shapes = {n: t.shape for n, t in tensors_of(self.built)}
         cut = {n: t for n, t in _unsaved(small) if t.shape != wide_shapes.get(n) and n not in unused}
-        rebuilt = dict(tensors_of(self._build(json, "cpu"))) if cut else {}
+        built = self._build(json, "cpu") if cut else None
+        rebuilt = {} if built is None else dict(tensors_of(built))
         for tensor, t in cut.items():
             values = rebuilt.get(tensor)
             if values is None or values.shape != t.shape or not torch.allclose(values.to(t), t, rtol=1e-4):
@@ -223,21 +228,21 @@ class ConfigSizes:
     ) -> bool:
         """Whether the class, built from a config, computes with the weights of the copy what the copy does."""
         rebuilt = self._build(json, "cpu")
-        like = next(iter(small.parameters()))
-        rebuilt = rebuilt.to(like)
-        state = {n: t for n, t in small.state_dict().items() if n not in unused}
-        rebuilt.load_state_dict(state, strict=False)
-        modes = [(m, m.training) for m in small.modules()]
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            outputs = []
-            for m in (small.eval(), rebuilt.eval()):
-                torch.manual_seed(0)
-                outputs.append(dict(named_tensors(call(m, example))))
-        for m, mode in modes:
-            m.training = mode
-        a, b = outputs
-        return a.keys() == b.keys() and all(
-            t.shape == b[n].shape and torch.allclose(t, b[n], rtol=1e-4, atol=1e-6) for n, t in a.items()
+        if rebuilt is None:
+            return False
+        rebuilt = rebuilt.to(next(iter(small.parameters())))
+        rebuilt.load_state_dict(
+            {n: t for n, t in small.state_dict().items() if n not in unused}, strict=False
+        )
+        with torch.no_grad(), mode_kept(small), random_state_kept(small, lambda: True):
+            expected = _outputs(small, example)
+            try:
+                computed = _outputs(rebuilt, example)
+            except Exception:  # shapes fit, and a size that no shape shows does not
+                return False
+        return expected.keys() == computed.keys() and all(
+            t.shape == computed[n].shape and torch.allclose(t, computed[n], rtol=1e-4, atol=1e-6)
+            for n, t in expected.items()
         )
 
     def _update_attributes_(self, small: nn.Module, rebuilt: nn.Module) -> None:
@@ -246,6 +251,11 @@ class ConfigSizes:
         for path, attribute in computed:
             value = getattr(rebuilt.get_submodule(path.removesuffix(".")), str(attribute))
             vars(small.get_submodule(path.removesuffix(".")))[str(attribute)] = value
+
+
+def _outputs(model: nn.Module, example: Any) -> dict[str, Tensor]:
+    torch.manual_seed(0)  # some draw masks
+    return dict(named_tensors(call(model.eval(), example)))
 
 
 def _unsaved(model: Any) -> Iterator[tuple[str, Tensor]]:

@@ -10,7 +10,6 @@ import torch
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError, unknown_name
 from anywidth.space.axes import Axis, spelled_out
-from anywidth.tracing.solver import UNUSED
 from anywidth.tracing.training_mode import mode_kept, set_mode_
 
 _log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:
             "channels cannot be reordered with switchable norms: narrow widths own norms for the present order. Use norm='shared'."
         )
     parameters = dict(net.model.named_parameters())
-    unused = sorted({f.tensor for f in net.space.frozen if f.reason.startswith(UNUSED)} & parameters.keys())
+    unused = sorted(net.space.unused & parameters.keys())
     if unused and permutations:
         _log.warning(
             "reorder_: the example inputs did not use %s%s; what these read keeps its order, so inputs that use them get other results "

@@ -53,8 +53,11 @@ def test_lazy_modules_are_to_be_run_first(lazy, name):
     assert model[1].has_uninitialized_params()
 
 
-def test_a_model_without_parameters_has_no_groups():
-    net = Elastic(nn.Sequential(nn.ReLU()), rand(2, 4))
-    assert net.space.groups == ()
-    assert net.params(1.0) == 0
-    torch.testing.assert_close(net.at(0.5)(rand(2, 4)), rand(2, 4).relu())
+def test_a_model_without_parameters():
+    with pytest.raises(TraceError, match=r"Sequential has no parameters.*nn.ModuleList"):
+        Elastic(nn.Sequential(nn.ReLU()), rand(2, 4))
+
+
+def test_a_model_without_products_costs_none():
+    net = Elastic(nn.Embedding(10, 4), torch.tensor([[1, 2]]))
+    assert (net.space.groups, net.macs(1.0), net.params(0.5)) == ((), 0, 40)

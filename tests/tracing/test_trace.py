@@ -176,12 +176,12 @@ def test_a_model_that_fails_on_its_example_is_an_error_with_the_place():
 
 
 def test_a_failure_outside_any_child_is_blamed_on_the_model():
-    class Bad(nn.Module):
+    class Bad(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             raise KeyError("no such thing")
 
     with pytest.raises(errors.TraceError, match=r"in the model itself: KeyError: 'no such thing'"):
-        Elastic(Bad(), torch.randn(4, 3))
+        Elastic(Bad(3, 2), torch.randn(4, 3))
 
 
 def test_a_failed_trace_leaves_the_model_as_it_was():

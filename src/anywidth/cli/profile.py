@@ -46,7 +46,7 @@ def _print_costs(profiled: workflows.Profile) -> None:
         [
             {
                 "width": str(row["width"]),
-                "MACs": f"{si(row['macs'])} ({row['macs'] / macs:.3f})",
+                "MACs": f"{si(row['macs'])} ({row['macs'] / max(macs, 1):.3f})",
                 "params": f"{si(row['params'])} ({row['params'] / params:.3f})",
                 "latency": f"{1e3 * row['latency']:.2f} ms ({row['latency_ratio']:.2f})",
             }

@@ -56,6 +56,11 @@ def written_tensors(operation: Any, args: Sequence[Any], kwargs: Mapping[str, An
     return written
 
 
+def reads_a_number(operation: Any) -> bool:
+    """Whether an ATen operation hands a number from a tensor to Python: `bool(t)`, `t.item()`, `float(t)`, `if t:` all end in this one."""
+    return operation is torch.ops.aten._local_scalar_dense.default
+
+
 def is_random(operation: Any) -> bool:
     """Whether an ATen operation draws random numbers."""
     return torch.Tag.nondeterministic_seeded in operation.tags

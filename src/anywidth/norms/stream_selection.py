@@ -20,8 +20,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from anywidth.channel_select import select_
 from anywidth.compat.layers import BatchNorm, Convolution
 from anywidth.errors import TraceError
+from anywidth.tracing.model_outputs import tensors_in
 from anywidth.tracing.trace import call
-from anywidth.tracing.trace_state import tensors_in
 from anywidth.tracing.untouched import untouched
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -99,6 +99,8 @@ class Term:
 class Frozen:
     """Channels that stay, and why."""
 
+    UNUSED: ClassVar[str] = "not used by the traced forward"
+
     tensor: str
     axis: int
     channels: int
@@ -109,5 +111,26 @@ def runs_of(rows: Sequence[Sequence[int]]) -> tuple[Run, ...]:
     return tuple(Run(*row) for row in rows)
 
 
+def packed(value: Any) -> Any:
+    """Fields of the classes here for JSON: runs as short lists, to keep it small."""
+    if isinstance(value, dict):
+        if value.keys() == {"group", "first", "count", "each"}:
+            return [value["group"], value["first"], value["count"], value["each"]]
+        return {k: packed(v) for k, v in value.items()}
+    return [packed(v) for v in value] if isinstance(value, list | tuple) else value
+
+
 def size_of(d: dict[str, Any]) -> Size:
     return Size(d["constant"], runs_of(d["runs"]))
+
+
+def attribute_of(d: dict[str, Any]) -> AttributeRule:
+    return AttributeRule(d["module"], d["name"], d["index"], size_of(d["size"]))
+
+
+def number_of(d: dict[str, Any]) -> NumberRule:
+    return NumberRule(d["module"], d["name"], size_of(d["size"]), d["power"])
+
+
+def term_of(d: dict[str, Any]) -> Term:
+    return Term(d["module"], tuple(map(size_of, d["sizes"])), tuple(map(size_of, d["written"])), d["pool"])

@@ -8,13 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 
 from anywidth.errors import WidthError, unknown_name
-from anywidth.space.axes import AttributeRule, Axis, Frozen, NumberRule, Term, runs_of, size_of, spelled_out
+from anywidth.space.axes import (
+    AttributeRule,
+    Axis,
+    Frozen,
+    NumberRule,
+    Term,
+    attribute_of,
+    number_of,
+    packed,
+    runs_of,
+    spelled_out,
+    term_of,
+)
 from anywidth.space.groups import ChannelGroup, Policy, policy_of_group
 from anywidth.space.printing import show
 from anywidth.space.width import Width, check_multiplier
@@ -254,10 +265,14 @@ class ChannelSpace:
         """Active channels per group."""
         return {g.name: k * g.unit for g, k in zip(self.groups, self.check(width).kept, strict=True)}
 
+    @cached_property
+    def unused(self) -> frozenset[str]:
+        """Parameters and buffers that the forward on the example inputs did not use."""
+        return frozenset(f.tensor for f in self.frozen if f.reason.startswith(Frozen.UNUSED))
+
     def to_json(self) -> str:
-        data = asdict(self)
-        data.pop("_index")
-        return json.dumps(_packed(data), separators=(",", ":"))
+        data = {name: value for name, value in asdict(self).items() if name != "_index"}
+        return json.dumps(packed(data), separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> ChannelSpace:
@@ -268,19 +283,9 @@ class ChannelSpace:
                 for g in d["groups"]
             ),
             axes={n: tuple(None if a is None else runs_of(a) for a in axes) for n, axes in d["axes"].items()},
-            attributes=tuple(
-                AttributeRule(a["module"], a["name"], a["index"], size_of(a["size"])) for a in d["attributes"]
-            ),
-            numbers=tuple(
-                NumberRule(n["module"], n["name"], size_of(n["size"]), n["power"])
-                for n in d.get("numbers", ())
-            ),
-            terms=tuple(
-                Term(
-                    t["module"], tuple(map(size_of, t["sizes"])), tuple(map(size_of, t["written"])), t["pool"]
-                )
-                for t in d["terms"]
-            ),
+            attributes=tuple(map(attribute_of, d["attributes"])),
+            numbers=tuple(map(number_of, d.get("numbers", ()))),
+            terms=tuple(map(term_of, d["terms"])),
             frozen=tuple(Frozen(**f) for f in d["frozen"]),
             unknown=tuple(d["unknown"]),
             readers=tuple((n, dim) for n, dim in d["readers"]) if d.get("readers") is not None else None,
@@ -294,12 +299,3 @@ class ChannelSpace:
 
     def __str__(self) -> str:
         return show(self.groups, self.frozen, self.unknown)
-
-
-def _packed(value: Any) -> Any:
-    """Runs as short lists, to keep the JSON small."""
-    if isinstance(value, dict):
-        if value.keys() == {"group", "first", "count", "each"}:
-            return [value["group"], value["first"], value["count"], value["each"]]
-        return {k: _packed(v) for k, v in value.items()}
-    return [_packed(v) for v in value] if isinstance(value, list | tuple) else value

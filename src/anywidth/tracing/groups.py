@@ -142,8 +142,7 @@ def _numbers(walk: Walk, coder: Coder) -> tuple[NumberRule, ...]:
         summed[name[labels]] = True
     rules: dict[Number, set[tuple[Size, float]]] = {}
     for d in walk.derived:
-        confirmed = d.sure or any(summed[name[labels]].all() for labels in d.size.vectors())
-        if confirmed:
+        if d.sure or any(summed[name[labels]].all() for labels in d.size.vectors()):
             rules.setdefault(d.number, set()).add((coder.size(d.size), d.power))
     followed = {number: next(iter(sizes)) for number, sizes in rules.items() if len(sizes) == 1}
     return tuple(

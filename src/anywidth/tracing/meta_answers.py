@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from anywidth.compat.tracing import DispatchMode
-from anywidth.tracing.trace_state import tensors_in
+from anywidth.compat.tracing import DispatchMode, reads_a_number
+from anywidth.tracing.model_outputs import tensors_in
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +28,7 @@ class _Answers(DispatchMode):
         self.places: dict[str, None] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # `bool(t)`, `t.item()`, `float(t)` and `if t:` all end in this one operation.
-        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+        if reads_a_number(func) and args[0].is_meta:
             self.places[self.place() or "<root>"] = None
             return torch.zeros((), dtype=args[0].dtype).item()
         return func(*args, **(kwargs or {}))

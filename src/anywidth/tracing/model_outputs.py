@@ -40,6 +40,11 @@ def named_tensors(value: object, name: str = "") -> Iterator[tuple[str, Tensor]]
     yield from _named(value, name, set())
 
 
+def tensors_in(value: object) -> list[Tensor]:
+    """All tensors in nested dicts, lists, tuples and objects with fields (model outputs)."""
+    return [t for _, t in named_tensors(value)]
+
+
 def _named(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield name, value

@@ -22,11 +22,12 @@ from anywidth.compat.tracing import (
     written_tensors,
 )
 from anywidth.tracing.derived_numbers import scaled
+from anywidth.tracing.model_outputs import tensors_in
 from anywidth.tracing.recurrence import in_steps
 from anywidth.tracing.rules import rule_for
 from anywidth.tracing.shape_arguments import observe
 from anywidth.tracing.symbolic_sizes import DimSize, TracedInt
-from anywidth.tracing.trace_state import Walk, outputs, tensors_in
+from anywidth.tracing.trace_state import Walk, outputs
 
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _log = logging.getLogger(__name__)
@@ -120,9 +121,8 @@ class SizeMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", "").partition(".")[
-            0
-        ]  # "view.default" of an exported graph is a view
+        # "view.default" of an exported graph is a view.
+        name = getattr(func, "__name__", "").partition(".")[0]
         if func is torch.nn.functional.multi_head_attention_forward:
             with self:
                 return _opened(func)(*args, **kwargs)
@@ -151,9 +151,8 @@ class SizeMode(TorchFunctionMode):
     def _run(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         if func in RECURRENT and not kwargs:
             return in_steps(func, args)
-        if (
-            name in _FEATURE_DROPOUT
-        ):  # draws numbers for (N, C), which would meet the channels as an unknown constant
+        if name in _FEATURE_DROPOUT:
+            # It draws numbers for (N, C), which would meet the channels as an unknown constant.
             return args[0] if name.endswith("_") else args[0].clone()
         return func(*args, **kwargs)
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from anywidth.compat.exported import is_shape_guard
 from anywidth.compat.module_state import MODULES
 from anywidth.compat.tracing import unseen
-from anywidth.tracing.trace_state import Walk, tensors_in
+from anywidth.tracing.model_outputs import tensors_in
+from anywidth.tracing.trace_state import Walk
 
 _QUANTISED = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.", "torch.ao.nn.sparse.quantized.")
 _FLOAT_AMONG_THEM = ("FloatFunctional", "FXFloatFunctional")

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from anywidth.compat.tracing import RECURRENT, in_python
+from anywidth.compat.trees import map_only
 
 
 def in_steps(func: Any, args: Sequence[Any]) -> Any:
@@ -22,9 +22,9 @@ def in_steps(func: Any, args: Sequence[Any]) -> Any:
     packed = isinstance(args[1], Tensor) and not args[1].is_floating_point()
     operation = RECURRENT[func].data if packed else RECURRENT[func].input
     dtype = args[0].dtype
-    out = in_python(operation)(*tree_map(_double, list(args)))
-    return tree_map(lambda t: t.to(dtype) if isinstance(t, Tensor) else t, out)
+    out = in_python(operation)(*map_only(Tensor, _double, list(args)))
+    return map_only(Tensor, lambda t: t.to(dtype), out)
 
 
-def _double(value: Any) -> Any:
-    return value.to(torch.double) if isinstance(value, Tensor) and value.is_floating_point() else value
+def _double(t: Tensor) -> Tensor:
+    return t.to(torch.double) if t.is_floating_point() else t

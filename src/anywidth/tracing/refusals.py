@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from anywidth.errors import TraceError
+from anywidth.tracing.model_outputs import tensors_in
 from anywidth.tracing.opaque_modules import kind_of_opaque
-from anywidth.tracing.trace_state import tensors_in
 
 _SOURCES = {
     "scripted module": "Give the nn.Module that it was made from, and script a copy: torch.jit.script(net.extract(width)).",
@@ -28,6 +28,11 @@ def check_model(model: nn.Module) -> None:
     if kind is not None:
         raise TraceError(
             f"{type(model).__name__} is a {kind}: nothing in it can be narrowed. {_SOURCES.get(kind, '')}"
+        )
+    if next(model.parameters(), None) is None:
+        raise TraceError(
+            f"{type(model).__name__} has no parameters, so it has no channels that could be left out. Give the model that holds the "
+            "layers (was it wrapped in a function, or are its layers in a plain list instead of nn.ModuleList?)."
         )
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):

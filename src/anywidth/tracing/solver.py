@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from anywidth.space.axes import Frozen
 from anywidth.tracing.demands import meet_demands_
 from anywidth.tracing.labels import Block, Freeze, Partition, Projection, Table
 from anywidth.tracing.solution import Solution
 from anywidth.tracing.trace_state import Walk
 
-UNUSED = "not used by the traced forward"
 FEW_HEADS = 2  # with so few, every head loses the same dims instead
 
 
@@ -30,7 +30,7 @@ def solve(walk: Walk, frozen: Sequence[Freeze] = ()) -> Solution:
         solution.freeze(f.labels, f.reason, f.where)
     for block in ledger.blocks:
         if block.tensor is not None and block.tensor not in walk.used:
-            solution.freeze(_labels(block), UNUSED, block.tensor)
+            solution.freeze(_labels(block), Frozen.UNUSED, block.tensor)
     _decide_tables(solution, ledger.projections, ledger.tables)
     # A demand that ties or freezes channels can decide a table, and a decided table changes what sizes must be. Label sets
     # only ever merge, so this ends; 20 rounds are a safety limit.

@@ -13,7 +13,6 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from anywidth.compat.tensors import storage_address
 from anywidth.tracing.labels import Ledger, Table, varying
-from anywidth.tracing.model_outputs import named_tensors
 from anywidth.tracing.opaque_results import OpaqueResults
 from anywidth.tracing.records import Contraction, Demand, Derived
 from anywidth.tracing.symbolic_sizes import Attribute, DimSize, Expression
@@ -290,11 +289,6 @@ class Walk:
 
 def _storage(t: Tensor) -> int:
     return storage_address(t) if t.layout is torch.strided else id(t)
-
-
-def tensors_in(value: object) -> list[Tensor]:
-    """All tensors in nested dicts, lists, tuples and objects with fields (model outputs)."""
-    return [t for _, t in named_tensors(value)]
 
 
 def outputs(out: Any) -> list[Tensor]:

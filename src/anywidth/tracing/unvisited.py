@@ -11,8 +11,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from anywidth.tracing.labels import Partition
+from anywidth.tracing.model_outputs import tensors_in
 from anywidth.tracing.opaque_modules import kind_of_opaque, open_modules
-from anywidth.tracing.trace_state import Walk, tensors_in
+from anywidth.tracing.trace_state import Walk
 
 # A layer of 8 experts, of which the tokens of the example visited 0, 2 and 5. These three read and write the same channels of the
 # stream, so the other five would too, and each of them is run once beside expert 0, on the input that it gets: their outputs are
