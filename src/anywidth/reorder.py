@@ -10,7 +10,7 @@ import torch
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError, unknown_name
 from anywidth.space.axes import Axis, spelled_out
-from anywidth.tracing.training_mode import mode_kept, set_mode_
+from anywidth.tracing.training_mode import forget_computed_
 
 _log = logging.getLogger(__name__)
 
@@ -62,9 +62,7 @@ def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:
                 source = _sources(axis, permutations) if axis is not None else None
                 if source is not None:
                     t.copy_(t.index_select(dim, source.to(t.device)))
-    # Some models keep what they computed from their weights until their mode is set: attention biases in timm, for one.
-    with mode_kept(net.model):
-        set_mode_(net.model, True)
+    forget_computed_(net.model)
     for width in list(net.norms.statistics):
         net.norms.forget_(width)
     net.drop_views_()

@@ -209,3 +209,31 @@ def test_a_saved_space_remembers_who_reads():
     again = aw.ChannelSpace.from_json(net.space.to_json())
     assert again == net.space
     assert again.readers == net.space.readers
+
+
+class KeepsWhatItComputed(Around):
+    """Attention biases in timm are such: computed from a parameter once, and forgotten when the mode is set."""
+
+    def __init__(self):
+        super().__init__(nn.Identity())
+        self.scale, self.cache = nn.Parameter(torch.rand(16)), {}
+
+    def train(self, mode=True):
+        self.cache = {}
+        return super().train(mode)
+
+    def forward(self, x):
+        if not self.cache:
+            self.cache["bias"] = self.scale + 0
+        return self.last(self.first(x) + self.cache["bias"])
+
+
+@torch.no_grad()
+def test_what_a_model_kept_of_its_weights_is_computed_anew():
+    model, x = KeepsWhatItComputed().eval(), torch.randn(2, 4)
+    net = aw.Elastic(model, x)
+    model(x)
+    masked = aw.prune.masked(net, 0.5)
+    torch.testing.assert_close(masked(x), net.extract(0.5)(x))
+    kept = torch.cat([model.scale[:8], torch.zeros(8)])
+    torch.testing.assert_close(masked.cache["bias"], kept)

@@ -21,6 +21,7 @@ from anywidth.space.width import Width
 from anywidth.tracing.groups import writing_axes
 from anywidth.tracing.model_outputs import named_tensors
 from anywidth.tracing.trace import call
+from anywidth.tracing.training_mode import forget_computed_
 from anywidth.views import without_graphs
 
 _CLOSE, _CLOSE_IN_DOUBLE = 1e-3, 1e-5
@@ -175,6 +176,7 @@ def zeroed(net: Elastic, width: Width, *, shifts: bool) -> nn.Module:
                 gone = gone_positions(net.space, full, dim, width)
                 if gone is not None:
                     t.index_fill_(dim, gone.to(t.device), 0)
+    forget_computed_(masked_model)
     return masked_model
 
 

@@ -40,3 +40,12 @@ def mode_kept(model: nn.Module) -> Iterator[None]:
         for module, training in modes.items():
             if module.training != training:
                 module.training = training
+
+
+def forget_computed_(model: nn.Module) -> None:
+    """After its weights were changed in place, a model computes anew what it kept of them.
+
+    Some models keep such until their mode is set: the attention biases of several in timm.
+    """
+    with mode_kept(model):
+        set_mode_(model, True)
