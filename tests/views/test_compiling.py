@@ -150,10 +150,10 @@ class Callable_:  # noqa: N801 - a forward that is no function
 
 
 def test_a_forward_that_is_no_function_cannot_be_compiled():
-    class Odd(nn.Module):
+    class Odd(nn.Linear):
         forward = Callable_()
 
-    net = Elastic(Odd(), torch.randn(1, 3))
+    net = Elastic(Odd(3, 3), torch.randn(1, 3))
     with pytest.raises(
         errors.TraceError, match=r"Odd.forward is not a Python function and cannot be compiled per width"
     ):
