@@ -181,8 +181,53 @@ REFUSED = {
     "softmax over channels": lambda: nn.Softmax(-1),
     "norm without parameters": lambda: nn.LayerNorm(16, elementwise_affine=False),
     "weight norm": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(16, 16)),
+    "a difference behind a tiny scale": lambda: Slight(),
+}
+
+
+class Slight(nn.Module):
+    """x + 1e-6 softmax(x): layer scales begin so small, and grow."""
+
+    def forward(self, x):
+        return x + 1e-6 * x.softmax(-1)
+
+
+class TalkingHeads(nn.Module):
+    """Heads are mixed before and after a softmax over the keys, which makes 1/keys of a head that is zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.after = nn.Linear(16, 16), nn.Linear(16, 16)
+
+    def forward(self, x):
+        return self.after(self.before(x).softmax(1))
+
+
+NOT_ZERO = {
+    "sigmoid": lambda: nn.Sigmoid(),
+    "exp": lambda: nn.Sequential(nn.Linear(16, 16), Apply(torch.exp), nn.Linear(16, 16)),
+    "talking heads": TalkingHeads,
     "a closure over the module": Called,
 }
+
+
+class Apply(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize("build", NOT_ZERO.values(), ids=NOT_ZERO)
+@torch.no_grad()
+def test_what_makes_something_of_zeros_is_not_read(build):
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 4, dtype=torch.float64)
+    net = aw.Elastic(Around(build()).eval().double(), x)
+    width = net.space.sample(torch.Generator().manual_seed(1), low=0.3)
+    torch.testing.assert_close(aw.prune.masked(net, width)(x), net.extract(width)(x), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("build", REFUSED.values(), ids=REFUSED)

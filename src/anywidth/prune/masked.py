@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from anywidth.channel_select import INDEX, selects
 from anywidth.compat.layers import BatchNorm
+from anywidth.compat.tracing import DispatchMode
 from anywidth.compat.trees import map_only
 from anywidth.elastic import Elastic
 from anywidth.errors import WidthError
@@ -19,12 +20,12 @@ from anywidth.prune.kept_norms import over_kept_
 from anywidth.space.channel_space import ChannelSpace
 from anywidth.space.width import Width
 from anywidth.tracing.groups import writing_axes
-from anywidth.tracing.model_outputs import named_tensors
+from anywidth.tracing.model_outputs import named_tensors, tensors_in
 from anywidth.tracing.trace import call
 from anywidth.tracing.training_mode import forget_computed_
 from anywidth.views import without_graphs
 
-_CLOSE, _CLOSE_IN_DOUBLE = 1e-3, 1e-5
+_CLOSE = {"single": 1e-3, "single within double": 1e-5, "double": 1e-9}
 """Relative differences up to which two computations of a network are one; norms may compute in single precision even in double."""
 
 
@@ -42,7 +43,7 @@ def owner(net: Elastic, w: Any) -> tuple[Elastic, Width]:
 
 
 def masked(net: Elastic, width: Any) -> nn.Module:
-    """A copy of the wide network in which removed channels are zero: all that makes them, in weights, scales and shifts.
+    """A copy of the wide network in which removed channels are zero: all that makes and reads them, in weights, scales and shifts.
 
     In evaluation it computes what `net.extract(width)` does (Network Slimming's first step); this is tried on the example inputs,
     if the network knows some. Batch norms that the width has of its own are put in the place of the wide ones, and norms that take
@@ -102,16 +103,32 @@ def _check_masked(
 ) -> None:
     """Compare on the example: in double precision if the networks run in it, since a small difference is none of rounding then."""
     try:
-        gaps = _gaps(copy.deepcopy(masked_model).double(), copy.deepcopy(small).double(), _doubled(example))
-        tolerance = _CLOSE_IN_DOUBLE
+        exact, exact_small = (copy.deepcopy(m).double() for m in (masked_model, small))
+        exact_example = _doubled(example)
+        with _Precision() as precision:
+            gaps = _gaps(exact, exact_small, exact_example)
+        tolerance = _CLOSE["single within double" if precision.single else "double"]
     except Exception:
-        gaps, tolerance = _gaps(masked_model, small, example), _CLOSE
+        gaps, tolerance = _gaps(masked_model, small, example), _CLOSE["single"]
     for name, gap in gaps.items():
         if name not in free_outputs and gap > tolerance:
             raise WidthError(
                 f"prune.masked: with zeros in the place of the removed channels, this {type(masked_model).__name__} computes something else "
                 f"than without them (output '{name}', {gap:.1g} of its largest value apart), as a softmax over channels does; use net.extract(width)"
             )
+
+
+class _Precision(DispatchMode):
+    """Notices whether anything is computed in less than double precision."""
+
+    single = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.single |= any(
+            torch.finfo(t.dtype).bits < 64 for t in tensors_in(out) if t.is_floating_point() or t.is_complex()
+        )
+        return out
 
 
 def _doubled(example: Any) -> Any:
@@ -152,8 +169,9 @@ def zeroed(net: Elastic, width: Width, *, shifts: bool) -> nn.Module:
     """`shifts`: only the scales of batch norms are zero."""
     # conv -> bn -> relu -> conv2, channel 3 removed: the row 3 of conv.weight, bn.weight[3] and bn.bias[3] are zero, so that
     # relu(bn(conv(x)))[3] = 0. With `shifts` only bn.weight[3] is zero, and the channel is the constant relu(bn.bias[3]).
+    # What reads a channel is zero, too, since a channel made of zeros need not be zero: a sigmoid makes .5 of it.
     masked_model = copy.deepcopy(net.model, without_graphs(net.model))
-    writing = writing_axes(masked_model, net.space)
+    made = writing_axes(masked_model, net.space)
     for path, module in masked_model.named_modules():
         if selects(module):
             gone = gone_positions(net.space, f"{path}.{INDEX}", 0, width)
@@ -172,7 +190,7 @@ def zeroed(net: Elastic, width: Width, *, shifts: bool) -> nn.Module:
             full = f"{path}.{name}" if path else name
             if shifts and not (norm and name == "weight"):
                 continue
-            for dim in writing.get(full, ()):
+            for dim in made.get(full, ()) if shifts else range(len(net.space.axes.get(full, ()))):
                 gone = gone_positions(net.space, full, dim, width)
                 if gone is not None:
                     t.index_fill_(dim, gone.to(t.device), 0)
