@@ -191,13 +191,18 @@ def at_width(
     row: dict[str, Any] = {
         "finite": all(bool(t.isfinite().all()) for t in expected.values() if t.is_floating_point()),
         "view": gap(seen, expected),
-        "params": abs(sum(p.numel() for p in small.parameters()) - net.params(width)),
+        "params": abs(used_params(small, net) - net.params(width) + used_params(net.model, net, unused=True)),
     }
     if macs:
         row["macs"] = abs(counted_macs(small, example) / max(net.macs(width), 1) - 1)
     if gradients:
         row["gradient"] = gradient_gap(net, small, width, example)
     return row
+
+
+def used_params(model: nn.Module, net: aw.Elastic, unused: bool = False) -> int:
+    """Parameters that the forward uses, or those it does not: Hugging Face's classes build the latter to the size of the config."""
+    return sum(p.numel() for n, p in model.named_parameters() if (n in net.space.unused) == unused)
 
 
 @torch.no_grad()

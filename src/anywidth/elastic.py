@@ -506,7 +506,7 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
         return self._costs(w, "macs", convention)
 
     def params(self, w: Any) -> Any:
-        """Parameters at a width, tied ones once; arrays as in `macs`."""
+        """Parameters at a width, tied ones once, and those that no forward uses as they are; arrays as in `macs`."""
         return self._costs(w, "params")
 
     def activations(self, w: Any) -> Any:

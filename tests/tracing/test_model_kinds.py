@@ -141,6 +141,7 @@ def test_observers_of_quantisation_aware_training_see_nothing_of_a_trace(backend
     net = Elastic(model, x)
     assert differences(before, snapshot(model)) == []
     if ran:
+        net.calibrate([x], widths=[0.5])
         net.eval()
         small = net.extract(0.5).eval()
         torch.testing.assert_close(small(x), net.at(0.5)(x), rtol=0, atol=0)

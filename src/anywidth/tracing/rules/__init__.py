@@ -21,6 +21,7 @@ from anywidth.tracing.rules.contraction import (
     deformable_convolution,
     matvec,
 )
+from anywidth.tracing.rules.fake_quantization import fake_quantise_per_channel, observe_and_fake_quantise
 from anywidth.tracing.rules.joining import cat, copy_into, pad, stack
 from anywidth.tracing.rules.losses import class_loss, elementwise_loss, sequence_loss
 from anywidth.tracing.rules.movement import (
@@ -170,6 +171,8 @@ _TABLE: dict[Rule, str] = {
     col2im: "col2im",
     batch_norm: "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
     "_batch_norm_with_update _batch_norm_no_update miopen_batch_norm",
+    fake_quantise_per_channel: "fake_quantize_per_channel_affine_cachemask _fake_quantize_learnable_per_channel_affine",
+    observe_and_fake_quantise: "_fused_moving_avg_obs_fq_helper",
     layer_norm: "native_layer_norm",
     group_norm: "native_group_norm",
     bmm: "mm bmm",
