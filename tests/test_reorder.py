@@ -145,6 +145,11 @@ class Routed(nn.Module):
         ({"stm": [0]}, r"unknown channel group 'stm'; did you mean 'stem'\?"),
         ({"stem": [0, 1, 2]}, "the order of group 'stem' must list each of its 6 units once; got 3 numbers"),
         ({"stem": [0, 0, 1, 2, 3, 4]}, "must list each of its 6 units once"),
+        ({"stem": [0.0, 1.5, 2.0, 3.0, 4.0, 5.0]}, r"6 units once; got \[0.0, 1.5"),
+        ({"stem": "012345"}, "6 units once; got '012345'"),
+        ({"stem": None}, "6 units once; got None"),
+        (None, "expected a mapping from group names to units; got None"),
+        ([5, 4, 3, 2, 1, 0], "expected a mapping from group names to units"),
         ({"blocks.0.0": [4, 3, 2, 1, 0], "stem": [6, 5, 4, 3, 2, 1]}, "group 'stem' must list each"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -28,19 +29,26 @@ def reorder_(net: Elastic, order: Mapping[str, Sequence[int]]) -> None:
     """
     groups = {g.name: (i, g) for i, g in enumerate(net.space.groups)}
     permutations: dict[int, torch.Tensor] = {}
+    if not isinstance(order, Mapping):
+        raise WidthError(f"reorder_: expected a mapping from group names to units; got {order!r:.60}.")
     for name, units in order.items():
         if name not in groups:
             raise WidthError(unknown_name("channel group", name, groups))
         index, group = groups[name]
-        if sorted(int(u) for u in units) != list(range(group.size)):
+        try:
+            wanted = [operator.index(u) for u in units]
+        except TypeError:
+            wanted = None
+        if wanted is None or sorted(wanted) != list(range(group.size)):
+            got = f"{units!r:.60}" if wanted is None else f"{len(wanted)} numbers"
             raise WidthError(
-                f"the order of group '{name}' must list each of its {group.size} units once; got {len(list(units))} numbers."
+                f"the order of group '{name}' must list each of its {group.size} units once; got {got}."
             )
         if not group.permutable:
             raise WidthError(
                 f"group '{name}' cannot be reordered: the model routes these channels by position (a shuffle, a convolution along channels or a filling up with zeros)."
             )
-        permutations[index] = torch.as_tensor([int(u) for u in units])
+        permutations[index] = torch.as_tensor(wanted)
     if net.norms.policy == "switchable" and len(net.norms.statistics) and permutations:
         raise WidthError(
             "channels cannot be reordered with switchable norms: narrow widths own norms for the present order. Use norm='shared'."
