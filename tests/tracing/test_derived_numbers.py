@@ -263,3 +263,74 @@ def test_normaliser_of_gemma():
     compact.eval().load_state_dict(small.state_dict())
     torch.testing.assert_close(small(ids).logits, compact(ids).logits)
     torch.testing.assert_close(net.at(width)(ids).logits, compact(ids).logits)
+
+
+def l2(x: Tensor) -> Tensor:
+    return x.norm(dim=-1, keepdim=True)
+
+
+def squares(x: Tensor) -> Tensor:
+    return x.pow(2).sum(-1, keepdim=True)
+
+
+BY_HAND = {
+    "unit vectors times a root": lambda s, x: F.normalize(x, dim=-1) * s.root * s.gain,
+    "after the gain": lambda s, x: F.normalize(x, dim=-1) * (s.gain + 1) * s.root,
+    "root at every call": lambda s, x: F.normalize(x, dim=-1) * math.sqrt(s.size) * s.gain,
+    "norm over a root": lambda s, x: x / (l2(x) / math.sqrt(s.size) + 1e-6) * s.gain,
+    "norm times an inverse root": lambda s, x: s.gain * x / (l2(x) * s.inverse_root).clamp(min=1e-6),
+    "root of a sum": lambda s, x: x / (squares(x).sqrt() * s.inverse_root) * s.gain,
+    "inverse root of a sum": lambda s, x: x * torch.rsqrt(squares(x) + 1e-6) * s.root * s.gain,
+    "sum over the size": lambda s, x: x * torch.rsqrt(squares(x) / s.size + 1e-6) * s.gain,
+    "sum times one over the size": lambda s, x: x * torch.rsqrt(squares(x) * s.inverse + 1e-6) * s.gain,
+    "inverse at every call": lambda s, x: x * torch.rsqrt(squares(x) * (1 / s.size) + 1e-6) * s.gain,
+    "mean and variance": lambda s, x: (x - x.sum(-1, keepdim=True) / s.size) * s.gain,
+    "along the channels of an image": lambda s, x: (
+        F.normalize(x[..., None, None], dim=1) * s.gain[:, None, None] * s.root
+    ).flatten(1),
+}
+
+
+class NormByHand(nn.Module):
+    """RMSNorm as many transformers spell it out (Zhang and Sennrich 2019)."""
+
+    def __init__(self, size: int, norm) -> None:
+        super().__init__()
+        self.size, self.norm, self.gain = size, norm, nn.Parameter(torch.randn(size))
+        self.root, self.inverse_root, self.inverse = size**0.5, size**-0.5, 1 / size
+        self.first, self.last = nn.Linear(5, size), nn.Linear(size, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self, self.first(x)))
+
+
+@pytest.mark.parametrize("norm", BY_HAND.values(), ids=BY_HAND)
+@torch.no_grad()
+def test_norms_by_hand(norm):
+    torch.manual_seed(0)
+    model, compact, x = (
+        NormByHand(16, norm).double(),
+        NormByHand(8, norm).double(),
+        torch.randn(4, 5).double(),
+    )
+    net = aw.Elastic(model, x)
+    small = net.extract(0.5)
+    compact.load_state_dict(small.state_dict())
+    torch.testing.assert_close(small(x), compact(x))
+    torch.testing.assert_close(net.at(0.5)(x), compact(x))
+    torch.testing.assert_close(net.at(1.0)(x), model(x))
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda s, x: x.norm(dim=-1, keepdim=True) * x * s.root,
+        lambda s, x: x.norm(1, dim=-1, keepdim=True) * x * s.inverse_root,
+        lambda s, x: x / x.norm() * s.root,
+        lambda s, x: x.sum(0, keepdim=True) * s.inverse * x,
+        lambda s, x: F.normalize(x, dim=-1) * 7.0,
+    ],
+)
+def test_factors_beside_other_norms_stay(norm):
+    net = aw.Elastic(NormByHand(16, norm), torch.randn(4, 5))
+    assert net.space.numbers == ()

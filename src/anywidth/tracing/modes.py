@@ -28,6 +28,7 @@ from anywidth.tracing.rules import rule_for
 from anywidth.tracing.shape_arguments import observe
 from anywidth.tracing.symbolic_sizes import DimSize, TracedInt
 from anywidth.tracing.trace_state import Walk, outputs
+from anywidth.tracing.unit_vectors import follow
 
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class LabelMode(DispatchMode):
         rule = rule_for(func)
         if rule is not None:
             self._apply(rule, func, args, kwargs, out, inputs)
+            follow(self.walk, self.walk.operation, args, kwargs, out)
         elif any(self.walk.shadows(t) for t in inputs):
             self._unknown(inputs, outputs(out), "unknown operation")
         self.walk.opaque.leave(t for t in outputs(out) if not self.walk.shadows(t))

@@ -27,6 +27,14 @@ class Demand:
     what: str
 
 
+@dataclass(frozen=True)
+class Length:
+    """A sum or a norm along a dimension, or vectors divided by theirs: a number beside it may be this power of that size."""
+
+    size: int | DimSize
+    power: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Derived:
     """A number that is a power of a size, by which a tensor with that size was multiplied.

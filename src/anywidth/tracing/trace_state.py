@@ -39,6 +39,7 @@ class Walk:
     summed_by_activations: list[np.ndarray] = field(default_factory=list)
     embedded: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     summed_sizes: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
+    lengths: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     overwritten: set[str] = field(default_factory=set)  # parameters that the forward writes to
     random: bool = False  # whether the forward draws random numbers
     module: str = ""

@@ -17,8 +17,6 @@ from anywidth.tracing.opaque_modules import open_modules
 from anywidth.tracing.symbolic_sizes import Attribute, Number, TracedFloat, TracedInt
 
 _GEOMETRY = {"stride", "padding", "dilation", "kernel_size", "output_padding", "output_size"}
-_OF_SIZES = ("scal", "norm", "factor", "temp", "sqrt", "root")
-"""Parts of the names of floats that models compute from their sizes; a share of dropout may happen to look like one."""
 CONFIGS = ("config", "cfg", "args", "hparams")
 """Attributes in which modules keep the settings that they were made from."""
 
@@ -30,8 +28,7 @@ def _traced(value: Any, module: str, name: str) -> Any:
     if isinstance(value, int):
         return TracedInt(value, Attribute(module, name, None, value)) if abs(value) < 2**31 else None
     if type(value) is float:
-        of_size = value > 0 and any(part in name for part in _OF_SIZES)
-        return TracedFloat(value, Number(module, name)) if of_size else None
+        return TracedFloat(value, Number(module, name)) if value > 0 else None
     plain = type(value) in (tuple, list) and len(value) > 0
     if plain and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
         return type(value)(TracedInt(v, Attribute(module, name, i, v)) for i, v in enumerate(value))
