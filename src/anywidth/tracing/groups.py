@@ -160,7 +160,8 @@ def _axes_of(
     return tuple(
         (b.tensor, b.axis)
         for b in walk.ledger.blocks
-        if b.tensor in axes
+        if b.tensor is not None
+        and b.tensor in axes
         and axes[b.tensor][b.axis] is not None
         and listed[b.start : b.start + b.size].any()
     )
