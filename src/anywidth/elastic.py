@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from anywidth.channel_select import has_index
+from anywidth.compat.module_state import tensors_of
 from anywidth.compat.moving import FollowsMoves
 from anywidth.compat.state_dicts import StateDictEntries
 from anywidth.compat.trees import map_only
@@ -41,7 +42,7 @@ from anywidth.tracing.unknown import log_unknown
 from anywidth.views import Blueprint, NormKind, PackStore, baseline, compile_, standalone, without_graphs
 from anywidth.views.model_signature import ModelForward
 from anywidth.views.slices import is_sharded
-from anywidth.views.trial_runs import probed_space
+from anywidth.views.trial_runs import probed
 
 _VIEWS_KEPT, _COSTS_KEPT = 64, 4096
 _WIDTHS = "widths"  # in a state dict
@@ -92,8 +93,10 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
         _check_arguments(model, widths, divisor, minimum, space is not None)
         freeze = (freeze,) if isinstance(freeze, str) else tuple(freeze)
         self.model = model
+        blueprint: Blueprint | None = None
         if space is None:
-            space = probed_space(model, example_inputs, freeze, divisor or 1, minimum or 1, free_outputs)
+            blueprint = probed(model, example_inputs, freeze, divisor or 1, minimum or 1, free_outputs)
+            space = blueprint.space
             log_unknown(model, space)
         elif divisor is not None or minimum is not None:
             space = space.rounded(
@@ -103,12 +106,14 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
             space = replace(space, freeze=tuple(dict.fromkeys((*space.freeze, *freeze))))
         self.space = space
         _check_fit(self.space, model)
-        self._kept = baseline(model)
+        self._kept = baseline(model) if blueprint is None else blueprint.kept
         self.norms = NormBank(model, self.space, norm)
         self._example = example_inputs
         self.widths: dict[Hashable, Width] = {}
         self._selecting: list[Elastic] = []
         self._reset()
+        if blueprint is not None and blueprint.norms == self._norm_kind:
+            self._blueprint = blueprint
         listed = {1.0: 1.0} if widths is None else widths
         for label, w in listed.items() if isinstance(listed, Mapping) else [(w, w) for w in listed]:
             self.list_width_(label, w)
@@ -240,11 +245,14 @@ class Elastic(FollowsMoves, StateDictEntries, nn.Module):
         plan = self._blueprint
         return plan is not None and plan.norms.still == self.norms.still and plan.fresh
 
+    @property
+    def _norm_kind(self) -> NormKind:
+        return NormKind(switchable=self.norms.policy == "switchable", still=self.norms.still)
+
     def _renew_blueprint(self) -> None:
         _check_fit(self.space, self.model)
         self._views.clear()
-        norm_kind = NormKind(switchable=self.norms.policy == "switchable", still=self.norms.still)
-        self._blueprint = Blueprint(self.model, self.space, self._kept, norm_kind)
+        self._blueprint = Blueprint(self.model, self.space, self._kept, self._norm_kind)
         self.norms.renew_()
 
     def _build(self, width: Width) -> nn.Module:
@@ -643,12 +651,13 @@ def _check_arguments(
     if not isinstance(model, nn.Module):
         raise TraceError(f"model is a {type(model).__name__}; aw.Elastic takes an nn.Module.")
     check_model(model)
-    if any(t.is_inference() for t in (*model.parameters(), *model.buffers())):
+    tensors = tensors_of(model)
+    if any(t.is_inference() for t in tensors):
         raise TraceError(
             f"{type(model).__name__} was made under torch.inference_mode(), so its tensors can never have gradients or views; make "
             "it outside."
         )
-    if not has_space and any(map(is_sharded, model.parameters())):
+    if not has_space and any(map(is_sharded, tensors)):
         raise TraceError(
             f"{type(model).__name__} is sharded already, and a sharded network cannot be traced. Make it elastic first, then shard "
             "net.model: net = aw.Elastic(model, example_inputs); fully_shard(net.model). Or give the space of a net that was made before."

@@ -108,3 +108,23 @@ def test_a_model_that_never_works_narrow_is_an_error():
         match=rf"Stubborn cannot be narrowed: after freezing {_ATTEMPTS} places it still fails",
     ):
         Elastic(randomized(Stubborn(_ATTEMPTS + 1)), rand(2, 3))
+
+
+def test_an_error_that_the_model_passes_on_as_another_one_is_of_the_module_that_raised_it():
+    class Telling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.before, self.picky, self.after = nn.Linear(3, 6), Picky(6), nn.Linear(6, 4)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                y = self.picky(self.before(x))
+            except RuntimeError as error:
+                raise ValueError("cannot") from error
+            return self.head(self.after(y))
+
+    net = Elastic(randomized(Telling()), rand(2, 3))
+    assert groups(net) == {"after": (4, 1)}
+    reasons = {f.tensor: f.reason for f in net.space.frozen}
+    assert reasons["picky.layer.weight"] == "the narrow forward fails (ValueError: cannot) (picky)"

@@ -31,6 +31,22 @@ buffers_of: Callable[[nn.Module], MutableMapping[str, Tensor | None]] = operator
 children_of: Callable[[nn.Module], MutableMapping[str, nn.Module | None]] = operator.attrgetter(MODULES)
 """The children of a module by name. `named_children()` names a child once that has two names, and passes over None."""
 
+
+def tensors_of(model: nn.Module) -> list[Tensor]:
+    """All parameters and buffers of a model, those of several modules as often.
+
+    `model.parameters()` makes the name of each, which takes several times as long; a build asks ten times.
+    """
+    modules = dict.fromkeys([model])
+    queue = [model]
+    for module in queue:
+        children = [c for c in children_of(module).values() if c is not None and c not in modules]
+        modules.update(dict.fromkeys(children))
+        queue += children
+    registries = [registry for m in queue for registry in (parameters_of(m), buffers_of(m))]
+    return [t for registry in registries for t in registry.values() if t is not None]
+
+
 FORWARD_HOOKS = "_forward_hooks"
 FORWARD_PRE_HOOKS = "_forward_pre_hooks"
 BACKWARD_HOOKS = "_backward_hooks"

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from anywidth.space.axes import Axis, Run, Size
+from anywidth.tracing.labels import Block
 from anywidth.tracing.solution import Solution
-from anywidth.tracing.symbolic_sizes import DimSize, Form
+from anywidth.tracing.symbolic_sizes import DimSize, Form, beside
 
 
 def _runs(group: np.ndarray, rank: np.ndarray, positions: np.ndarray) -> Axis:
@@ -33,8 +34,8 @@ class Coder:
         self.solution, self.group_of, self.rank_of = solution, group_of, rank_of
         self._known: dict[Any, Any] = {}  # many axes and sizes are the same
 
-    def axis(self, labels: np.ndarray) -> Axis:
-        names = self.solution.partition.name[labels]
+    def axis(self, block: Block) -> Axis:
+        names = self.solution.partition.name[block.start : block.start + block.size]
         key = names.tobytes()
         if key not in self._known:
             self._known[key] = self._axis(names)
@@ -52,22 +53,28 @@ class Coder:
     def size_of_form(self, form: Form) -> Size:
         atoms = np.fromiter(form.terms.keys(), np.int64, len(form.terms))
         counts = np.fromiter(form.terms.values(), np.int64, len(form.terms))
+        return self._size(form.constant, atoms, counts)
+
+    def _size(self, constant: int, atoms: np.ndarray, counts: np.ndarray) -> Size:
+        """`constant` and so many positions of each label set."""
         group, rank = self.group_of[atoms], self.rank_of[atoms]
-        constant = form.constant + int(counts[group < 0].sum())
-        order = np.lexsort((rank, group))[int((group < 0).sum()) :]
-        return Size(constant, _runs(group[order], rank[order], counts[order]))
+        fixed = group < 0
+        order = np.lexsort((rank, group))[int(fixed.sum()) :]
+        return Size(constant + int(counts[fixed].sum()), _runs(group[order], rank[order], counts[order]))
 
     def size(self, size: int | DimSize) -> Size:
         if isinstance(size, int):
             return Size(size)
+        vectors = [self.solution.partition.name[v] for v in size.vectors()]
         key = tuple(
-            (
-                self.solution.partition.name[v].tobytes(),
-                any(n > 1 for d, n in enumerate(s.shape) if d != size.dim),
-            )
-            for s, v in zip(size.shadows, size.vectors(), strict=True)
+            (names.tobytes(), beside(s, size.dim)) for s, names in zip(size.shadows, vectors, strict=True)
         )
         if key not in self._known:
-            form = self.solution.form(size)
-            self._known[key] = Size(size.size) if form is None else self.size_of_form(form)
+            self._known[key] = self._size_along(size, vectors)
         return self._known[key]
+
+    def _size_along(self, size: DimSize, vectors: list[np.ndarray]) -> Size:
+        if len(vectors) == 1 and not beside(size.shadows[0], size.dim):
+            return self._size(0, *np.unique(vectors[0], return_counts=True))
+        form = self.solution.form(size)
+        return Size(size.size) if form is None else self.size_of_form(form)

@@ -157,12 +157,14 @@ def _axes_of(
     listed = np.zeros(walk.ledger.count, bool)
     for labels in vectors:
         listed[labels] = True
-    places = []
-    for b in walk.ledger.blocks:
-        axis = axes[b.tensor][b.axis] if b.tensor is not None and b.tensor in axes else None
-        if axis is not None and listed[b.start : b.start + b.size].any():
-            places.append((b.tensor, b.axis))
-    return tuple(places)
+    return tuple(
+        (b.tensor, b.axis)
+        for b in walk.ledger.blocks
+        if b.tensor is not None
+        and b.tensor in axes
+        and axes[b.tensor][b.axis] is not None
+        and listed[b.start : b.start + b.size].any()
+    )
 
 
 def writing_axes(model: nn.Module, space: ChannelSpace) -> dict[str, tuple[int, ...]]:
@@ -182,14 +184,17 @@ def writing_axes(model: nn.Module, space: ChannelSpace) -> dict[str, tuple[int, 
 
 def _upstream(walk: Walk, axes: Mapping[str, tuple[Axis | None, ...]]) -> dict[str, tuple[int, ...]]:
     """Batch norm -> the groups of all tensors that what it normalises depends on, and its own."""
-    groups = {
-        n: {r.group for a in tensor_axes if a is not None for r in a if r.group >= 0}
-        for n, tensor_axes in axes.items()
-    }
-    return {
-        path: tuple(sorted(set().union(*(groups.get(n, set()) for n in names))))
-        for path, names in walk.upstream().items()
-    }
+    of_axis = {id(a): {r.group for r in a if r.group >= 0} for slots in axes.values() for a in slots if a}
+    result: dict[str, tuple[int, ...]] = {}
+    # A norm depends on most of what the one before it depends on, and a little more: only that is looked up.
+    known, groups = 0, set()
+    for path, bits in walk.normalised.items():
+        if known & ~bits:
+            known, groups = 0, set()
+        names = walk.tensors_of(bits & ~known)
+        groups = groups.union(*(of_axis[id(a)] for n in names for a in axes.get(n, ()) if a))
+        known, result[path] = bits, tuple(sorted(groups))
+    return result
 
 
 def _groups(solution: Solution, blocks: Sequence[Block]) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -201,14 +206,13 @@ def _groups(solution: Solution, blocks: Sequence[Block]) -> tuple[np.ndarray, np
     # The order of the random numbers is fixed (seed 0), and so is the order of the groups.
     name = solution.partition.name
     rng = np.random.default_rng(0)
+    # All axes at once: entries (axis, set) with their counts, and a number for each pair (axis, count) that occurs.
+    block, atom, count = _counted(blocks, name)
+    _, pair = np.unique(block * (count.max(initial=0) + 1) + count, return_inverse=True)
+    random = rng.integers(0, 2**63, size=pair.max(initial=-1) + 1, dtype=np.uint64)
     signature = np.zeros(name.size, np.uint64)
-    axis_counts = np.zeros(name.size, np.int64)
-    for block in blocks:
-        atoms, counts = np.unique(name[block.start : block.start + block.size], return_counts=True)
-        for count in np.unique(counts):
-            recurring = atoms[counts == count]
-            signature[recurring] += rng.integers(0, 2**63, dtype=np.uint64)
-            axis_counts[recurring] += 1
+    np.add.at(signature, atom, random[pair])
+    axis_counts = np.bincount(atom, minlength=name.size)
     signature[FIXED] = 0
     signature[axis_counts < 2] = 0  # made but never read, or read but never made: nothing follows
     group_of, rank_of = np.full(name.size, -1), np.zeros(name.size, np.int64)
@@ -225,12 +229,26 @@ def _groups(solution: Solution, blocks: Sequence[Block]) -> tuple[np.ndarray, np
     return group_of, rank_of, sizes
 
 
+def _counted(blocks: Sequence[Block], values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which values the labels of each axis have, and how often: (number of the axis, value, count), by axis, then by value."""
+    # Labels 1 2 3 of one axis and 4 5 of another, values 0 7 7 9 7 8 of the labels 0 to 5:
+    #     axis 0 0 1 1, value 7 9 7 8, count 2 1 1 1
+    sizes = np.array([b.size for b in blocks], np.int64)
+    starts = np.array([b.start for b in blocks], np.int64)
+    number = np.repeat(np.arange(sizes.size), sizes)
+    labels = np.arange(number.size) + np.repeat(starts - np.cumsum(sizes) + sizes, sizes)
+    lowest = int(values.min(initial=0))
+    span = int(values.max(initial=0)) - lowest + 1
+    keys, counts = np.unique(number * span + (values[labels] - lowest), return_counts=True)
+    return keys // span, keys % span + lowest, counts
+
+
 def _axes(walk: Walk, coder: Coder) -> dict[str, tuple[Axis | None, ...]]:
     axes: dict[str, list[Axis | None]] = {}
     for block in walk.ledger.blocks:
         if block.tensor is None:
             continue
-        runs = coder.axis(np.arange(block.start, block.start + block.size))
+        runs = coder.axis(block)
         slots = axes.setdefault(block.tensor, [])
         slots += [None] * (block.axis + 1 - len(slots))
         slots[block.axis] = runs if any(r.group >= 0 for r in runs) else None
@@ -251,20 +269,18 @@ def _named(
     order: dict[str, int] = {}
     for m in walk.contractions:
         order.setdefault(m.module, len(order))
-    for block in sorted(blocks, key=lambda b: order.get((b.tensor or "").rpartition(".")[0], len(order))):
-        names = coder.solution.partition.name[block.start : block.start + block.size]
-        owners, counts = np.unique(coder.group_of[names], return_counts=True)
-        for g, n in zip(owners.tolist(), counts.tolist(), strict=True):
-            if g < 0:
-                continue
-            tensor = block.tensor or ""
-            makes = block.axis == 0
-            (writers if makes else readers)[g].append(tensor.rpartition(".")[0] or tensor)
-            smallest[g] = min(smallest[g] or n, n // sizes[g])
-            if (makes and unit[g] == 0 and tensor.endswith("weight")) or (
-                unit[g] == 0 and len(writers[g]) > 1
-            ):
-                unit[g] = max(1, n // sizes[g])
+    ordered = sorted(blocks, key=lambda b: order.get((b.tensor or "").rpartition(".")[0], len(order)))
+    counted = _counted(ordered, coder.group_of[coder.solution.partition.name])
+    for position, g, n in zip(*(column.tolist() for column in counted), strict=True):
+        if g < 0:
+            continue
+        block = ordered[position]
+        tensor = block.tensor or ""
+        makes = block.axis == 0
+        (writers if makes else readers)[g].append(tensor.rpartition(".")[0] or tensor)
+        smallest[g] = min(smallest[g] or n, n // sizes[g])
+        if (makes and unit[g] == 0 and tensor.endswith("weight")) or (unit[g] == 0 and len(writers[g]) > 1):
+            unit[g] = max(1, n // sizes[g])
     fixed_order = _holding(coder, walk.ledger.ordered, len(sizes))
     streams = _holding(coder, walk.ledger.summed, len(sizes))
     groups, taken = [], set()

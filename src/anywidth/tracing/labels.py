@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 FIXED = 0
@@ -209,18 +207,30 @@ class Partition:
     def merge(self, a: np.ndarray, b: np.ndarray) -> bool:
         """Join the sets of `a[i]` and `b[i]` for every i; True if anything changed."""
         # name = [0, 1, 2, 3, 4, 5]; merge [1, 4] with [2, 5] -> [0, 1, 1, 3, 4, 4]; merge [2] with [4] -> [0, 1, 1, 3, 1, 1].
-        # One pass of connected components over the sets that differ, in place of a union-find with a Python loop.
+        # Every set that has a neighbour of a smaller name is hung on the smallest such, and names of names are followed to their end,
+        # until no two neighbours differ. Two rounds at least halve the sets that are left, whatever the equalities.
         a, b = self.name[a].ravel(), self.name[b].ravel()
         differ = a != b
         if not differ.any():
             return False
-        nodes, inverse = np.unique(np.concatenate([a[differ], b[differ]]), return_inverse=True)
-        sources, targets = np.split(inverse, 2)
-        graph = coo_matrix((np.ones(sources.size, bool), (sources, targets)), shape=(nodes.size, nodes.size))
-        _, component = connected_components(graph, directed=False)
-        smallest = np.full(component.max() + 1, np.iinfo(np.int64).max)
-        np.minimum.at(smallest, component, nodes)
-        rename = np.arange(self.name.size)
-        rename[nodes] = smallest[component]
-        self.name = rename[self.name]
+        name, joined = self.name.copy(), np.concatenate([a[differ], b[differ]])
+        while differ.any():
+            a, b = np.minimum(a[differ], b[differ]), np.maximum(a[differ], b[differ])
+            np.minimum.at(name, b, a)
+            while not np.array_equal(followed := name[name[joined]], name[joined]):
+                name[joined] = followed
+            a, b = name[a], name[b]
+            differ = a != b
+        self.name = name[name]
+        return True
+
+    def fix(self, labels: np.ndarray) -> bool:
+        """Join the sets of these labels to that of label 0; True if anything changed."""
+        # As `merge` with zeros would, but in one step: 0 is smaller than every name.
+        names = self.name[labels]
+        if not names.any():
+            return False
+        fixed = np.zeros(self.name.size, bool)
+        fixed[names] = True
+        self.name = np.where(fixed[self.name], FIXED, self.name)
         return True

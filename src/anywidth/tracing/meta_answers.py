@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from anywidth.compat.module_state import tensors_of
 from anywidth.compat.tracing import DispatchMode, reads_a_number
 from anywidth.tracing.model_outputs import tensors_in
 
@@ -43,7 +44,7 @@ def answers_on_meta(model: nn.Module, example: Any, place: Callable[[], str] | N
         example: its inputs.
         place: the path of the module that runs, to log where questions were answered; None to log nothing.
     """
-    if not any(t.is_meta for t in (*model.parameters(), *model.buffers(), *tensors_in(example))):
+    if not any(t.is_meta for t in (*tensors_of(model), *tensors_in(example))):
         yield
         return
     mode = _Answers(place or str)

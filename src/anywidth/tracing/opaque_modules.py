@@ -28,10 +28,14 @@ _FLOAT_AMONG_THEM = ("FloatFunctional", "FXFloatFunctional")
 
 def kind_of_opaque(module: nn.Module) -> str | None:
     """What makes a module opaque, in words; None for an ordinary one."""
-    if isinstance(module, torch.jit.ScriptModule):
+    return kind_of_class(type(module))
+
+
+def kind_of_class(module_class: type[nn.Module]) -> str | None:
+    """As `kind_of_opaque`, for all modules of a class."""
+    if issubclass(module_class, torch.jit.ScriptModule):
         return "scripted module"
-    module_class = type(module)
-    if is_shape_guard(module):
+    if is_shape_guard(module_class):
         return "check of the input's shape"
     quantised = module_class.__module__.startswith(_QUANTISED)
     return "quantised module" if quantised and module_class.__name__ not in _FLOAT_AMONG_THEM else None
@@ -39,9 +43,16 @@ def kind_of_opaque(module: nn.Module) -> str | None:
 
 def opaque_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Path -> every opaque module that is not inside another one."""
+    return _opaque_among(dict(model.named_modules()))
+
+
+def _opaque_among(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    # By class, as asking each of a thousand modules takes longer than to list them.
+    classes = set(map(type, modules.values()))
+    opaque_classes = {c for c in classes if kind_of_class(c) is not None}
     opaque: dict[str, nn.Module] = {}
-    for path, module in model.named_modules():
-        if kind_of_opaque(module) is not None and not any(map(path.startswith, _inside(opaque))):
+    for path, module in modules.items() if opaque_classes else ():
+        if type(module) in opaque_classes and not any(map(path.startswith, _inside(opaque))):
             opaque[path] = module
     return opaque
 
@@ -52,11 +63,12 @@ def _inside(paths: dict[str, Any]) -> list[str]:
 
 def open_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Path -> every module, but for opaque ones and what is in them; a module that is there twice has its first path."""
-    opaque = opaque_modules(model)
+    modules = dict(model.named_modules())
+    opaque = _opaque_among(modules)
     if not opaque:
-        return dict(model.named_modules())
+        return modules
     inside = tuple(_inside(opaque))
-    return {p: m for p, m in model.named_modules() if p not in opaque and not p.startswith(inside)}
+    return {p: m for p, m in modules.items() if p not in opaque and not p.startswith(inside)}
 
 
 class _Boundary(nn.Module):

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from anywidth.compat.module_state import tensors_of
+
 
 @contextmanager
 def random_state_kept(model: nn.Module, drawn: Callable[[], bool]) -> Iterator[None]:
@@ -20,7 +22,7 @@ def random_state_kept(model: nn.Module, drawn: Callable[[], bool]) -> Iterator[N
         model: the generators are those of the CPU and of the GPUs that it is on.
         drawn: asked at the end.
     """
-    gpus = {t.device for t in (*model.parameters(), *model.buffers()) if t.is_cuda}
+    gpus = {t.device for t in tensors_of(model) if t.is_cuda}
     state, gpu_states = torch.get_rng_state(), {gpu: torch.cuda.get_rng_state(gpu) for gpu in gpus}
     try:
         yield

@@ -6,7 +6,7 @@ import numpy as np
 
 from anywidth.space.axes import Frozen
 from anywidth.tracing.coder import Coder
-from anywidth.tracing.labels import FIXED, Partition
+from anywidth.tracing.labels import FIXED
 from anywidth.tracing.solution import Solution
 from anywidth.tracing.trace_state import Walk
 
@@ -15,25 +15,20 @@ _KERNEL = "a kernel keeps its spatial size"
 
 def frozen_axes(walk: Walk, solution: Solution, coder: Coder) -> tuple[Frozen, ...]:
     """For every fixed channel axis of a weight, the first event that fixed it."""
-    # The partition of the solution cannot tell causes apart: all that is fixed is one set there, that of label 0. So the
-    # equalities are merged again without those to label 0, and every set takes the earliest freeze that touched it.
-    partition = Partition(walk.ledger.count)
-    free = [(a[k], b[k]) for a, b in walk.ledger.pairs if (k := (a != FIXED) & (b != FIXED)).any()]
-    if free:
-        partition.merge(np.concatenate([a for a, _ in free]), np.concatenate([b for _, b in free]))
+    # The partition of the solution cannot tell causes apart: all that is fixed is one set there, that of label 0. So every set of the
+    # equalities without those to label 0 takes the earliest freeze that touched it.
+    equal = solution.equal
     freeze_index = np.full(walk.ledger.count, -1)
     for i in range(len(solution.freezes) - 1, -1, -1):
-        freeze_index[partition.name[solution.freezes[i].labels]] = i
+        freeze_index[equal[solution.freezes[i].labels]] = i
+    fixed_labels = coder.group_of[solution.partition.name] < 0
     reasons = []
     for block in walk.ledger.blocks:
-        if block.tensor is None:
+        if block.tensor is None or not fixed_labels[block.start : block.start + block.size].any():
             continue
-        names = np.arange(block.start, block.start + block.size)
-        fixed = names[coder.group_of[solution.partition.name[names]] < 0]
-        if not fixed.size:
-            continue
-        causes = freeze_index[partition.name[fixed]]
-        cause = solution.freezes[int(causes.max())] if causes.max() >= 0 else None
+        fixed = block.start + np.flatnonzero(fixed_labels[block.start : block.start + block.size])
+        cause_index = int(freeze_index[equal[fixed]].max())
+        cause = solution.freezes[cause_index] if cause_index >= 0 else None
         reason = f"{cause.reason} ({cause.where})" if cause else _default_reason(solution, fixed)
         if cause is None or cause.reason != _KERNEL:
             reasons.append(Frozen(block.tensor, block.axis, int(fixed.size), reason))

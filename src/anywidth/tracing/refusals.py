@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from anywidth.compat.module_state import tensors_of
 from anywidth.errors import TraceError
 from anywidth.tracing.model_outputs import tensors_in
 from anywidth.tracing.opaque_modules import kind_of_opaque
@@ -34,6 +35,8 @@ def check_model(model: nn.Module) -> None:
             f"{type(model).__name__} has no parameters, so it has no channels that could be left out. Give the model that holds the "
             "layers (was it wrapped in a function, or are its layers in a plain list instead of nn.ModuleList?)."
         )
+    if not any(map(is_lazy, tensors_of(model))):
+        return
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             continue

@@ -12,7 +12,7 @@ import numpy as np
 
 from anywidth.space.axes import Frozen
 from anywidth.tracing.demands import meet_demands_
-from anywidth.tracing.labels import Block, Freeze, Partition, Projection, Table
+from anywidth.tracing.labels import FIXED, Block, Freeze, Partition, Projection, Table
 from anywidth.tracing.solution import Solution
 from anywidth.tracing.trace_state import Walk
 
@@ -23,9 +23,7 @@ def solve(walk: Walk, frozen: Sequence[Freeze] = ()) -> Solution:
     """Everything the walk and `frozen` demand, solved."""
     ledger = walk.ledger
     solution = Solution(partition=Partition(ledger.count), freezes=[*ledger.freezes])
-    pairs = ledger.pairs
-    if pairs:
-        solution.partition.merge(np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs]))
+    _merge_pairs(solution, ledger.pairs)
     for f in frozen:
         solution.freeze(f.labels, f.reason, f.where)
     for block in ledger.blocks:
@@ -40,6 +38,18 @@ def solve(walk: Walk, frozen: Sequence[Freeze] = ()) -> Solution:
             break
         _decide_tables(solution, ledger.projections, ledger.tables)
     return solution
+
+
+def _merge_pairs(solution: Solution, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Join what the trace said is equal; first what is not equal to label 0, as reasons want to know what was fixed by which event."""
+    if not pairs:
+        solution.equal = solution.partition.name
+        return
+    a, b = np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
+    free = (a != FIXED) & (b != FIXED)
+    solution.partition.merge(a[free], b[free])
+    solution.equal = solution.partition.name
+    solution.partition.fix(np.maximum(a, b)[~free])
 
 
 def _labels(block: Block) -> np.ndarray:

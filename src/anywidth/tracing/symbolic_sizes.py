@@ -26,8 +26,14 @@ class DimSize:
 
     def vectors(self) -> list[np.ndarray]:
         """Labels along the dimension, one vector per shadow."""
-        moved = [s.movedim(self.dim, 0) for s in self.shadows]
-        return [s.reshape(s.shape[0], -1)[:, 0].numpy() for s in moved]
+        return [
+            s.numpy()[*(slice(None) if d == self.dim else 0 for d in range(s.ndim))] for s in self.shadows
+        ]
+
+
+def beside(shadow: Tensor, dim: int) -> bool:
+    """Whether labels change along other dimensions too."""
+    return any(n > 1 for d, n in enumerate(shadow.shape) if d != dim)
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,12 @@ class Walk:
     opaque: OpaqueResults = field(default_factory=OpaqueResults)
     read: list[np.ndarray] = field(default_factory=list)
     written: list[np.ndarray] = field(default_factory=list)
+    # Path of a batch norm -> bits of the model's tensors that its input depends on, and of its own (`tensors_of`).
+    normalised: dict[str, int] = field(default_factory=dict)
     _weights: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     # Address of a storage -> bits of the tensors it depends on.
     _sources: dict[int, int] = field(default_factory=dict)
     _bits: dict[str, int] = field(default_factory=dict)
-    _normalised: dict[str, int] = field(default_factory=dict)
     _positions: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     _shadows: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
     _blank: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
@@ -80,7 +81,7 @@ class Walk:
         for name in known:
             if name.endswith("running_mean"):
                 path = name.rpartition(".")[0]
-                self._normalised[path] = self._normalised.get(path, 0) | bits
+                self.normalised[path] = self.normalised.get(path, 0) | bits
         shared = {_storage(t) for t in inputs}
         for t in outs:
             storage = _storage(t)
@@ -91,15 +92,16 @@ class Walk:
         if (name := self.names.get(id(t))) is not None:
             return name
         bits = self._sources.get(_storage(t), 0)
-        names = [name for name, bit in self._bits.items() if bits & bit] if bits else []
-        return names[0] if len(names) == 1 else None
+        return self.tensors_of(bits)[0] if bits.bit_count() == 1 else None
 
-    def upstream(self) -> dict[str, list[str]]:
-        """Path of a batch norm -> the model's tensors that its input depends on, and its own."""
-        return {
-            path: [name for name, bit in self._bits.items() if bits & bit]
-            for path, bits in self._normalised.items()
-        }
+    def tensors_of(self, bits: int) -> list[str]:
+        """The tensors of the model that are in a set."""
+        names, listed = list(self._bits), []
+        while bits:
+            lowest = bits & -bits
+            listed.append(names[lowest.bit_length() - 1])
+            bits ^= lowest
+        return listed
 
     def set(self, t: Tensor, shadows: Sequence[Tensor]) -> None:
         kept = [s for s in shadows if any(n > 1 for n in s.shape) and self.ledger.alive(s)]

@@ -13,7 +13,8 @@ The objects stay what they are; what modules, containers, objects and classes ho
 
 from __future__ import annotations
 
-from collections import deque
+import operator
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -31,14 +32,16 @@ _Undo = Callable[[], object]
 _FOREIGN = ("torch.", "builtins", "functools", "numpy", "collections", "typing", "abc", "enum", "_")
 """Modules of Python whose classes and objects are not the model's own."""
 _OBJECTS = 3
+_ATOMS = frozenset([int, float, bool, str, bytes, type(None)])
+_CONTAINERS = frozenset([dict, OrderedDict, list, set, deque])
 
 
 def _same_items(a: MutableMapping[Any, Any], b: dict[Any, Any]) -> bool:
-    return list(a) == list(b) and all(map(lambda x, y: x is y, a.values(), b.values()))
+    return list(a) == list(b) and all(map(operator.is_, a.values(), b.values()))
 
 
 def _same_order(a: Sequence[Any], b: Sequence[Any]) -> bool:
-    return len(a) == len(b) and all(map(lambda x, y: x is y, a, b))
+    return len(a) == len(b) and all(map(operator.is_, a, b))
 
 
 def _put_back_mapping(mapping: MutableMapping[Any, Any], content: dict[Any, Any]) -> None:
@@ -70,6 +73,7 @@ class _Content:
     def __init__(self) -> None:
         self.undo: list[_Undo] = []
         self.tensors: list[Tensor] = []
+        self._empty: list[Any] = []  # containers: of ten registries of hooks in each module, most
         self._seen: dict[int, Any] = {}  # the objects are kept, so that ids stay theirs
 
     def skip(self, value: Any) -> None:
@@ -80,13 +84,15 @@ class _Content:
         """Note what these values hold, and what that holds."""
         # A stack instead of recursion: a list may be nested, or contain itself. The second entry counts the objects on the way:
         # `self.config.sizes` is noted, but not what is far behind `self.trainer`, and no tensors of optimisers and data sets.
-        stack = [(value, 0) for value in values]
+        stack = _inside(values, 0)
         while stack:
             value, objects = stack.pop()
-            if (
-                isinstance(value, int | float | str | bytes | type(None) | nn.Module)
-                or id(value) in self._seen
-            ):
+            if id(value) in self._seen:
+                continue
+            if type(value) in _CONTAINERS and not value:
+                self._empty.append(value)
+                continue
+            if isinstance(value, int | float | str | bytes | nn.Module):
                 continue
             self._seen[id(value)] = value
             if isinstance(value, Tensor):
@@ -95,16 +101,29 @@ class _Content:
                 self.undo.append(partial(value.set_state, value.get_state()))
             elif isinstance(value, dict):
                 self.undo.append(partial(_put_back_mapping, value, dict(value)))
-                stack += [(v, objects) for v in value.values()]
+                stack += _inside(value.values(), objects)
             elif isinstance(value, list | deque):
                 self.undo.append(partial(_put_back_sequence, value, list(value)))
-                stack += [(v, objects) for v in value]
+                stack += _inside(value, objects)
             elif isinstance(value, set):
                 self.undo.append(partial(_put_back_set, value, set(value)))
             elif isinstance(value, tuple):
-                stack += [(v, objects) for v in value]
+                stack += _inside(value, objects)
             elif objects < _OBJECTS and hasattr(value, "__dict__") and _is_own(type(value)):
                 stack.append((vars(value), objects + 1))
+
+    def put_back(self) -> None:
+        """Everything that was noted, as it was then."""
+        for container in self._empty:
+            if container:
+                container.clear()
+        for undo in self.undo:
+            undo()
+
+
+def _inside(values: Iterable[Any], objects: int) -> list[tuple[Any, int]]:
+    """What may hold something, of what a container holds."""
+    return [(v, objects) for v in values if type(v) not in _ATOMS]
 
 
 def _own_classes(modules: Sequence[nn.Module]) -> list[type]:
@@ -199,23 +218,25 @@ class Snapshot:
     def __init__(self, model: nn.Module) -> None:
         modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
         content = _Content()
-        for p in model.parameters():
+        parameters = list(model.parameters())
+        for p in parameters:
             content.skip(p)
         self._undo: list[_Undo] = []
         for m in modules:
-            content.skip(vars(m))
-            self._undo.append(partial(_put_back_module, m, type(m), dict(vars(m))))
-            content.note(vars(m).values())
+            attributes = vars(m)
+            content.skip(attributes)
+            self._undo.append(partial(_put_back_module, m, type(m), dict(attributes)))
+            content.note(attributes.values())
         for module_class in _own_classes(modules):
             _note_class(module_class, content)
         self._default_dtype = torch.get_default_dtype()
-        parameters = [p for p in model.parameters() if _has_values(p)]
+        parameters = [p for p in parameters if _has_values(p)]
         with torch.inference_mode(False), torch.no_grad():
             self._undo += map(_note_parameter, parameters)
             tensors = dict.fromkeys([*model.buffers(), *content.tensors])
             self._undo += [_note_values(t) for t in tensors if _has_values(t)]
             self._values = _Values(parameters)
-        self._undo += content.undo
+        self._content = content
 
     def before_write(self, t: Tensor) -> list[Tensor]:
         """To be called with what is about to be written to: the parameters that share its memory, whose values are noted now.
@@ -228,7 +249,10 @@ class Snapshot:
         """Undo what the model's forward left behind."""
         if torch.get_default_dtype() is not self._default_dtype:
             torch.set_default_dtype(self._default_dtype)
-        for undo in (*self._undo, *self._values.undo):
+        for undo in self._undo:
+            undo()
+        self._content.put_back()
+        for undo in self._values.undo:
             undo()
 
 
@@ -259,8 +283,9 @@ def graphs_kept(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for put_back in (*undo, *content.undo):
+        for put_back in undo:
             put_back()
+        content.put_back()
 
 
 def _put_back_module(m: nn.Module, module_class: type, before: dict[str, Any]) -> None:

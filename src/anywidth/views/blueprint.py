@@ -48,6 +48,8 @@ class Blueprint:
         space: its channel space.
         kept: its attributes when it was made elastic; by default, as they are now.
         norms: what its batch norms are.
+
+    Attributes: the same.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Blueprint:
         norms: NormKind | None = None,
     ) -> None:
         self.model, self.space, self.norms = model, space, norms or NormKind()
-        self._kept = {} if kept is None else kept
+        self.kept = {} if kept is None else kept
         self._rules: dict[str, list[AttributeRule]] = {}
         self._config_rules: dict[int, list[AttributeRule | NumberRule]] = {}
         self._numbers: dict[str, list[NumberRule]] = {}
@@ -103,7 +105,7 @@ class Blueprint:
         weight = _weight(m)
         weight_axes = None if weight is None else self._axes.get(self._names.get(id(weight), ""))
         sizes = () if weight_axes is None else stated_sizes(m)
-        module_class, kept = self._kept.get(path, (None, {}))
+        module_class, kept = self.kept.get(path, (None, {}))
         if module_class is not type(m):
             kept = attributes_now(m)
         else:

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from anywidth.compat.module_state import FORWARD_HOOKS, FORWARD_PRE_HOOKS, HOOK_REGISTRIES
 from anywidth.views.mapping import mapped
 from anywidth.views.temporary_tensors import hold_, touched_
@@ -25,10 +27,21 @@ def hooks_property(name: str) -> property:
     return property(get)
 
 
+class WideOnlyHook:
+    """A hook that does nothing to a view: leaving it out spares every module the long way of a call with hooks."""
+
+    __slots__ = ()
+
+
 def wide_hooks(view: Any, name: str) -> Any:
     """Hooks of the wide module as they are now."""
     hooks = view.__dict__[name]
-    return mapped(hooks, view._view_shared.view_of) if name in (FORWARD_HOOKS, FORWARD_PRE_HOOKS) else hooks
+    if name not in (FORWARD_HOOKS, FORWARD_PRE_HOOKS):
+        return hooks
+    # What is compiled gets them all: its guards look into the registry itself.
+    if not torch.compiler.is_compiling() and any(isinstance(h, WideOnlyHook) for h in hooks.values()):
+        hooks = OrderedDict((k, hook) for k, hook in hooks.items() if not isinstance(hook, WideOnlyHook))
+    return mapped(hooks, view._view_shared.view_of) if hooks else hooks
 
 
 # wide.register_forward_hook(a); view.register_forward_hook(b); wide.register_forward_hook(c):  the view runs a, c, b.

@@ -6,6 +6,7 @@ compiled function); running a few narrow forwards finds these places.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,11 +25,13 @@ from anywidth.tracing.meta_answers import answers_on_meta
 from anywidth.tracing.model_outputs import FreeOutputs, named_tensors
 from anywidth.tracing.opaque_modules import open_modules
 from anywidth.tracing.random_state import random_state_kept
-from anywidth.tracing.trace import call, following, trace
+from anywidth.tracing.trace import call, trace
 from anywidth.tracing.trace_state import Walk
 from anywidth.tracing.untouched import Snapshot, untouched
 from anywidth.views.base import Live
+from anywidth.views.baseline import baseline
 from anywidth.views.blueprint import Blueprint
+from anywidth.views.hooks import WideOnlyHook
 from anywidth.views.temporary_tensors import hold_
 
 _ATTEMPTS = 25
@@ -43,6 +46,18 @@ def probed_space(
     free_outputs: FreeOutputs = (),
 ) -> ChannelSpace:
     """The channel space of `model`, tried out at narrow widths."""
+    return probed(model, example, freeze, divisor, minimum, free_outputs).space
+
+
+def probed(
+    model: nn.Module,
+    example: Any,
+    freeze: Sequence[str] = (),
+    divisor: Policy = 1,
+    minimum: Policy = 1,
+    free_outputs: FreeOutputs = (),
+) -> Blueprint:
+    """The channel space of `model`, tried out at narrow widths, with what views in it are made by."""
     # Trace once; then solve, try two narrow widths, freeze what failed, and solve again:
     #     width 0.5: RuntimeError in 'stage3.attn' -> freeze the elastic tensors of stage3.attn -> width 0.5: shapes (1, 10) as in the
     #     full network, random width: shapes (1, 10) -> done
@@ -50,12 +65,13 @@ def probed_space(
     walk = trace(model, example, free_outputs, snapshot)
     for overwritten in (p for n, p in model.named_parameters() if n in walk.overwritten):
         snapshot.before_write(overwritten)
-    frozen = frozen_by_name(walk, model, freeze)
+    frozen, kept = frozen_by_name(walk, model, freeze), baseline(model)
     for _ in range(_ATTEMPTS):
         space = build(walk, frozen, divisor=divisor, minimum=minimum)
-        failure = _failure(walk, model, space, example, snapshot)
+        blueprint = Blueprint(model, space, kept)
+        failure = _failure(walk, blueprint, example, snapshot)
         if failure is None:
-            return space
+            return blueprint
         frozen = [*frozen, _blame(walk, space, *failure)]
     raise TraceError(
         f"{type(model).__name__} cannot be narrowed: after freezing {_ATTEMPTS} places it still fails ({failure})."
@@ -72,67 +88,87 @@ def _alike(shapes: list[tuple[int, ...]], full_shapes: list[tuple[int, ...]]) ->
     return [(len(s), s[1:]) for s in shapes] == [(len(s), s[1:]) for s in full_shapes]
 
 
-def _failure(
-    walk: Walk, model: nn.Module, space: ChannelSpace, example: Any, snapshot: Snapshot
-) -> tuple[str, str] | None:
+def _failure(walk: Walk, blueprint: Blueprint, example: Any, snapshot: Snapshot) -> tuple[str, str] | None:
     """Where and how the first narrow network failed, or gave outputs of other shapes than the full one; None if all work."""
+    model, space = blueprint.model, blueprint.space
     if not space.groups:
         return None
-    blueprint = Blueprint(model, space)
     with (
         torch.no_grad(),
         answers_on_meta(model, example),
         random_state_kept(model, lambda: walk.random),
-        _innermost(model, _elastic_modules(model, space)) as running,
+        _guarded(model, space),
     ):
         for width in _trial_widths(space):
             view = blueprint.build(width)
             for m in view.modules():
-                if isinstance(m, Live):
+                if isinstance(m, Live) and m.training:
                     hold_(m, "training", False)
             try:
                 with untouched(model, snapshot):
                     out = call(view, example)
             except Exception as error:
                 text = str(error).strip().splitlines()
-                return running[-1], f"{type(error).__name__}: {text[0] if text else ''}"
+                return _place(error), f"{type(error).__name__}: {text[0] if text else ''}"
             shapes = [tuple(t.shape) for name, t in named_tensors(out) if name not in space.free_outputs]
             if walk.output_shapes is not None and not _alike(shapes, walk.output_shapes):
                 return "", f"output shapes {shapes} instead of {walk.output_shapes}"
     return None
 
 
-def _elastic_modules(model: nn.Module, space: ChannelSpace) -> dict[int, str]:
-    """Modules of the wide network that own elastic tensors."""
-    owners = {name.rpartition(".")[0] for name in space.axes}
-    return {id(m): path for path, m in open_modules(model).items() if path in owners}
-
-
 class _WideModuleRanError(RuntimeError):
     """A view called a module of the wide network, through something that no remapping reaches."""
 
+    def __init__(self, path: str) -> None:
+        super().__init__(f"the model calls '{path}' of the wide network itself, whatever the width")
+        self.path = path
+
+
+class _Guard(WideOnlyHook):
+    """Raises where a module of the wide network runs."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        if not isinstance(module, Live):
+            raise _WideModuleRanError(self.path)
+
 
 @contextmanager
-def _innermost(model: nn.Module, elastic: dict[int, str]) -> Iterator[list[str]]:
-    """The path of the innermost module that was running when an exception passed.
+def _guarded(model: nn.Module, space: ChannelSpace) -> Iterator[None]:
+    """If a wide module itself runs inside that owns elastic tensors, something that no mapping reaches led there: that raises."""
+    owners = {name.rpartition(".")[0] for name in space.axes}
+    modules = open_modules(model)
+    handles = [
+        m.register_forward_pre_hook(_Guard(path), prepend=True)
+        for path, m in modules.items()
+        if path in owners
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
-    Hooks of the wide network's modules run for those of the view too; if a wide module itself runs that owns elastic tensors,
-    something that no mapping reaches led there.
-    """
-    stack = [""]
 
-    def enter(module: nn.Module) -> None:
-        stack.append(module._view_path if isinstance(module, Live) else elastic.get(id(module), stack[-1]))
-        if id(module) in elastic:
-            raise _WideModuleRanError(
-                f"the model calls '{elastic[id(module)]}' of the wide network itself, whatever the width"
-            )
-
-    def leave() -> None:
-        stack.pop()
-
-    with following(model, enter, leave):
-        yield stack
+def _place(error: BaseException) -> str:
+    """The path of the innermost module of a view that was running when something failed."""
+    # By the frames that the error passed through, of its cause where the model raised another one: hooks would tell it, too, but cost
+    # every module of every trial more than its call.
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    for e in reversed(chain):
+        if isinstance(e, _WideModuleRanError):
+            return e.path
+        frames = [frame for frame, _ in traceback.walk_tb(e.__traceback__)]
+        running = [m for frame in frames if isinstance(m := frame.f_locals.get("self"), Live)]
+        if running:
+            return running[-1]._view_path
+    return ""
 
 
 def _blame(walk: Walk, space: ChannelSpace, path: str, what: str) -> Freeze:
